@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchjd import aggregation
 
 from polytask.models import (
     MLP,
@@ -46,6 +47,8 @@ from polytask.weighting import (
     NashMTL,
     PCGrad,
     SDMGrad,
+    TorchJDAggregator,
+    TorchJDWeighting,
     UPGrad,
     UWRevised,
     Weighting,
@@ -102,12 +105,14 @@ class GramianCase(WeightingCase):
     """A weighting that is given the Gramian.
 
     ``homogeneous`` is whether gradients twice as long make an update twice as long; ``ordered``
-    whether the order of the tasks may matter; ``harmless`` whether no task gets worse.
+    whether the order of the tasks may matter; ``harmless`` whether no task gets worse; ``waits``
+    whether it reads values on the host as it likes, which only another package's solver may.
     """
 
     homogeneous: bool = True
     ordered: bool = False
     harmless: bool = False
+    waits: bool = False
 
 
 class TupleBackbone(nn.Module):
@@ -263,12 +268,22 @@ GRAMIAN_WEIGHTINGS = [
     GramianCase("CRMOGM-PCGrad", lambda: CRMOGM(PCGrad(seed=0)), ordered=True),
     GramianCase("MoDo", lambda: MoDo(step_size=0.05), homogeneous=False),
     GramianCase("SDMGrad", SDMGrad),
+    GramianCase(
+        "TorchJDWeighting", lambda: TorchJDWeighting(aggregation.UPGrad()), homogeneous=False, waits=True
+    ),
+    GramianCase(
+        "TorchJDWeighting-PCGrad",
+        lambda: TorchJDWeighting(aggregation.PCGradWeighting(), seed=0),
+        ordered=True,
+        waits=True,
+    ),
 ]
 AGGREGATORS = [
     WeightingCase("GradDrop", lambda: GradDrop(seed=0)),
     WeightingCase("MoCo", MoCo),
     WeightingCase("DBMTL", DBMTL),
     WeightingCase("ExcessMTL", ExcessMTL),
+    WeightingCase("TorchJDAggregator", lambda: TorchJDAggregator(aggregation.GradDrop(), seed=0)),
 ]
 WEIGHTINGS = [*LOSS_WEIGHTINGS, *GRAMIAN_WEIGHTINGS, *AGGREGATORS]
 

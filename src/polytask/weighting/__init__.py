@@ -28,6 +28,7 @@ from polytask.weighting._report import SolverWarning
 from polytask.weighting._rlw import RLW
 from polytask.weighting._sdmgrad import SDMGrad
 from polytask.weighting._stch import STCH
+from polytask.weighting._torchjd import TorchJDAggregator, TorchJDWeighting
 from polytask.weighting._upgrad import UPGrad
 from polytask.weighting._uw import UW
 from polytask.weighting._uw_revised import UWRevised
@@ -66,6 +67,8 @@ __all__ = [
     "PCGrad",
     "SDMGrad",
     "SolverWarning",
+    "TorchJDAggregator",
+    "TorchJDWeighting",
     "UPGrad",
     "UWRevised",
     "Weighting",

@@ -50,9 +50,10 @@ class GradVac(GramianWeighting):
         Optimization in Massively Multilingual Models. ICLR 2021, equations 2 and 3 and algorithm 1.
 
     Deviations:
-        One group of parameters, not one per layer. Common code has 0.5 for beta; with 0.01 a target
-        is the mean of about a hundred steps. A target is at most 1 - 1e-6, so that equal gradients do
-        not divide by 0.
+        One group of parameters, not one per layer. The default for beta, 0.01, is what a public
+        reimplementation of the paper's translation runs gives as the paper's; LibMTL and TorchJD have
+        0.5. With 0.01 a target is the mean of about a hundred steps. A target is at most 1 - 1e-6, so
+        that equal gradients do not divide by 0.
     """
 
     targets: Tensor

@@ -1,0 +1,175 @@
+"""TorchJD's methods, each given what it needs: the Gramian or the whole Jacobian."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from polytask._errors import UserError
+from polytask.weighting._base import GramianWeighting, JacobianAggregator, Solution, Step
+from polytask.weighting._foreign import Foreign
+
+
+class TorchJDWeighting(GramianWeighting):
+    r"""A method of TorchJD that needs the Gramian only: UPGrad, PCGrad, Krum, PCD and others.
+
+    .. math:: w = w_\text{TorchJD}(J J^\top), \qquad d = J^\top w,
+
+    at the cost of polytask's own Gramian weightings: the Jacobian is never formed. How the weights
+    are normalised is the method's affair. TorchJD comes with ``pip install polytask[torchjd]``.
+
+    A method with state (TorchJD's ``Stateful``) is run on the CPU in float64, needs all tasks in each
+    step, and learns nothing from a step whose gradients are all 0 or not finite.
+
+    Args:
+        method: A ``GramianWeightedAggregator`` of TorchJD, or a ``Weighting`` of a Gramian.
+        seed: Where the method's draws begin; the seed that torch was given, where None.
+
+    Shape:
+        - gramian: ``(tasks, tasks)``.
+        - returns: ``(tasks,)``.
+
+    Raises:
+        UserError: Where the method is none of TorchJD's, or needs the Jacobian; where it has learned
+            parameters, or a state that a checkpoint cannot hold; at a step, where a task is absent
+            and the method has state.
+        RunError: At a step, where the method itself raises an error.
+
+    Example:
+        >>> import torch
+        >>> from torchjd.aggregation import IMTLG
+        >>> TorchJDWeighting(IMTLG())(torch.tensor([[1.0, 0.0], [0.0, 4.0]]))
+        tensor([0.6667, 0.3333])
+
+    When:
+        A method is in TorchJD and not here, or a result is to be compared with TorchJD's.
+
+    Reference:
+        Quinton, Rey. Jacobian Descent for Multi-Objective Optimization. arXiv 2406.16232, 2024. The
+        package is torchjd 0.18; each method names its own paper.
+
+    Deviations:
+        The Gramian is in float64. Draws come from a generator of the weighting's own, not from
+        torch's global one, so that a resumed run and all ranks draw alike. A state is refused where
+        it is not made of tensors and numbers: ``NashMTL`` keeps a solver's objects, and `NashMTL`
+        stands here without.
+    """
+
+    solves_on_host = True
+    unsolved = "the method found no weights"
+
+    def __init__(self, method: nn.Module, seed: int | None = None) -> None:
+        super().__init__()
+        where = type(self).__name__
+        aggregation = _torchjd(method, where)
+        if isinstance(method, aggregation.GramianWeightedAggregator):
+            method = cast(nn.Module, method.gramian_weighting)
+        if isinstance(method, aggregation.Aggregator) or _statistic(method) != "PSDMatrix":
+            rule = "needs a method that makes weights of a Gramian"
+            fix = "Give an Aggregator to TorchJDAggregator; WeightedAggregator(...) makes one of a Weighting"
+            raise UserError(f"{where}.method", rule, type(method).__name__, fix)
+        self.method = Foreign(method, where, seed)
+
+    def setup(self, names: Iterable[str]) -> None:
+        """Take the task names."""
+        super().setup(names)
+        self.method.setup(self.names)
+
+    def solve(self, step: Step) -> Solution:
+        """What TorchJD makes of the Gramian."""
+        # What is refused after the step, other packages' solvers refuse with an error of their own.
+        gramian = torch.where((step.gramian.diagonal() < 0).any(), 0.0, step.gramian)
+        return Solution(self.method(gramian, step.columns, gramian.shape[:1]))
+
+
+class TorchJDAggregator(JacobianAggregator):
+    r"""An aggregator of TorchJD that needs the whole Jacobian: GradDrop, TrimmedMean and others.
+
+    .. math:: d = A_\text{TorchJD}(J).
+
+    For one that needs the Gramian only, `TorchJDWeighting` is cheaper and takes its place. TorchJD
+    comes with ``pip install polytask[torchjd]``.
+
+    A method with state (TorchJD's ``Stateful``) is run on the CPU in float64, needs all tasks in each
+    step, and learns nothing from a step whose gradients are all 0 or not finite.
+
+    Args:
+        method: An ``Aggregator`` of TorchJD. TorchJD's weightings of two batches' product, MoDo and
+            SDMGrad, are none; `MoDo` and `SDMGrad` stand here.
+        seed: Where the method's draws begin; the seed that torch was given, where None.
+
+    Shape:
+        - jacobian: ``(tasks, parameters)``.
+        - returns: ``(parameters,)``.
+
+    Raises:
+        UserError: Where the method is no aggregator of TorchJD's, or needs the Gramian only; where it
+            has learned parameters, or a state that a checkpoint cannot hold; at a step, where a task
+            is absent and the method has state.
+        RunError: At a step, where the method itself raises an error.
+
+    Example:
+        >>> import torch
+        >>> from torchjd.aggregation import TrimmedMean
+        >>> weighting = TorchJDAggregator(TrimmedMean(trim_number=1))
+        >>> weighting(torch.tensor([[1.0, 5.0], [2.0, -9.0], [9.0, 0.0]]))
+        tensor([2., 0.])
+
+    When:
+        A method is in TorchJD and not here, or a result is to be compared with TorchJD's.
+
+    Reference:
+        Quinton, Rey. Jacobian Descent for Multi-Objective Optimization. arXiv 2406.16232, 2024. The
+        package is torchjd 0.18; each method names its own paper.
+
+    Deviations:
+        Draws come from a generator of the weighting's own, not from torch's global one, so that a
+        resumed run and all ranks draw alike. A state is refused where it is not made of tensors and
+        numbers: ``NashMTL`` keeps a solver's objects, and `NashMTL` stands here without.
+    """
+
+    def __init__(self, method: nn.Module, seed: int | None = None) -> None:
+        super().__init__()
+        where = type(self).__name__
+        aggregation = _torchjd(method, where)
+        if not isinstance(method, aggregation.Aggregator):
+            fix = "Give a Weighting of a Gramian to TorchJDWeighting; WeightedAggregator(...) makes one"
+            raise UserError(f"{where}.method", "needs an Aggregator of TorchJD", type(method).__name__, fix)
+        if isinstance(method, aggregation.GramianWeightedAggregator):
+            rule = "needs a method that takes the whole Jacobian"
+            found = f"{type(method).__name__}, for which the Gramian is enough"
+            raise UserError(f"{where}.method", rule, found, "Use TorchJDWeighting, which is cheaper")
+        self.method = Foreign(method, where, seed)
+
+    def setup(self, names: Iterable[str]) -> None:
+        """Take the task names."""
+        super().setup(names)
+        self.method.setup(self.names)
+
+    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
+        """What TorchJD makes of the Jacobian."""
+        return cast(Tensor, self.method(jacobian, columns, jacobian.shape[1:]))
+
+
+def _torchjd(method: object, where: str) -> Any:
+    """The package's module, which is imported where one of its objects is; never by us."""
+    aggregation = sys.modules.get("torchjd.aggregation")
+    if aggregation is None or not isinstance(method, aggregation.Aggregator | aggregation.Weighting):
+        found = method.__name__ if isinstance(method, type) else type(method).__name__
+        fix = "Pass torchjd.aggregation.UPGrad(), say (pip install polytask[torchjd])"
+        raise UserError(f"{where}.method", "must be an aggregator or weighting of TorchJD", found, fix)
+    return aggregation
+
+
+def _statistic(method: nn.Module) -> str | None:
+    """What a weighting says it makes weights of; one around another says it by that."""
+    for kind in type(method).__mro__:
+        for base in vars(kind).get("__orig_bases__", ()):
+            for argument in get_args(base):
+                name = getattr(argument, "__name__", "")
+                if name in ("PSDMatrix", "Matrix"):
+                    return cast(str, name)
+    inner = getattr(method, "weighting", None)
+    return _statistic(inner) if isinstance(inner, nn.Module) else None
