@@ -66,7 +66,7 @@ def test_closed_forms_agree(ours, theirs, kind, tasks):
     assert agree(ours(), theirs(), jacobian(kind, tasks))
 
 
-@pytest.mark.parametrize("tasks", [1, 2, 3, 8])
+@sizes
 @kinds
 @pytest.mark.parametrize(
     ("ours", "theirs"),
@@ -92,10 +92,13 @@ def test_projections_hold_where_the_peer_is_not_sharp(method, kind):
 
 
 @sizes
-@pytest.mark.parametrize("kind", ["independent", "ill", "conflicting", "similar", "tiny", "huge"])
+@kinds
 def test_config_agrees(kind, tasks):
     rows = jacobian(kind, tasks)
-    assert close(rows.mT @ ConFIG()(rows @ rows.mT), torchjd.aggregation.ConFIG()(rows), rows)
+    ours, theirs = rows.mT @ ConFIG()(rows @ rows.mT), torchjd.aggregation.ConFIG()(rows)
+    # Two opposed gradients: TorchJD's update is what rounding leaves of 0.
+    floor = 1e-8 if (kind, tasks) == ("dependent", 2) else 0.0
+    assert close(ours, theirs, rows) or (ours - theirs).norm() <= floor * rows.norm()
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3])
@@ -105,9 +108,11 @@ def test_mgda_agrees_where_frank_wolfe_arrives(kind, tasks):
 
 
 @kinds
-@pytest.mark.parametrize("tasks", [8, 40])
-def test_mgda_is_never_longer_than_frank_wolfe(kind, tasks):
+@sizes
+def test_mgda_has_no_duality_gap_and_is_never_longer_than_frank_wolfe(kind, tasks):
     given = gramian(kind, tasks)
+    slopes = given @ MGDA()(given)
+    assert MGDA()(given) @ slopes - slopes.min() <= 1e-8 * given.diagonal().min()
     ours, theirs = MGDA()(given), torchjd.aggregation.MGDAWeighting(1e-6, 500)(given)
     assert ours @ given @ ours <= (theirs @ given @ theirs) * (1 + 1e-9)
 
@@ -260,30 +265,85 @@ def test_gradvac_is_the_papers_loop(tasks):
         np.testing.assert_allclose(weighting.targets.numpy(), targets, atol=1e-12)
 
 
-@pytest.mark.parametrize("tasks", [1, 2, 3, 8])
-def test_modo_and_sdmgrad_follow_their_peers_for_ten_steps(tasks):
+def drawn(monkeypatch, order, leave_out):
+    """Make TorchJD go through the tasks in our order; it draws once for each task."""
+    rows = iter(enumerate(torch.tensor(order, dtype=torch.int64).reshape(len(order), -1)))
+
+    def permutation(size):
+        task, others = next(rows)
+        # One of its loops counts the other tasks only, the other skips the task itself.
+        drawn = others - (others > task).long() if leave_out else torch.cat([others, torch.tensor([task])])
+        assert len(drawn) == size
+        return drawn
+
+    monkeypatch.setattr(torch, "randperm", permutation)
+
+
+@kinds
+@sizes
+def test_pcgrad_agrees_in_the_same_order(kind, tasks, monkeypatch):
+    weighting, given = PCGrad(seed=3), gramian(kind, tasks)
+    drawn(monkeypatch, orders(weighting, tasks), leave_out=False)
+    rows = jacobian(kind, tasks)
+    theirs = torchjd.aggregation.PCGradWeighting()(given)
+    assert close(rows.mT @ weighting(given), rows.mT @ theirs, rows)
+
+
+@kinds
+@sizes
+def test_gradvac_agrees_in_the_same_order_but_for_a_constant(kind, tasks, monkeypatch):
+    weighting, theirs = GradVac(beta=0.4, seed=3), torchjd.aggregation.GradVacWeighting(0.4, eps=0.0)
+    weighting.setup([f"task{i}" for i in range(tasks)])
+    weighting.double()
+    for number in range(3):
+        rows = jacobian(kind, tasks, seed=number)
+        drawn(monkeypatch, orders(weighting, tasks), leave_out=True)
+        expected = rows.mT @ theirs(rows @ rows.mT)
+        assert close(rows.mT @ weighting(rows @ rows.mT), expected, rows)
+
+
+@sizes
+@kinds
+def test_modo_and_sdmgrad_follow_their_peers(kind, tasks):
     pairs = [
         (MoDo(step_size=0.02, regularization=0.3), torchjd.aggregation.MoDoWeighting(0.02, 0.3)),
         (SDMGrad(lr=0.5), torchjd.aggregation.SDMGradWeighting(lr=0.5)),
     ]
-    for ours, theirs in pairs:
+    # Where the peer's 1e-8 is more than the gradients, they part.
+    for ours, theirs in pairs[: 1 if kind == "tiny" else 2]:
         ours.setup([f"task{i}" for i in range(tasks)])
         ours.double()
         for number in range(10):
-            first, second = (jacobian("independent", tasks, seed) for seed in (number, number + 100))
+            first, second = (jacobian(kind, tasks, seed) for seed in (number, number + 100))
             product = first @ (first + 0.3 * second).mT
             torch.testing.assert_close(ours(product), theirs(product), rtol=1e-6, atol=1e-6)
 
 
+@sizes
+@pytest.mark.parametrize("build", [lambda: SDMGrad(lr=0.5), lambda: GradVac(beta=0.4, seed=0)])
+def test_no_constant_is_felt_by_short_gradients(build, tasks):
+    short, common = build(), build()
+    for weighting in (short, common):
+        weighting.setup([f"task{i}" for i in range(tasks)])
+        weighting.double()
+    for number in range(3):
+        given = gramian("similar", tasks, seed=number)
+        torch.testing.assert_close(short(1e-16 * given), common(given), rtol=1e-6, atol=1e-9)
+
+
+@sizes
+@kinds
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
-def test_smoothed_weights_follow_their_peer(decay):
-    ours = CRMOGM(IMTLG(), decay)
-    ours.setup(["a", "b", "c"])
+def test_smoothed_weights_follow_their_peer(decay, kind, tasks):
+    ours = CRMOGM(AlignedMTL(), decay)
+    ours.setup([f"task{i}" for i in range(tasks)])
     ours.double()
-    theirs = torchjd.aggregation.CRMOGMWeighting(torchjd.aggregation.IMTLGWeighting(), decay)
-    for number in range(5):
-        given = gramian("independent", 3, seed=number)
-        torch.testing.assert_close(ours(given), theirs(given))
+    inner = torchjd.aggregation.AlignedMTLWeighting()
+    theirs = torchjd.aggregation.CRMOGMWeighting(inner, decay)
+    for number in range(3):
+        rows = jacobian(kind, tasks, seed=number)
+        given = rows @ rows.mT
+        assert close(rows.mT @ ours(given), rows.mT @ theirs(given), rows)
 
 
 @pytest.mark.parametrize("method", [NashMTL, FairGrad])

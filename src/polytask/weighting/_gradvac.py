@@ -53,7 +53,8 @@ class GradVac(GramianWeighting):
         One group of parameters, not one per layer. The default for beta, 0.01, is what a public
         reimplementation of the paper's translation runs gives as the paper's; LibMTL and TorchJD have
         0.5. With 0.01 a target is the mean of about a hundred steps. A target is at most 1 - 1e-6, so
-        that equal gradients do not divide by 0.
+        that equal gradients do not divide by 0; TorchJD adds 1e-8 to the norms it divides by, which
+        gradients of that size feel.
     """
 
     targets: Tensor

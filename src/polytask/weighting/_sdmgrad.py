@@ -51,7 +51,8 @@ class SDMGrad(GramianWeighting):
 
     Deviations:
         The product of the Jacobians is divided by the squared mean of its tasks' norms, and the steps
-        have momentum, as in the authors' code; the paper has neither.
+        have momentum, as in the authors' code; the paper has neither. TorchJD adds 1e-8 to that square,
+        which gradients of a norm near 1e-4 feel; here nothing is added.
     """
 
     scale_heads = True
