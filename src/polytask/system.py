@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import RunningStage
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from polytask._balance import Balance
@@ -17,6 +19,7 @@ from polytask._forward import outputs_by_task
 from polytask._loaders import loader_of, loaders_by_stage, replayable
 from polytask._monitors import monitor_problems
 from polytask._nonfinite import check_weights, nonfinite
+from polytask._ranks import Ranks
 from polytask._record import Record
 from polytask._stages import STAGES, adapters_by_stage, by_stage
 from polytask._tasks import check_known, check_task_names
@@ -24,6 +27,7 @@ from polytask.adapters import CriterionAdapter, LoggingAdapter
 from polytask.losses import MultiTaskLoss, Targets
 from polytask.losses._for_model import criterion_for
 from polytask.optim import OptimizerFactory, SchedulerFactory
+from polytask.weighting._base import Gradients
 
 # Lightning warns of a skipped step, and of a run without validation data.
 _EXPECTED = (".*`training_step` returned `None`.*", "Total length of `list` across ranks is zero.*")
@@ -56,6 +60,11 @@ class System(pl.LightningModule):
         adapters: ``batch``, ``criterion``, ``metrics``, ``logging``, for every stage; or by stage
             such mappings.
         dataloaders: Loaders by stage (``train``, ``val``, ``test``, ``predict``).
+        level: For a weighting by gradients, what these are measured on: all shared ``parameters``, the
+            ``representation``, or the ``last_shared`` layer; the method's own where None.
+        refresh_every: Such a weighting measures once in so many optimizer steps, and keeps its weights in
+            between.
+        scale_heads: Whether the parameters of one task alone see its weight; the method's own where None.
         on_nonfinite: What a loss that is NaN or infinite does in training: ``stop`` ends the run;
             ``skip`` skips the step and counts it, at the price of one device synchronisation a step.
 
@@ -85,6 +94,9 @@ class System(pl.LightningModule):
         adapters: Mapping[str, Any] | None = None,
         dataloaders: Mapping[str, Any] | None = None,
         *,
+        level: Gradients | None = None,
+        refresh_every: int = 1,
+        scale_heads: bool | None = None,
         on_nonfinite: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
@@ -95,7 +107,8 @@ class System(pl.LightningModule):
             raise UserError("on_nonfinite", "is 'stop' or 'skip'", repr(on_nonfinite))
         self.model = model
         self.criterion = criterion_for(model, criterion)
-        self.balance = Balance(self.criterion) if isinstance(self.criterion, MultiTaskLoss) else None
+        self.balance = self._balance(level, refresh_every, scale_heads)
+        self._steps_next = False
         self.optimizer_factory = OptimizerFactory.of(optimizer)
         self.scheduler_factory = SchedulerFactory.of(scheduler)
         given = by_stage(metrics, "metrics")
@@ -111,6 +124,18 @@ class System(pl.LightningModule):
         self._logged_step = 0
 
     # ---- parts --------------------------------------------------------------------------------
+
+    def _balance(
+        self, level: Gradients | None, refresh_every: int, scale_heads: bool | None
+    ) -> Balance | None:
+        if isinstance(self.criterion, MultiTaskLoss):
+            return Balance(self.model, self.criterion, level, refresh_every, scale_heads)
+        if (level, refresh_every, scale_heads) != (None, 1, None):
+            rule = (
+                "level, refresh_every and scale_heads are for a MultiTaskLoss with a weighting by gradients"
+            )
+            raise UserError("system", rule, type(self.criterion).__name__, "Leave them out")
+        return None
 
     def _names(self, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         if isinstance(self.criterion, MultiTaskLoss):
@@ -156,7 +181,7 @@ class System(pl.LightningModule):
         found = monitor_problems(
             monitored, self.log_keys(logging), lambda key: self.record.may_log(key, logging, own)
         )
-        for attempt in (self._check_weighting, self._check_transforms, self._check_optimizers):
+        for attempt in (self._check_transforms, self._check_optimizers):
             try:
                 attempt()
             except UserError as error:
@@ -166,10 +191,6 @@ class System(pl.LightningModule):
     def _names_losses_itself(self) -> bool:
         ours = isinstance(self.criterion, MultiTaskLoss)
         return not ours or type(self.criterion).forward is not MultiTaskLoss.forward
-
-    def _check_weighting(self) -> None:
-        if self.balance is not None:
-            self.balance.refuse_gradients()
 
     def _check_transforms(self) -> None:
         for adapters in self.adapters.values():
@@ -236,17 +257,23 @@ class System(pl.LightningModule):
     def _step(self, batch: Any, stage: str) -> Tensor | None:
         batch = self.adapt(batch, stage)
         counted = isinstance(batch.targets, Targets)
-        if counted and not batch.targets:
+        if counted and not batch.targets and not self._joined(stage):
             return None
         if counted and stage == "train":
             self._labelled_tasks.update(batch.targets)
         outputs, total, losses = self._measure(batch, stage)
+        if counted and not losses and not batch.targets:
+            return None
         if stage == "train" and self.on_nonfinite == "skip" and not bool(torch.isfinite(total)):
             return None
         self.record.add(stage, batch, outputs, total, losses, self.criterion, self.global_step)
         if stage == "train" and self.balance is not None:
-            self.balance.note(batch)
+            self.balance.note(batch, total, losses)
         return total
+
+    def _joined(self, stage: str) -> bool:
+        """Whether other ranks may have labels where this one has none."""
+        return stage == "train" and self.balance is not None and self.balance.ranks is not None
 
     def _measure(self, batch: Batch, stage: str) -> tuple[Any, Tensor, dict[str, Tensor]]:
         """Outputs, total and losses by task."""
@@ -261,9 +288,28 @@ class System(pl.LightningModule):
         if self.balance is not None:
             self.balance.begin()
         total = self._step(batch, "train")
-        if total is None:
-            self.skipped += 1
-        return total
+        if total is not None:
+            return total
+        self.skipped += 1
+        if self.balance is None or not self.balance.open:
+            return None
+        # The backward has to be called: other ranks and earlier batches wait for it.
+        return torch.zeros((), device=self.device, requires_grad=True)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Fill ``.grad`` as the weighting wants it, inside Lightning's automatic optimization.
+
+        Args:
+            loss: The total, as precision and accumulation have scaled it.
+        """
+        if self.balance is None:
+            super().backward(loss, *args, **kwargs)
+            return
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        last = self._steps_next
+        self.balance.backward(loss, last, self.trainer.accumulate_grad_batches, scaled)
+        if last:
+            self.balance.average(self.parameters())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the step's weights where they will be logged, before the step changes them."""
@@ -275,7 +321,11 @@ class System(pl.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """One step of the optimizer, after which the weighting is told the losses."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self._steps_next = True
+        try:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        finally:
+            self._steps_next = False
         if self.balance is not None:
             self.balance.after_step(self._measure_again)
 
@@ -292,6 +342,27 @@ class System(pl.LightningModule):
             warnings.filterwarnings("ignore", message=message)
         if self.optimizer_factory is None:
             raise UserError("optimizer", "is needed to train", "none")
+        if self.balance is not None:
+            self.balance.check_batches(self.trainer.accumulate_grad_batches)
+            if self.trainer.world_size > 1:
+                self._check_strategy(self.balance)
+
+    def _check_strategy(self, balance: Balance) -> None:
+        strategy = self.trainer.strategy
+        if balance.engine.measures and not isinstance(strategy, DDPStrategy):
+            method = type(balance.weighting).__name__
+            rule = f"is ddp with {method}, which needs the tasks' gradients by whole parameters"
+            raise UserError("trainer.strategy", rule, type(strategy).__name__, "Set it to ddp")
+
+    def on_train_start(self) -> None:
+        """Begin to train together with other processes, where there are some."""
+        if self.balance is None or not isinstance(self.trainer.strategy, DDPStrategy):
+            return
+        wrapped = self.trainer.strategy.model
+        assert isinstance(wrapped, DistributedDataParallel)
+        self.balance.join(Ranks(self.device), self.model if wrapped.broadcast_buffers else None)
+        # Its reducer would wait for parameters that this rank's tasks do not reach.
+        wrapped.require_backward_grad_sync = False
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Hand losses, metrics and weights to the loggers every ``log_every_n_steps`` steps."""
@@ -477,7 +548,7 @@ class System(pl.LightningModule):
             "skipped": self.skipped,
             "labelled": sorted(self._labelled_tasks),
             "logged_step": self._logged_step,
-            "weights": {} if self.balance is None else self.balance.weights,
+            "balance": None if self.balance is None else self.balance.saved(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -489,4 +560,4 @@ class System(pl.LightningModule):
             self._labelled_tasks = set(saved["labelled"])
             self._logged_step = saved["logged_step"]
             if self.balance is not None:
-                self.balance.weights = saved["weights"]
+                self.balance.restore(saved["balance"])

@@ -9,7 +9,7 @@ import pytest
 import polytask
 
 ROOT = Path(polytask.__file__).parent
-BELOW = {"polytask._errors", "polytask._tasks", "polytask._targets", "polytask._term"}
+BELOW = {"polytask._errors", "polytask._ranks", "polytask._tasks", "polytask._targets", "polytask._term"}
 MATHEMATICS = {
     "_linalg": {"polytask._linalg", *BELOW},
     "weighting": {"polytask.weighting", "polytask._linalg", *BELOW},
@@ -17,6 +17,7 @@ MATHEMATICS = {
     "losses": {"polytask.losses", "polytask.weighting", *BELOW},
     "gradients": {"polytask.gradients", "polytask.weighting", "polytask.models", "polytask.losses", *BELOW},
     "_term.py": BELOW,
+    "_ranks.py": BELOW,
     "_targets.py": BELOW,
     "_tasks.py": BELOW,
 }

@@ -16,7 +16,7 @@ from polytask._errors import RunError, UserError
 from polytask.losses import MultiTaskLoss, UncertaintyWeighting
 from polytask.models import MultiHead
 from polytask.optim import OptimizerFactory
-from polytask.weighting import FAMO, GLS, MGDA, UW, Equal, GradDrop, LossWeighting
+from polytask.weighting import FAMO, GLS, UW, Equal, LossWeighting
 from tests.cases import LOSS_WEIGHTINGS, TASKS
 
 pytestmark = pytest.mark.filterwarnings(
@@ -214,12 +214,6 @@ def test_a_loss_that_is_not_finite_is_still_named(trainer):
     nn.init.constant_(broken.model.heads["b"].bias, math.inf)
     with pytest.raises(RunError, match="task 'b': the loss must be finite"):
         trainer().fit(broken, loader())
-
-
-@pytest.mark.parametrize("weighting", [MGDA(), GradDrop()])
-def test_gradients_by_task_are_refused_before_training(trainer, weighting):
-    with pytest.raises(UserError, match=r"must be one that is given losses\. Found"):
-        trainer().fit(system(weighting), loader())
 
 
 # ---- weights ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from polytask._errors import RunError
 from polytask.gradients._levels import Measured, MeasuredRows
+from polytask.gradients._losses import Step
 from polytask.gradients._rows import Pairs, Rows
 from polytask.weighting import GramianWeighting, JacobianAggregator, Weighting
 
@@ -30,15 +31,23 @@ class Combine(ABC):
         self.weights: dict[str, Tensor] = {}
 
     @abstractmethod
-    def pairs(self, names: Names, measured: Measured, losses: Tensor, scale: Scale) -> Pairs:
+    def pairs(self, step: Step, measured: Measured) -> Pairs:
         """Parameters and their gradients.
 
         Args:
-            names: The present tasks.
+            step: The present tasks, their losses and the scale.
             measured: Their gradients, of scaled losses.
-            losses: Their losses, not scaled.
-            scale: The losses' scale.
         """
+
+    def forget(self) -> None:
+        """Let go of batches that no update was made of."""
+        return
+
+    def keep(self, step: Step, weights: Tensor) -> Tensor:
+        """Remember the weights, those of the first rank on each."""
+        weights = weights if step.ranks is None else step.ranks.first(weights)
+        self.weights.update(zip(step.names, weights.unbind(), strict=True))
+        return weights
 
 
 class ByGramian(Combine):
@@ -53,14 +62,14 @@ class ByGramian(Combine):
         super().__init__(scale_heads)
         self.weighting = weighting
 
-    def pairs(self, names: Names, measured: Measured, losses: Tensor, scale: Scale) -> Pairs:
+    def pairs(self, step: Step, measured: Measured) -> Pairs:
         """By the weights."""
+        names, losses, scale = step.names, step.losses, step.scale
         gramian = unscaled(measured.gramian(), scale, 2)
         if overflowed(gramian, scale):
             return measured.update(torch.full_like(losses, torch.nan), True)
         check_finite(gramian.diagonal(), names, self.weighting)
-        weights = self.weighting(gramian, names, losses=losses)
-        self.weights.update(zip(names, weights.unbind(), strict=True))
+        weights = self.keep(step, self.weighting(gramian, names, losses=losses))
         return measured.update(weights, self.scale_heads)
 
 
@@ -79,19 +88,23 @@ class ByBatches(Combine):
         self.weighting = weighting
         self.held: list[Rows] = []
 
-    def pairs(self, names: Names, measured: Measured, losses: Tensor, scale: Scale) -> Pairs:
+    def forget(self) -> None:
+        """Let go of the batches before."""
+        self.held = []
+
+    def pairs(self, step: Step, measured: Measured) -> Pairs:
         """Nothing, until the last batch has come."""
         assert isinstance(measured, MeasuredRows)
-        rows = measured.rows
+        names, rows = step.names, measured.rows
         check_finite(rows.norms(), names, self.weighting)
         if len(self.held) + 1 < self.weighting.batches_per_step:
-            self.held.append(rows.scaled(1 / scale))
+            self.held.append(rows.scaled(1 / step.scale))
             return []
         # A task that was absent from a batch has no gradient there.
         first, second = (batch.place(names, rows.parameters) for batch in self.held)
         self.held = []
-        weights = self.weighting(first.jacobian @ second.jacobian.mT, names, losses=losses)
-        self.weights.update(zip(names, weights.unbind(), strict=True))
+        weights = self.weighting(first.jacobian @ second.jacobian.mT, names, losses=step.losses)
+        weights = self.keep(step, weights)
         return measured.update(weights, self.scale_heads)
 
 
@@ -109,9 +122,10 @@ class ByJacobian(Combine):
         super().__init__(scale_heads)
         self.aggregator = aggregator
 
-    def pairs(self, names: Names, measured: Measured, losses: Tensor, scale: Scale) -> Pairs:
+    def pairs(self, step: Step, measured: Measured) -> Pairs:
         """By the update."""
         assert isinstance(measured, MeasuredRows)
+        names, losses, scale = step.names, step.losses, step.scale
         rows = measured.rows
         norms = rows.norms()
         if overflowed(norms, scale):

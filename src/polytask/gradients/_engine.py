@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint
+from polytask._ranks import Ranks
 from polytask.gradients._accumulate import accumulate
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
-from polytask.gradients._levels import LEVELS, ByRows, Level, MeasuredRows, weighted
-from polytask.gradients._losses import Losses, Roots, Step, by_name, values_of
-from polytask.gradients._rows import Pairs, measure
+from polytask.gradients._levels import LEVELS, ByRows, Level, MeasuredRows, explicit, weighted
+from polytask.gradients._losses import Losses, Step, by_name
+from polytask.gradients._rows import Pairs
 from polytask.gradients._sharing import Sharing
 from polytask.gradients._window import Window
 from polytask.weighting import GramianWeighting, JacobianAggregator, LossWeighting, Weighting
@@ -83,6 +84,7 @@ class Engine:
         self._sharing = Sharing(model)
         self._window = Window()
         self._steps = 0
+        self.ranks: Ranks | None = None
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -119,6 +121,7 @@ class Engine:
         names: Sequence[str] | None = None,
         scale: float | Tensor = 1.0,
         last: bool = True,
+        calls: int = 1,
     ) -> None:
         """Add the update to ``.grad``; frees the graph.
 
@@ -126,52 +129,98 @@ class Engine:
         the optimizer then.
 
         Args:
-            losses: Losses of the present tasks, scalars by task; or ``(tasks,)`` made by `torch.stack`.
+            losses: Losses of the present tasks, scalars by task; or ``(tasks,)`` made by `torch.stack`;
+                or what `polytask.losses.MultiTaskLoss.measure` gives.
             names: Which tasks a tensor's losses belong to; all tasks where None.
             scale: Factor of the losses, a loss scaler's: ``.grad`` is that of scaled losses, and the
                 weights are not changed by it. Where scaled gradients are not finite, so is ``.grad``, and
                 the weighting is not asked. Another value than 1.0 costs one synchronisation.
             last: Whether the optimizer steps next. Gradients of the calls before it are added up, and
-                weights made of their sum.
+                weights made of their sum; of `TaskLosses` they are those of the mean over all labels.
+            calls: Of how many calls a step's mean is made, where weights are kept from an earlier step.
 
         Raises:
             UserError: Where the losses do not fit, no parameter is shared, or a task's loss does not go
                 through its head's representation.
             RunError: On the CPU without ``deferred``, where a task's gradient is not finite.
         """
-        present, values = by_name(losses, self.weighting, names)
-        if self._combine is None or self._level is None:
+        combine, level = self._combine, self._level
+        if combine is None or level is None:
+            present, values = by_name(losses, self.weighting, names)
             (self.weighting(torch.stack(values), present) * scale).backward()
             return
-        if not last and not self._level.windows:
+        if not last and not level.windows:
             raise UserError("last", "gradients by the representation are not added up", "last=False")
-        step = Step(present, values_of(values), Roots.of(values, scale), scale, last)
-        accumulate(self._pairs(step, self._combine, self._level))
-        self._level.forget()
+        step = Step.of(losses, self.weighting, names, scale, self.ranks)
+        accumulate(self._pairs(step, combine, level, last, calls))
+        level.forget()
         self._steps += last
 
-    def _pairs(self, step: Step, combine: Combine, level: Level) -> Pairs:
-        names, roots = step.names, step.roots
-        held = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(names)
-        if held or level.walks or not self._sharing.knows(names):
-            self._sharing.learn(step.graph, names)
-        shared = self._sharing.shared(self.weighting.names)
-        alone = step.last and not self._window.rows
+    def _pairs(self, step: Step, combine: Combine, level: Level, last: bool, calls: int) -> Pairs:
+        held = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(step.names)
+        shared = self._shared(step, held or level.walks)
+        alone = last and not self._window.begun
         if alone and not shared:
-            return weighted(roots, step.graph, shared, torch.ones_like(step.losses), True)
+            return weighted(step, shared, torch.ones_like(step.losses), True)
         if held:
-            weights = torch.stack([combine.weights[name] for name in names])
-            return weighted(roots, step.graph, shared, weights, combine.scale_heads)
+            weights = torch.stack([combine.weights[name] for name in step.names])
+            return weighted(step, shared, weights / calls, combine.scale_heads, 1 / calls)
         if alone:
-            return combine.pairs(names, level.measure(step, shared), step.losses, step.scale)
-        self._window.add(measure(names, roots, step.graph, shared), step.losses)
-        if not step.last:
-            return []
-        rows, losses = self._window.close(self.weighting.names)
-        if not shared:
+            return combine.pairs(step, level.measure(step, shared))
+        self._window.add(step, explicit(step, shared), level.within(step, shared) if shared else None)
+        return self._closed(combine) if last else []
+
+    def _shared(self, step: Step, walk: bool) -> list[Tensor]:
+        here = step.here_names
+        if here and (walk or not self._sharing.knows(here)):
+            self._sharing.learn(step.graph, here)
+        if self.ranks is not None:
+            self._sharing.agree(self.ranks)
+        return self._sharing.shared(self.weighting.names)
+
+    def _closed(self, combine: Combine) -> Pairs:
+        step, rows, by = self._window.close(self.weighting.names)
+        if not rows.parameters:
             return rows.heads(None)
-        measured = MeasuredRows(rows, level.within(step.graph, shared))
-        return combine.pairs(rows.names, measured, losses, step.scale)
+        return combine.pairs(step, MeasuredRows(rows.over(step.ranks), by))
+
+    def finish(self) -> None:
+        """Fill ``.grad`` from the calls so far, where the last batch of a step had no label.
+
+        Where a method takes several batches and has fewer, ``.grad`` stays as it is.
+        """
+        if self._combine is not None and self._window.begun:
+            accumulate(self._closed(self._combine))
+            self._steps += 1
+        self.forget()
+
+    def begin(self) -> None:
+        """Let go of what an earlier forward left behind, where no `backward` followed it."""
+        if self._level is not None:
+            self._level.forget()
+
+    def forget(self) -> None:
+        """Let go of what was noted since the last optimizer step."""
+        self._window.forget()
+        if self._combine is not None:
+            self._combine.forget()
+        if self._level is not None:
+            self._level.forget()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there were calls of `backward` since the optimizer stepped, to be added up."""
+        return self._window.begun
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether gradients of several calls are added up."""
+        return self._level is None or self._level.windows
+
+    @property
+    def measures(self) -> bool:
+        """Whether the weighting needs gradients, which a plain backward does not give."""
+        return self._combine is not None
 
     def state_dict(self) -> dict[str, Any]:
         """What was learned of the graph, the weights in use and the number of steps; plain data."""

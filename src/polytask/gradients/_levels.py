@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from polytask.gradients._graph import Graph
 from polytask.gradients._layers import Calls
-from polytask.gradients._losses import Roots, Step
+from polytask.gradients._losses import Step
 from polytask.gradients._representation import Copies, Representation, heads_of, represent
-from polytask.gradients._rows import Pairs, Rows, measure, product
+from polytask.gradients._rows import Pairs, Rows, measure, nothing, product
 
 
 class Measured(ABC):
@@ -55,13 +55,12 @@ class MeasuredLayer(Measured):
 
     Args:
         rows: Rows of those parameters.
-        roots: The losses.
-        graph: What they reach.
+        step: The step.
         shared: All shared parameters.
     """
 
-    def __init__(self, rows: Rows, roots: Roots, graph: Graph, shared: Sequence[Tensor]) -> None:
-        self.rows, self.roots, self.graph, self.shared = rows, roots, graph, shared
+    def __init__(self, rows: Rows, step: Step, shared: Sequence[Tensor]) -> None:
+        self.rows, self.step, self.shared = rows, step, shared
 
     def gramian(self) -> Tensor:
         """From the rows."""
@@ -69,25 +68,41 @@ class MeasuredLayer(Measured):
 
     def update(self, weights: Tensor, scale_heads: bool) -> Pairs:
         """By a backward."""
-        return weighted(self.roots, self.graph, self.shared, weights, scale_heads)
+        return weighted(self.step, self.shared, weights, scale_heads)
 
 
 class MeasuredRepresentation(Measured):
     """Rows of the representation; the update takes a backward through the backbone.
 
     Args:
-        representation: The rows, and the way back.
+        representation: The rows of this rank's tasks, and the way back; None where it has no task.
+        step: The step.
     """
 
-    def __init__(self, representation: Representation) -> None:
-        self.representation = representation
+    def __init__(self, representation: Representation | None, step: Step) -> None:
+        self.representation, self.step = representation, step
 
     def gramian(self) -> Tensor:
         """From the rows."""
-        return product(self.representation.rows)
+        own = None if self.representation is None else product(self.representation.rows)
+        ranks = self.step.ranks
+        if ranks is None:
+            assert own is not None
+            return own
+        tasks = len(self.step.losses)
+        whole = self.step.losses.new_zeros(tasks, tasks)
+        if own is not None:
+            places = torch.tensor(self.step.here or range(tasks), device=whole.device)
+            whole[places[:, None], places] = own.to(whole)
+        # Each rank's samples have a representation of their own, so the products add up; each holds
+        # the number of ranks twice.
+        return ranks.mean_(whole) / ranks.size
 
     def update(self, weights: Tensor, scale_heads: bool) -> Pairs:
         """By a backward through the backbone."""
+        if self.representation is None:
+            return []
+        weights = self.step.mine(weights)
         backbone = self.representation.backward(weights)
         pairs = [*zip(weights.unbind(), self.representation.own, strict=True)]
         own = [(p, g * weight.to(g) if scale_heads else g) for weight, mine in pairs for p, g in mine.items()]
@@ -114,7 +129,7 @@ class Level(ABC):
             shared: The shared parameters.
         """
 
-    def within(self, graph: Graph, shared: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    def within(self, step: Step, shared: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The parameters whose rows make the Gramian; None for all."""
         return None
 
@@ -128,7 +143,7 @@ class ByRows(Level):
 
     def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
         """Explicit rows."""
-        return MeasuredRows(measure(step.names, step.roots, step.graph, shared))
+        return MeasuredRows(explicit(step, shared).over(step.ranks))
 
 
 class ByParameters(Level):
@@ -138,7 +153,9 @@ class ByParameters(Level):
         self.calls = Calls(model)
 
     def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
-        """Explicit rows, and layers without them."""
+        """Explicit rows, and layers without them; explicit rows alone where ranks have to add theirs up."""
+        if step.ranks is not None:
+            return MeasuredRows(explicit(step, shared).over(step.ranks))
         calls = self.calls.take(step.graph, shared, len(step.names))
         self.calls.watching = False
         try:
@@ -160,12 +177,22 @@ class ByLastShared(Level):
 
     def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
         """Rows of the last layer."""
-        last = self.within(step.graph, shared)
-        rows = measure(step.names, step.roots, step.graph, last, own=False)
-        return MeasuredLayer(rows, step.roots, step.graph, shared)
+        rows = explicit(step, self.within(step, shared), own=False).over(step.ranks)
+        return MeasuredLayer(rows, step, shared)
 
-    def within(self, graph: Graph, shared: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The trained parameters of the last layer with a matrix of weights, else of the last layer."""
+    def within(self, step: Step, shared: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The trained parameters of the last layer with a matrix of weights, else of the last layer.
+
+        The first rank that has a task decides for all of them.
+        """
+        own = self._last(step.graph, shared) if step.roots.edges else []
+        if step.ranks is None:
+            return own
+        known = {id(parameter): place for place, parameter in enumerate(shared)}
+        found = step.ranks.gather([known[id(parameter)] for parameter in own])
+        return [shared[place] for place in next(places for places in found if places)]
+
+    def _last(self, graph: Graph, shared: Sequence[Tensor]) -> list[Tensor]:
         reached = [parameter for parameter in shared if parameter in graph.leaves]
         matrices = [parameter for parameter in reached if parameter.ndim > 1]
         last = max(matrices or reached, key=graph.called)
@@ -184,32 +211,55 @@ class ByRepresentation(Level):
 
     def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
         """Rows of the representation."""
-        return MeasuredRepresentation(represent(step.names, step.roots, self.copies.take(step.names)))
+        names = step.here_names
+        own = represent(names, step.roots, self.copies.take(names)) if names else None
+        return MeasuredRepresentation(own, step)
 
     def forget(self) -> None:
         """Let go of the copies."""
         self.copies.pairs.clear()
 
 
+def explicit(step: Step, shared: Sequence[Tensor], own: bool = True) -> Rows:
+    """Explicit rows of this rank's tasks, among those of all present tasks.
+
+    Args:
+        step: The step.
+        shared: The parameters that get rows.
+        own: Whether gradients of parameters that one task alone reaches are taken too, and the graph is
+            freed.
+    """
+    names = step.here_names
+    rows = measure(names, step.roots, step.graph, shared, own=own) if names else nothing(shared)
+    return rows.place(step.names, list(shared))
+
+
 def weighted(
-    roots: Roots, graph: Graph, shared: Sequence[Tensor], weights: Tensor, scale_heads: bool
+    step: Step, shared: Sequence[Tensor], weights: Tensor, scale_heads: bool, others: float = 1.0
 ) -> Pairs:
     """A backward of the weighted losses, without the tasks' gradients one by one.
 
     Args:
-        roots: The losses.
-        graph: What they reach.
+        step: The step.
         shared: The shared parameters.
         weights: Of the present tasks.
         scale_heads: Whether they hold for the other parameters too.
+        others: The weight of the other parameters' gradients, where it is the same for all tasks.
     """
+    if not step.here_names:
+        return []
+    roots, graph, weights = step.roots, step.graph, step.mine(weights)
     together = set(shared)
     own = [leaf for leaf in graph.leaves if leaf not in together]
     joint = [leaf for leaf in graph.leaves if leaf in together]
     factors = roots.weighted(weights)
     if scale_heads or not own:
         return list(zip(joint + own, torch.autograd.grad(roots.edges, joint + own, factors), strict=True))
-    pairs: Pairs = list(zip(own, torch.autograd.grad(roots.edges, own, roots.factors, True), strict=True))
+    pairs: Pairs = list(
+        zip(
+            own, torch.autograd.grad(roots.edges, own, [f * others for f in roots.factors], True), strict=True
+        )
+    )
     return pairs + list(zip(joint, torch.autograd.grad(roots.edges, joint, factors), strict=True))
 
 

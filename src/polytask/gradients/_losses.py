@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from polytask._errors import UserError
+from polytask._ranks import Ranks
 from polytask.gradients._graph import Graph, split, trace
 from polytask.losses import TaskLosses
 from polytask.weighting import Weighting
@@ -26,7 +27,7 @@ class Roots:
     @classmethod
     def of(cls, values: Sequence[Tensor], scale: float | Tensor) -> "Roots":
         """The roots of losses that are multiplied by a scale."""
-        edges, factors = split(values)
+        edges, factors = split(values) if values else ([], ())
         return cls(edges, tuple(factor * scale for factor in factors))
 
     def trace(self, stops: Sequence[GradientEdge] = ()) -> Graph:
@@ -47,16 +48,60 @@ class Step:
     Attributes:
         names: The present tasks.
         losses: Their losses, neither scaled nor with a graph.
-        roots: Where their graphs begin.
+        here: The places of the tasks that are present on this rank; None where all are.
+        roots: Where the graphs of these begin.
+        counts: How many labels are behind each loss, where known.
         scale: The losses' scale.
-        last: Whether the optimizer steps next.
+        ranks: The processes that train together, where there are several.
     """
 
     names: tuple[str, ...]
     losses: Tensor
+    here: list[int] | None
     roots: Roots
+    counts: Tensor | None
     scale: float | Tensor
-    last: bool
+    ranks: Ranks | None = None
+
+    @classmethod
+    def of(
+        cls,
+        losses: Losses,
+        weighting: Weighting,
+        names: Sequence[str] | None,
+        scale: float | Tensor,
+        ranks: Ranks | None,
+    ) -> "Step":
+        """Understand what a call was given.
+
+        Args:
+            losses: By task, or a vector in the order of the names.
+            weighting: What knows the tasks.
+            names: Which tasks a vector holds; all where None.
+            scale: The losses' scale.
+            ranks: The processes that train together, where there are several.
+
+        Raises:
+            UserError: Where the losses do not fit.
+        """
+        present, values = by_name(losses, weighting, names)
+        counts, here = None, None
+        if isinstance(losses, TaskLosses):
+            order = [losses.names.index(name) for name in present]
+            counts = losses.counts if order == sorted(order) else losses.counts[order]
+            if losses.here is not None and len(losses.here) < len(present):
+                here = [place for place, name in enumerate(present) if name in losses.here]
+        mine = values if here is None else [values[place] for place in here]
+        return cls(present, values_of(values), here, Roots.of(mine, scale), counts, scale, ranks)
+
+    @property
+    def here_names(self) -> tuple[str, ...]:
+        """The tasks that are present on this rank."""
+        return self.names if self.here is None else tuple(self.names[place] for place in self.here)
+
+    def mine(self, weights: Tensor) -> Tensor:
+        """Of the present tasks' weights those of this rank's tasks."""
+        return weights if self.here is None else weights[self.here]
 
     @cached_property
     def graph(self) -> Graph:
@@ -87,8 +132,9 @@ def by_name(
         found, values = losses.names, list(losses.means.unbind())
     if not found:
         raise UserError("losses", "need one present task at least", "none", "Skip the step")
+    elsewhere = _elsewhere(losses)
     for name, value in zip(found, values, strict=True):
-        if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        if not isinstance(value, Tensor) or value.ndim or not (value.requires_grad or name in elsewhere):
             kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.ndim else None
             fix = "Leave tasks without a label out"
             raise UserError(f"task '{name}'", "its loss is a scalar with a graph", kind or repr(value), fix)
@@ -111,6 +157,13 @@ def _from_vector(
             "Name the present tasks with names=",
         )
     return expected, list(losses.unbind())
+
+
+def _elsewhere(losses: Losses) -> set[str]:
+    """Tasks that are present on other ranks only."""
+    if not isinstance(losses, TaskLosses) or losses.here is None:
+        return set()
+    return set(losses.names) - set(losses.here)
 
 
 def _in_order(

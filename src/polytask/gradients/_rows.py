@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polytask._ranks import Ranks
 from polytask._term import HALF
 from polytask.gradients._graph import Graph
 from polytask.gradients._layers import Call, LayerRows
@@ -92,6 +93,17 @@ class Rows:
                     own[names.index(name)][parameter] = gradient
         return replace(self, names=names, parameters=parameters, jacobian=wide, own=own)
 
+    def times(self, factors: Tensor) -> "Rows":
+        """Each task's gradients times its factor, ``(tasks,)``; explicit rows only."""
+        jacobian = self.jacobian * factors.to(self.jacobian).unsqueeze(1)
+        pairs = zip(factors.unbind(), self.own, strict=True)
+        own = [{p: gradient * factor.to(gradient) for p, gradient in mine.items()} for factor, mine in pairs]
+        return replace(self, jacobian=jacobian, own=own)
+
+    def over(self, ranks: Ranks | None) -> "Rows":
+        """The mean of the explicit rows over all ranks, which have rows of the same tasks and parameters."""
+        return self if ranks is None else replace(self, jacobian=ranks.mean_(self.jacobian))
+
     def plus(self, other: "Rows") -> "Rows":
         """The sum with rows of the same tasks and parameters."""
         own = [dict(mine) for mine in self.own]
@@ -111,6 +123,17 @@ def parts(values: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Values whose last dimension holds the elements of all parameters, by parameter."""
     sizes = [parameter.numel() for parameter in parameters]
     return torch.split(values, sizes, dim=-1)
+
+
+def nothing(parameters: Sequence[Tensor]) -> Rows:
+    """Rows of no task, where a rank has none.
+
+    Args:
+        parameters: The shared parameters.
+    """
+    size = sum(parameter.numel() for parameter in parameters)
+    like = parameters[0] if parameters else torch.zeros(())
+    return Rows((), list(parameters), like.new_zeros(0, size, dtype=_promoted(parameters)), [])
 
 
 def measure(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from polytask._errors import UserError
+from polytask._ranks import Ranks
 from polytask.gradients._graph import Graph
 
 
@@ -29,6 +30,7 @@ class Sharing:
         self.tasks: dict[Tensor, set[str]] = {parameter: set() for parameter in self.parameters.values()}
         self.seen: set[str] = set()
         self._masks: dict[tuple[str, ...], dict[Tensor, int]] = {}
+        self._news = False
 
     def knows(self, names: tuple[str, ...]) -> bool:
         """Whether a step with these tasks was seen."""
@@ -36,15 +38,33 @@ class Sharing:
 
     def learn(self, graph: Graph, names: tuple[str, ...]) -> None:
         """Add what a step's graph shows; its bits are in the order of the names."""
+        self._news |= not self.seen.issuperset(names)
         self.seen.update(names)
         known = self._masks.setdefault(names, {})
         for leaf, node in graph.leaves.items():
             mask, before = graph.masks[node], known.get(leaf, 0)
             if mask & ~before:
+                self._news = True
                 known[leaf] = mask | before
                 self.tasks.setdefault(leaf, set()).update(
                     name for bit, name in enumerate(names) if mask >> bit & 1
                 )
+
+    def agree(self, ranks: Ranks) -> None:
+        """Learn what other ranks have seen since the last call.
+
+        Raises:
+            UserError: Where tasks share a parameter that is not the model's, which ranks cannot name.
+        """
+        if not ranks.any(self._news):
+            return
+        self._news = False
+        for saved in ranks.gather(self.saved()):
+            self.restore(saved)
+        own = set(self.parameters.values())
+        if any(len(tasks) > 1 for parameter, tasks in self.tasks.items() if parameter not in own):
+            rule = "on several ranks, all parameters that tasks share are the model's"
+            raise UserError("model", rule, "another one", "Make it a parameter of the model")
 
     def shared(self, all_names: Sequence[str]) -> list[Tensor]:
         """The shared parameters, in order.

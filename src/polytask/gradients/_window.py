@@ -1,54 +1,79 @@
 """Rows of several batches, added up before anything is made of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from polytask.gradients._losses import Roots, Step
 from polytask.gradients._rows import Rows
 
 
 class Window:
     """Rows and losses of the batches since the last optimizer step.
 
-    The sum comes before the product, so that the Gramian is that of the accumulated gradients.
-
-    Attributes:
-        rows: Rows by batch.
+    The sum comes before the product, so that the Gramian is that of the accumulated gradients. Where
+    the numbers of labels are known, what comes out is that of the mean over all labels, else the sum.
     """
 
     def __init__(self) -> None:
-        self.rows: list[Rows] = []
-        self._losses: dict[str, Tensor] = {}
+        self.forget()
 
-    def add(self, rows: Rows, losses: Tensor) -> None:
+    def forget(self) -> None:
+        """Begin anew."""
+        self._rows: Rows | None = None
+        self._step: Step | None = None
+        self._by: Sequence[Tensor] | None = None
+        self._losses: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether a batch was taken."""
+        return self._rows is not None
+
+    def add(self, step: Step, rows: Rows, by: Sequence[Tensor] | None) -> None:
         """Take a batch.
 
         Args:
+            step: Its tasks and losses.
             rows: Its rows, all explicit.
-            losses: Its losses.
+            by: The parameters whose rows make the Gramian; None for all.
         """
-        self.rows.append(rows)
-        if len(self.rows) > 1:
-            names = tuple(dict.fromkeys(name for part in self.rows for name in part.names))
-            self.rows = [_sum([part.place(names, rows.parameters) for part in self.rows])]
-        for name, loss in zip(rows.names, losses.unbind(), strict=True):
-            self._losses[name] = self._losses[name] + loss if name in self._losses else loss
+        losses = step.losses
+        if step.counts is not None:
+            rows, losses = rows.times(step.counts), losses * step.counts
+            _add_up(self._counts, rows.names, step.counts)
+        _add_up(self._losses, rows.names, losses)
+        self._rows = rows if self._rows is None else _sum(self._rows, rows)
+        # Without its graph, which would keep the batch's activations alive.
+        self._step, self._by = replace(step, roots=Roots([], ())), by
 
-    def close(self, order: Sequence[str]) -> tuple[Rows, Tensor]:
-        """The sum over the batches; begins a new window.
+    def close(self, order: Sequence[str]) -> tuple[Step, Rows, Sequence[Tensor] | None]:
+        """A step for all batches, their rows, and what the Gramian is made of; begins a new window.
 
         Args:
             order: All tasks, in order.
         """
-        (rows,), losses = self.rows, self._losses
-        self.rows, self._losses = [], {}
+        rows, step, by = self._rows, self._step, self._by
+        assert rows is not None
+        assert step is not None
         names = tuple(name for name in order if name in rows.names)
-        return rows.place(names, rows.parameters), torch.stack([losses[name] for name in names])
+        rows = rows.place(names, rows.parameters)
+        losses = torch.stack([self._losses[name] for name in names])
+        if self._counts:
+            counts = torch.stack([self._counts[name] for name in names])
+            rows, losses = rows.times(1 / counts), losses / counts
+        self.forget()
+        return replace(step, names=names, losses=losses, here=None, counts=None), rows, by
 
 
-def _sum(rows: Sequence[Rows]) -> Rows:
-    total, *rest = rows
-    for part in rest:
-        total = total.plus(part)
-    return total
+def _add_up(sums: dict[str, Tensor], names: Sequence[str], values: Tensor) -> None:
+    for name, value in zip(names, values.unbind(), strict=True):
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def _sum(one: Rows, other: Rows) -> Rows:
+    names = tuple(dict.fromkeys((*one.names, *other.names)))
+    return one.place(names, other.parameters).plus(other.place(names, other.parameters))

@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint
+from polytask._ranks import Ranks
 from polytask._targets import Targets
 from polytask._tasks import TaskModules, check_known, check_task_names
 from polytask._term import HALF, Term
@@ -60,6 +62,8 @@ class MultiTaskLoss(nn.Module):
 
     Attributes:
         last: The losses of the last batch, without gradient; None before the first.
+        ranks: The processes that train together, set by `polytask.System`: in training, losses are then
+            those of the joined batch, and a task is present where any rank has a label of it.
 
     Deviations:
         A loss's own ``reduction`` of ``mean`` or ``none`` gives way to this criterion's, ``batchmean``
@@ -87,6 +91,7 @@ class MultiTaskLoss(nn.Module):
         self.names: tuple[str, ...] = ()
         self._weights_given = loss_weights
         self.last: TaskLosses | None = None
+        self.ranks: Ranks | None = None
         self._used: tuple[tuple[str, ...], Tensor] | None = None
         self._forwards = 0
         self._divisors: tuple[tuple[Any, ...], Tensor] | None = None
@@ -154,8 +159,10 @@ class MultiTaskLoss(nn.Module):
                 a weighting that was never given the gradients it needs.
         """
         losses = self.measure(outputs, targets)
-        if not losses.names:
+        if not losses.names and not self._joins:
             raise UserError("targets", "one task at least needs a label", "none in this batch")
+        if not losses.names:
+            return (losses.sums.sum(), {}) if return_dict else losses.sums.sum()
         self._refuse_plain_backward()
         means = losses.means
         total = self.combine(means, losses.names)
@@ -190,9 +197,9 @@ class MultiTaskLoss(nn.Module):
         if not isinstance(targets, Targets):
             check_known(targets, self.names, "targets")
             targets = Targets.count(targets, self.ignore_index)
-        names = tuple(name for name in self.names if name in targets)
-        sums, counts = [], []
-        for name in names:
+        here = tuple(name for name in self.names if name in targets)
+        names, sums, counts = here, [], []
+        for name in here:
             if name not in outputs:
                 raise UserError(
                     f"task '{name}'", "needs an output of the model", None, hint(name, outputs, "Outputs")
@@ -200,18 +207,22 @@ class MultiTaskLoss(nn.Module):
             value, count = self._terms[name](
                 outputs[name], targets[name], targets.counts[name], targets.partial.get(name)
             )
-            sums.append(value)
+            sums.append(value.float() if value.dtype in HALF else value)
             counts.append(count)
+        if self.ranks is not None and self._joins:
+            names, sums, counts = self.ranks.join(self.names, here, sums, counts)
         if not names:
             return TaskLosses((), torch.zeros(0), torch.zeros(0))
         stacked = torch.stack(sums)
-        if stacked.dtype in HALF:
-            stacked = stacked.float()
         if self.reduction == "sum":
             counts = [1.0] * len(names)
-        losses = TaskLosses(names, stacked, self._divisor(counts, stacked))
-        self.last = TaskLosses(names, stacked.detach(), losses.counts)
+        losses = TaskLosses(names, stacked, self._divisor(counts, stacked), here)
+        self.last = replace(losses, sums=stacked.detach())
         return losses
+
+    @property
+    def _joins(self) -> bool:
+        return self.ranks is not None and self.training
 
     def _setup_from(self, outputs: Any) -> None:
         """Name the tasks of a single loss by the first outputs, outside a System."""

@@ -14,6 +14,7 @@ class TaskLosses:
         sums: Sum of the labelled elements' losses, ``(tasks,)``.
         counts: What the sums are divided by, ``(tasks,)``: the number of labelled elements; their
             total class weight where a loss has class weights; 1 where losses are summed.
+        here: The tasks among them that have a label on this rank; None for all.
 
     Example:
         >>> import torch
@@ -24,6 +25,7 @@ class TaskLosses:
     names: tuple[str, ...]
     sums: Tensor
     counts: Tensor
+    here: tuple[str, ...] | None = None
 
     @property
     def means(self) -> Tensor:

@@ -1,0 +1,154 @@
+"""The processes of a training, where there are several."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from polytask._errors import UserError
+
+# Elements that go over the wire at once: enough to hide the latency, few enough to copy.
+_CHUNK = 2**22
+
+
+class Ranks:
+    """All ranks of the default process group; each calls the same methods in the same order.
+
+    Losses are added up over the ranks before a weighting sees them, so that each rank knows those of the
+    joined batch. What flows back from a joined loss is the rank's own part times the number of
+    ranks: the mean of the ranks' gradients is the gradient of the joined batch.
+
+    Args:
+        device: Where tensors are sent from.
+
+    Raises:
+        UserError: Where there is no process group.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        if not (dist.is_available() and dist.is_initialized()):
+            raise UserError("ranks", "need a process group", "none", "Call torch.distributed's init")
+        self.size = dist.get_world_size()
+        self.device = device
+
+    def join(
+        self,
+        names: Sequence[str],
+        here: Sequence[str],
+        sums: Sequence[Tensor],
+        counts: Sequence[float | Tensor],
+    ) -> tuple[tuple[str, ...], list[Tensor], list[float | Tensor]]:
+        """Losses of the joined batch: the tasks that any rank has, their sums and counts.
+
+        Reads the counts on the host, since a task may be on another rank only.
+
+        Args:
+            names: All tasks, in order.
+            here: The tasks that this rank has.
+            sums: Their sums, scalars.
+            counts: Their counts.
+        """
+        whole = torch.zeros(4, len(names), dtype=torch.float64, device=self.device)
+        for name, value, count in zip(here, sums, counts, strict=True):
+            column = names.index(name)
+            whole[0, column], whole[1, column], whole[2, column] = value.detach(), count, 1.0
+            whole[3, column] = value.dtype == torch.float64
+        dist.all_reduce(whole)
+        own = dict(zip(here, sums, strict=True))
+        _, numbers, owners, wide = (dict(zip(names, row, strict=True)) for row in whole.tolist())
+        present = [name for name in names if owners[name]]
+        # A rank without labels has no other way to know the losses' kind.
+        kind = torch.float64 if any(wide.values()) else torch.float32
+        totals = {name: whole[0, names.index(name)].to(kind) for name in present}
+        joined = [_with_value(own[n] * self.size, totals[n]) if n in own else totals[n] for n in present]
+        return tuple(present), joined, [numbers[name] for name in present]
+
+    def mean_(self, values: Tensor) -> Tensor:
+        """The mean over the ranks, in place.
+
+        Args:
+            values: Contiguous.
+        """
+        for part in torch.split(values.view(-1), _CHUNK):
+            dist.all_reduce(part)
+        return values.div_(self.size)
+
+    def first(self, values: Tensor) -> Tensor:
+        """The values of the first rank."""
+        values = values.contiguous()
+        dist.broadcast(values, 0)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds on any rank; read on the host."""
+        value = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(value)
+        return bool(value.item())
+
+    def gather(self, value: Any) -> list[Any]:
+        """Plain data of every rank, in order."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def copy_buffers(self, module: nn.Module) -> None:
+        """Give every rank the first one's buffers, running statistics for example."""
+        for chunk in _chunks(module.buffers()):
+            _unpack(self.first(_pack(chunk)), chunk)
+
+    def copy_state(self, module: nn.Module) -> None:
+        """Give every rank the first one's state, random seeds too."""
+        state = [module.state_dict() if dist.get_rank() == 0 else None]
+        dist.broadcast_object_list(state, 0)
+        assert state[0] is not None
+        module.load_state_dict(state[0])
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """The mean of ``.grad`` over the ranks; a parameter that no rank reached keeps None.
+
+        Args:
+            parameters: The same on every rank.
+        """
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        reached = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
+        dist.all_reduce(reached)
+        gradients = []
+        for parameter, ranks in zip(trained, reached.tolist(), strict=True):
+            if ranks and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+        for chunk in _chunks(gradients):
+            _unpack(self.mean_(_pack(chunk)), chunk)
+
+
+def _with_value(source: Tensor, value: Tensor) -> Tensor:
+    """A tensor of this value with the gradient of another."""
+    return value + (source - source.detach())
+
+
+def _chunks(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Tensors of one kind and about one size together."""
+    chunk: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        alike = not chunk or (tensor.dtype, tensor.device) == (chunk[0].dtype, chunk[0].device)
+        if chunk and (not alike or size + tensor.numel() > _CHUNK):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(tensor)
+        size += tensor.numel()
+    if chunk:
+        yield chunk
+
+
+def _pack(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def _unpack(values: Tensor, tensors: Sequence[Tensor]) -> None:
+    sizes = [tensor.numel() for tensor in tensors]
+    for tensor, part in zip(tensors, torch.split(values, sizes), strict=True):
+        tensor.detach().copy_(part.view(tensor.shape))

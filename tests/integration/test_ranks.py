@@ -1,0 +1,155 @@
+"""Two processes over gloo train what one process trains on the joined batches, with every method."""
+
+import math
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader
+
+from polytask import System
+from polytask.losses import MultiTaskLoss
+from polytask.models import MultiHead
+from polytask.optim import OptimizerFactory
+from polytask.weighting import MGDA, GradNorm, PCGrad
+from tests.cases import TASKS, WEIGHTINGS, Case
+
+NAN = math.nan
+STEPS, SIZE = 20, 8
+VARIANTS = {
+    "representation": (Case("PCGrad", PCGrad), {"level": "representation"}),
+    "last_shared": (Case("MGDA", MGDA), {"level": "last_shared"}),
+    "refreshed": (Case("MGDA", MGDA), {"refresh_every": 3}),
+    "unscaled heads": (Case("GradNorm", GradNorm), {"scale_heads": False}),
+}
+
+
+def net():
+    """A backbone of which a and b share a part that c does not reach."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Linear(3, 6), nn.Tanh())
+    return MultiHead(backbone, {name: nn.Linear(6, 1) for name in TASKS}).double()
+
+
+def batches(window):
+    """Joined batches: each half of one is a rank's; labels are missing in unequal numbers."""
+    generator = torch.Generator().manual_seed(1)
+    number = STEPS * window * SIZE
+    points = torch.randn(number, 3, generator=generator, dtype=torch.float64)
+    targets = 2 + torch.randn(number, 3, generator=generator, dtype=torch.float64)
+    if window == 1:
+        targets[1::3, 0] = NAN
+        targets[SIZE + 4 : 2 * SIZE, 1] = NAN  # absent on the second rank
+        targets[2 * SIZE : 2 * SIZE + 4] = NAN  # nothing on the first rank
+        targets[3 * SIZE : 4 * SIZE] = NAN  # nothing on both
+        targets[4 * SIZE : 5 * SIZE, 2] = NAN  # absent everywhere
+    return [
+        (points[i : i + SIZE], dict(zip(TASKS, targets[i : i + SIZE].split(1, dim=1), strict=True)))
+        for i in range(0, number, SIZE)
+    ]
+
+
+def share(batch, rank):
+    """A rank's half of a joined batch."""
+    points, targets = batch
+    half = slice(rank * SIZE // 2, (rank + 1) * SIZE // 2)
+    return points[half], {name: target[half] for name, target in targets.items()}
+
+
+def trained(case, options, window, rank=None):
+    """The parameters after training: all of the data, or a rank's part of it."""
+    torch.manual_seed(3)
+    criterion = MultiTaskLoss({name: nn.MSELoss() for name in TASKS}, weighting=case.build())
+    optimizer = OptimizerFactory(partial(torch.optim.SGD, lr=0.02), None)
+    system = System(net(), criterion, optimizer, **options)
+    data = batches(window)
+    data = data if rank is None else [share(batch, rank) for batch in data]
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=1 if rank is None else 2,
+        strategy="auto" if rank is None else "ddp",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        gradient_clip_val=1.0,
+        accumulate_grad_batches=window,
+    )
+    trainer.fit(system, DataLoader(data, batch_size=None))
+    return [parameter.detach().clone() for parameter in system.parameters()]
+
+
+def runs():
+    for case in WEIGHTINGS:
+        yield str(case), case, {}, case.build().batches_per_step
+    for name, (case, options) in VARIANTS.items():
+        yield name, case, options, 1
+    yield "accumulated", Case("MGDA", MGDA), {}, 2
+
+
+def work(path):
+    """What each of the two processes does."""
+    rank, found = int(os.environ["RANK"]), {}
+    for name, case, options, window in runs():
+        mine = trained(case, options, window, rank)
+        other = [parameter.clone() for parameter in mine]
+        for parameter in other:
+            dist.broadcast(parameter, 0)
+        apart = max((a - b).abs().max().item() for a, b in zip(mine, other, strict=True))
+        found[name] = (mine, apart)
+    torch.save(found, f"{path}.{rank}")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranks") / "found"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    shared |= {"LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "ranks", "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.integration.test_ranks", str(path)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=said,
+        )
+        for rank in range(2)
+        for said in [Path(f"{path}.{rank}.log").open("w")]
+    ]
+    try:
+        for rank in (1, 0):
+            assert workers[rank].wait(timeout=600) == 0, Path(f"{path}.{rank}.log").read_text()[-3000:]
+    finally:
+        for worker in workers:
+            worker.kill()
+    return [torch.load(f"{path}.{rank}") for rank in range(2)]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("run", list(runs()), ids=lambda run: run[0])
+def test_two_processes_train_what_one_does(two_processes, run):
+    name, case, options, window = run
+    one = trained(case, options, window)
+    for found in two_processes:
+        for mine, expected in zip(found[name][0], one, strict=True):
+            torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("run", list(runs()), ids=lambda run: run[0])
+def test_ranks_stay_identical(two_processes, run):
+    assert [found[run[0]][1] for found in two_processes] == [0.0, 0.0]
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])
