@@ -2,11 +2,13 @@
 
 import functools
 import inspect
+import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from multiprocessing import get_context
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from _table import RESULTS, write_table
@@ -22,6 +24,7 @@ from polytask.weighting import (
     Weighting,
 )
 
+Result = TypeVar("Result")
 Make = Callable[[], Weighting]
 
 
@@ -164,20 +167,22 @@ class Walk:
                 walker.arrived = stays and len(last) == 2 * self.epoch
 
 
-def walk_all(run: Callable[[str], Walked], names: Iterable[str]) -> dict[str, Walked]:
+def in_processes(run: Callable[[str], Result], names: Iterable[str]) -> dict[str, Result]:
     """What ``run`` gives by name, in processes of one thread each, as many as there are cores."""
     found = {}
-    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for name, walked in zip(names, pool.map(functools.partial(_plain, run), names), strict=True):
-            found[name] = Walked(torch.from_numpy(walked[0]), walked[1])
-            print(f"{name}: {len(walked[0]) - 1} steps", flush=True)
+    # A fork of a process in which torch has begun threads may hang.
+    with ProcessPoolExecutor(
+        mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        for name, sent in zip(names, pool.map(functools.partial(_send, run), names), strict=True):
+            found[name] = pickle.loads(sent)
+            print(name, flush=True)
     return found
 
 
-def _plain(run: Callable[[str], Walked], name: str) -> tuple[Any, int]:
+def _send(run: Callable[[str], Any], name: str) -> bytes:
     # A tensor would travel as shared memory that its process must outlive.
-    walked = run(name)
-    return walked.path.numpy(), walked.unsolved
+    return pickle.dumps(run(name))
 
 
 def keep(name: str, title: str, header: list[str], rows: list[list[str]], notes: list[str]) -> None:

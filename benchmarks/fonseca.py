@@ -13,7 +13,7 @@ import math
 
 import torch
 from _sheet import COLORS, sheet
-from _toys import Walk, Walked, all_weightings, keep, walk_all
+from _toys import Walk, Walked, all_weightings, in_processes, keep
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -71,8 +71,8 @@ def notes(ends: dict[str, Tensor]) -> list[str]:
     off = [f"{name} ({int(found.sum())} there)" for name, found in reached.items() if name not in every]
     return [
         f"Each number is t: 0 is the middle of the front, 1 and -1 are its ends. A point is on the"
-        f" front where it is nearer than {NEAR}; the last column counts the steps of all walks in which a method"
-        " found no weights and gave none.",
+        f" front where it is nearer than {NEAR}; the last column counts the steps of all walks in which a"
+        " method found no weights and gave none.",
         "",
         f"- At an end (|t| >= {INSIDE}) from every start ({len(at_ends)}): {', '.join(at_ends)}.",
         f"- Between the ends from every start ({len(between)}): {', '.join(between)}.",
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=600)
     steps = parser.parse_args().steps
-    found = walk_all(functools.partial(run, steps), WEIGHTINGS)
+    found = in_processes(functools.partial(run, steps), WEIGHTINGS)
     ends = {name: walked.path[-1] for name, walked in found.items()}
     title = f"Where every weighting ends on Fonseca's problem, after {steps} steps at the most"
     header = ["method", *(f"start {number}" for number in range(1, 6)), "on the front", "no weights"]

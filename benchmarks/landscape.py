@@ -16,7 +16,7 @@ import functools
 
 import torch
 from _sheet import COLORS, sheet
-from _toys import Walk, Walked, all_weightings, keep, walk_all
+from _toys import Walk, Walked, all_weightings, in_processes, keep
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3500)
     steps = parser.parse_args().steps
-    found = walk_all(functools.partial(run, steps), WEIGHTINGS)
+    found = in_processes(functools.partial(run, steps), WEIGHTINGS)
     ends = {name: walked.path[-1] for name, walked in found.items()}
     title = f"Where every weighting ends on the two-task landscape, after {steps} steps at the most"
     header = ["method", *(f"from ({x:g}, {y:g})" for x, y in STARTS), "on the front", "no weights"]
