@@ -17,7 +17,7 @@ from polytask.config._kinds import full_name, is_allowed, is_value
 from polytask.config._project import forget, holds, install, is_from
 from polytask.config._trust import ROOTS
 
-_EXTRAS = {"torchvision": '"polytask[vision]"'}
+_EXTRAS = {"torchvision": '"polytask[vision]"', "torchjd": '"polytask[torchjd]"'}
 _NAME = re.compile(r"[A-Za-z]\w*(?:\.[A-Za-z]\w*)+")
 
 

@@ -3,7 +3,16 @@
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-ROOTS = ("polytask", "torch", "pytorch_lightning", "torchmetrics", "torchvision", "timm", "transformers")
+ROOTS = (
+    "polytask",
+    "torch",
+    "pytorch_lightning",
+    "torchmetrics",
+    "torchjd",
+    "torchvision",
+    "timm",
+    "transformers",
+)
 """Packages that a config may import; importing anything else is an effect of its own."""
 
 

@@ -100,8 +100,9 @@ class ByBatches(Combine):
         if len(self.held) + 1 < self.weighting.batches_per_step:
             self.held.append(rows.scaled(1 / step.scale))
             return []
-        # A task that was absent from a batch has no gradient there.
-        first, second = (batch.place(names, rows.parameters) for batch in self.held)
+        # A task that was absent from a batch has no gradient there; one that is absent now, no weight.
+        held = [batch.only(names) for batch in self.held]
+        first, second = (batch.place(names, rows.parameters) for batch in held)
         self.held = []
         weights = self.weighting(first.jacobian @ second.jacobian.mT, names, losses=step.losses)
         weights = self.keep(step, weights)
@@ -127,10 +128,8 @@ class ByJacobian(Combine):
         assert isinstance(measured, MeasuredRows)
         names, losses, scale = step.names, step.losses, step.scale
         rows = measured.rows
-        norms = rows.norms()
-        if overflowed(norms, scale):
+        if not _is_one(scale) and overflowed(rows.norms(), scale):
             return measured.update(torch.full_like(losses, torch.nan), True)
-        check_finite(norms, names, self.aggregator)
         update = self.aggregator(unscaled(rows.jacobian, scale, 1), names, losses=losses) * scale
         factors = self.aggregator.head_weights(losses, names) if self.scale_heads else None
         return rows.unflatten(update) + rows.heads(factors)

@@ -72,6 +72,14 @@ class Rows:
         pieces = parts(update, self.parameters)
         return [(p, piece.view(p.shape)) for p, piece in zip(self.parameters, pieces, strict=True)]
 
+    def only(self, names: tuple[str, ...]) -> "Rows":
+        """The explicit rows of some tasks."""
+        kept = [place for place, name in enumerate(self.names) if name in names]
+        if len(kept) == len(self.names):
+            return self
+        own = [self.own[place] for place in kept]
+        return replace(self, names=tuple(self.names[k] for k in kept), jacobian=self.jacobian[kept], own=own)
+
     def place(self, names: tuple[str, ...], parameters: list[Tensor]) -> "Rows":
         """The same explicit rows among those of more tasks and parameters, with 0 for what is new.
 

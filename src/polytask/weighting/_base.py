@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from polytask._errors import UserError
+from polytask._errors import RunError, UserError
 from polytask._linalg import SMALL, exact
 from polytask._tasks import check_known, check_task_names
 from polytask._term import HALF
@@ -318,6 +318,10 @@ class JacobianAggregator(Weighting):
 
     gradients: Gradients | None = "parameters"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._infinite: Tensor | None = None
+
     @torch.no_grad()
     def forward(
         self, jacobian: Tensor, names: Sequence[str] | None = None, *, losses: Tensor | None = None
@@ -331,6 +335,7 @@ class JacobianAggregator(Weighting):
 
         Raises:
             UserError: Where the rows or the losses do not fit the tasks named.
+            RunError: On the CPU without `deferred`, where a row is not finite.
         """
         if not self.names:
             self.setup(names or [f"task{i}" for i in range(len(jacobian))])
@@ -344,7 +349,29 @@ class JacobianAggregator(Weighting):
             raise UserError(method, f"needs one loss for each of the tasks {tasks}", found)
         rows = jacobian.float() if jacobian.dtype in HALF else jacobian
         losses = None if losses is None else losses.detach().to(rows.dtype)
-        return self.aggregate(rows, self.columns(names), losses).to(jacobian.dtype)
+        columns = self.columns(names)
+        self._note(rows, columns)
+        return self.aggregate(rows, columns, losses).to(jacobian.dtype)
+
+    def _note(self, rows: Tensor, columns: list[int] | None) -> None:
+        infinite = ~torch.linalg.vector_norm(rows, dim=1).isfinite()
+        if self._infinite is None:
+            self._infinite = torch.zeros(len(self.names), dtype=torch.bool, device=rows.device)
+        places = torch.tensor(range(len(self.names)) if columns is None else columns, device=rows.device)
+        self._infinite = self._infinite.index_put((places,), self._infinite[places] | infinite)
+        self._check_now(rows)
+
+    def check(self) -> None:
+        """Raise where a row was not finite since the last call.
+
+        Raises:
+            RunError: With the tasks at fault.
+        """
+        infinite, self._infinite = self._infinite, None
+        bad = [] if infinite is None else infinite.tolist()
+        tasks = ", ".join(name for name, wrong in zip(self.names, bad, strict=False) if wrong)
+        if tasks:
+            raise RunError(type(self).__name__, "gradients must be finite", f"NaN or infinity for {tasks}")
 
     @abstractmethod
     def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
