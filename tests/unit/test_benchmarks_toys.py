@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import math
 import sys
 from pathlib import Path
 
@@ -20,7 +21,7 @@ toys, training, landscape, fonseca, kendall, gradnorm_toy = (
     importlib.import_module(name)
     for name in ("_toys", "_training", "landscape", "fonseca", "kendall", "gradnorm_toy")
 )
-FEW = ("Equal", "MGDA", "MoCo")
+FEW = ("Equal", "MoCo")
 ALL = toys.all_weightings({"task0": 3.0, "task1": 1.0})
 
 
@@ -95,11 +96,11 @@ def test_distances_are_to_the_nearest_point_of_the_front():
 
 
 def test_the_right_weights_reach_the_middle_of_the_front():
-    walk = dataclasses.replace(landscape.walk(1500), starts=torch.tensor([[3.0, -7.0]]))
+    walk = dataclasses.replace(landscape.walk(1000), starts=torch.tensor([[1.0, -8.0]]))
     found = walk.run(landscape.WEIGHTINGS["Fixed"])
     torch.testing.assert_close(found.path[-1], torch.tensor([[0.0, -8.3552]]), rtol=0, atol=0.05)
     # It has stayed there for two epochs and stopped.
-    assert len(found.path) <= 1500
+    assert len(found.path) <= 1000
 
 
 def test_constant_weights_find_the_ends_of_a_concave_front_and_mgda_finds_more():
@@ -126,9 +127,10 @@ def test_noise_is_learned_from_what_is_left():
     problem.run(60)
     left, noise = problem.residuals(), problem.training.weighting.get_uncertainties()
     assert (left < start).all()
-    # Both errors are above the first guess of 1, so that both guesses go up.
-    assert (left > 1).all()
-    assert min(noise.values()) > 1
+    # What a network of this size leaves is what the notebook's learned noise ends at.
+    assert left.tolist() == pytest.approx(kendall.NOTEBOOK, rel=0.15)
+    # Adam has gone 60 steps of 1e-3 up from a log variance of 0.
+    assert noise["noisy"] == pytest.approx(math.exp(0.03), rel=0.01)
 
 
 def test_targets_of_the_toy_regression_differ_in_scale():
