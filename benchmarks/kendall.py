@@ -5,7 +5,7 @@ learns the noise as 8.59 and 0.92 (the network fits a part of it). `UW` does the
 Then all weightings take the same, smaller number of steps; what counts is how far each task is from its line
 without noise, in units of the task's noise, and the weights: 1 / (2 noise^2) is right, a ratio of 0.01.
 
-    python benchmarks/kendall.py [--steps 1000] [--epochs 2000]
+    python benchmarks/kendall.py [--steps 300] [--epochs 2000]
 """
 
 import argparse
@@ -133,7 +133,7 @@ def picture(found: dict[str, Run], steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=2000)
     arguments = parser.parse_args()
     found = in_processes(functools.partial(run, arguments.steps), WEIGHTINGS)
