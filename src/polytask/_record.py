@@ -176,4 +176,6 @@ def _counts(batch: Batch, criterion: nn.Module) -> Mapping[str, float]:
         return {}
     if isinstance(criterion, MultiTaskLoss) and criterion.reduction == "sum":
         return dict.fromkeys(batch.targets.counts, 1.0)
-    return batch.targets.counts
+    # A task whose labels of this step are all on other ranks counts there.
+    elsewhere = dict.fromkeys(criterion.names, 0) if isinstance(criterion, MultiTaskLoss) else {}
+    return {**elsewhere, **batch.targets.counts}

@@ -19,7 +19,7 @@ from polytask import System
 from polytask.losses import MultiTaskLoss
 from polytask.models import MultiHead
 from polytask.optim import OptimizerFactory
-from polytask.weighting import MGDA, GradNorm, PCGrad
+from polytask.weighting import MGDA, GradNorm, PCGrad, SDMGrad
 from tests.cases import TASKS, WEIGHTINGS, Case
 
 NAN = math.nan
@@ -91,6 +91,8 @@ def trained(case, options, window, rank=None):
 
 def runs():
     for case in WEIGHTINGS:
+        # With its step of 10, SDMGrad makes a thousandth out of a rounding error within twenty steps.
+        case = Case("SDMGrad", lambda: SDMGrad(lr=0.1)) if case.name == "SDMGrad" else case
         yield str(case), case, {}, case.build().batches_per_step
     for name, (case, options) in VARIANTS.items():
         yield name, case, options, 1
@@ -118,15 +120,12 @@ def two_processes(tmp_path_factory):
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "GROUP_RANK": "0"}
     shared |= {"LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "ranks", "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.integration.test_ranks", str(path)],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=said,
-        )
-        for rank in range(2)
-        for said in [Path(f"{path}.{rank}.log").open("w")]
-    ]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.integration.test_ranks", str(path)]
+    workers = []
+    for rank in range(2):
+        with Path(f"{path}.{rank}.log").open("w") as said:
+            own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            workers.append(subprocess.Popen(command, env=own, stderr=said))
     try:
         for rank in (1, 0):
             assert workers[rank].wait(timeout=600) == 0, Path(f"{path}.{rank}.log").read_text()[-3000:]
