@@ -132,7 +132,7 @@ class ByRows(Level):
 
 
 class ByParameters(Level):
-    """By all shared parameters, exactly; linear layers without their weights' gradients where that pays."""
+    """By all shared parameters, exactly; layers without their weights' gradients where that pays."""
 
     def __init__(self, model: nn.Module) -> None:
         self.calls = Calls(model)

@@ -1,4 +1,4 @@
-"""The Jacobian of a step: explicit rows, and linear layers that need none."""
+"""The Jacobian of a step: explicit rows, and layers that need none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from polytask._term import HALF
+from polytask.gradients._call import Call, LayerRows
 from polytask.gradients._graph import Graph
-from polytask.gradients._layers import Call, LayerRows
 from polytask.gradients._losses import Roots
 
 Pairs = list[tuple[Tensor, Tensor | None]]
@@ -128,7 +128,7 @@ def measure(
         roots: Their roots.
         graph: What they reach.
         shared: The shared parameters.
-        calls: Calls of linear layers that are done without rows.
+        calls: Calls of layers that are done without rows.
         own: Whether gradients of parameters that one task alone reaches are taken too, and the graph is
             freed.
     """
@@ -162,7 +162,7 @@ def measure(
             {leaf: gradient for leaf, gradient in zip(mine, found, strict=True) if gradient is not None}
         )
     columns = zip(*deltas, strict=True) if edges else ()
-    layers = [LayerRows(call, column) for call, column in zip(calls, columns, strict=True)]
+    layers = [call.rows(column) for call, column in zip(calls, columns, strict=True)]
     return Rows(names, explicit, jacobian, alone, layers)
 
 
