@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from polytask._errors import UserError
+from polytask.gradients._compiled import is_compiled, repeatable
 from polytask.gradients._graph import Graph
 from polytask.gradients._layers import Calls
 from polytask.gradients._losses import Roots, Step
@@ -165,10 +167,18 @@ class ByLastShared(Level):
         return MeasuredLayer(rows, step.roots, step.graph, shared)
 
     def within(self, graph: Graph, shared: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The trained parameters of the last layer with a matrix of weights, else of the last layer."""
+        """The trained parameters of the last layer with a matrix of weights, else of the last layer.
+
+        Raises:
+            UserError: Where that layer is in a compiled graph.
+        """
         reached = [parameter for parameter in shared if parameter in graph.leaves]
         matrices = [parameter for parameter in reached if parameter.ndim > 1]
         last = max(matrices or reached, key=graph.called)
+        if any(is_compiled(node) for node in graph.consumers[graph.leaves[last]]):
+            fix = "Use level='representation', or leave the last layer out of what is compiled"
+            rule = "'last_shared' needs to see the order of the layers"
+            raise UserError("level", rule, "a compiled backbone", fix)
         layer = {id(parameter) for parameter in self.layers.get(last, [last])}
         return [parameter for parameter in reached if id(parameter) in layer]
 
@@ -209,7 +219,8 @@ def weighted(
     factors = roots.weighted(weights)
     if scale_heads or not own:
         return list(zip(joint + own, torch.autograd.grad(roots.edges, joint + own, factors), strict=True))
-    pairs: Pairs = list(zip(own, torch.autograd.grad(roots.edges, own, roots.factors, True), strict=True))
+    with repeatable():
+        pairs: Pairs = list(zip(own, torch.autograd.grad(roots.edges, own, roots.factors, True), strict=True))
     return pairs + list(zip(joint, torch.autograd.grad(roots.edges, joint, factors), strict=True))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from polytask._term import HALF
 from polytask.gradients._call import Call, LayerRows
+from polytask.gradients._compiled import repeatable
 from polytask.gradients._graph import Graph
 from polytask.gradients._losses import Roots
 
@@ -146,13 +147,11 @@ def measure(
         here = [leaf for leaf, mask in joint if mask >> bit & 1]
         mine = [leaf for leaf, mask in single if mask >> bit & 1]
         inputs: list[Any] = [*edges, *here, *mine]
-        gradients = torch.autograd.grad(
-            [roots.edges[bit]],
-            inputs,
-            [roots.factors[bit]],
-            retain_graph=not own or bit + 1 < len(names),
-            allow_unused=True,
-        )
+        kept = not own or bit + 1 < len(names)
+        with repeatable():
+            gradients = torch.autograd.grad(
+                [roots.edges[bit]], inputs, [roots.factors[bit]], kept, allow_unused=True
+            )
         deltas.append(gradients[: len(edges)])
         found = iter(gradients[len(edges) :])
         if joint:
@@ -175,4 +174,6 @@ def _promoted(parameters: Sequence[Tensor]) -> torch.dtype:
 
 def flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:
     """A leaf's gradient as a vector; 0 where it is None."""
-    return leaf.new_zeros(leaf.numel()) if gradient is None else gradient.reshape(-1)
+    if gradient is None:
+        return leaf.new_zeros(leaf.numel())
+    return (gradient.to_dense() if gradient.is_sparse else gradient).reshape(-1)
