@@ -243,8 +243,8 @@ BACKBONES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
         lambda: torch.randn(2, 3, 4, 4, 4)[:, :, :, :3, :],
     ),
     "grouped conv": (
-        lambda: convolution(nn.Conv2d, 8, 6, 24, kernel_size=(3, 2), padding="same", dilation=2, groups=2),
-        lambda: torch.randn(3, 8, 2, 2).to(memory_format=torch.channels_last),
+        lambda: convolution(nn.Conv2d, 8, 12, 48, kernel_size=(3, 2), padding="same", dilation=2, groups=2),
+        lambda: torch.randn(2, 8, 2, 2).to(memory_format=torch.channels_last),
     ),
     "circular conv": (
         lambda: convolution(nn.Conv2d, 8, 6, 24, kernel_size=3, padding=1, padding_mode="circular"),
