@@ -295,7 +295,8 @@ def draw(counts: tuple[int, ...], lines: dict[str, list[float]]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure((5, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="tasks", ylabel="milliseconds for a step, UPGrad, MLP 512x4, batch 32")
+    axes = figure.add_subplot(xlabel="tasks", ylabel="milliseconds for a step")
+    axes.set_title("UPGrad, MLP 512x4, batch 32")
     for name, seconds in lines.items():
         axes.loglog(counts, [1000 * value for value in seconds], marker="o", label=name)
     first = 1000 * lines["polytask"][0]
