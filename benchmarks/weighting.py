@@ -1,25 +1,26 @@
-"""What a step with each kind of weighting costs, in plain steps, beside TorchJD.
+"""What a step with each kind of weighting costs, in plain steps, beside TorchJD and LibMTL.
 
-One process, one thread, variants interleaved, medians of the rounds. A plain step is forward, sum of the
-losses and backward. TorchJD is shown at the better of its two settings (all tasks at once, one after another)
-where it can be imported. Peak memory is that of a process of its own, above what it had before the step.
+One process, one thread, variants interleaved, medians of the rounds; on a GPU where there is one. A plain
+step is forward, sum of the losses and backward. TorchJD is shown at the better of its two settings (all tasks
+at once, one after another), LibMTL with PCGrad, the nearest of its methods, each where it can be imported.
+Peak memory is that of a process of its own, above what it had before the step. ``results/growth.svg`` is
+drawn where matplotlib is there.
 
-    python benchmarks/weighting.py [--rounds 9]
+    python benchmarks/weighting.py [--rounds 9] [--only exact cheap losses solver growth memory]
 """
 
 import argparse
 import functools
-import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
-from _table import write_table
+from _measure import DEVICE, medians, peak
+from _table import RESULTS, write_table
 from torch import Tensor, nn
 
 from polytask import weighting as weightings
@@ -28,6 +29,19 @@ from polytask.models import MLP, MultiHead
 from polytask.weighting import GramianWeighting, LossWeighting, UPGrad
 
 TORCHJD = find_spec("torchjd") is not None
+HEADER = ["case", "polytask", "ms", "beside", "aim"]
+
+
+def why_not(module: str) -> str | None:
+    """Why a package cannot be imported; None where it can."""
+    try:
+        import_module(module)
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+LIBMTL = why_not("LibMTL.weighting")
 
 
 class Case:
@@ -36,13 +50,14 @@ class Case:
     def __init__(
         self, name: str, backbone: Callable[[], nn.Module], x: Tensor, width: int, tasks: int
     ) -> None:
-        self.name, self.backbone, self.x, self.width = f"{name}, T = {tasks}", backbone, x, width
+        self.name, self.backbone, self.x, self.width = f"{name}, T = {tasks}", backbone, x.to(DEVICE), width
         self.names = [f"task{i}" for i in range(tasks)]
-        self.targets = torch.randn(tasks, len(x), 1)
+        self.targets = torch.randn(tasks, len(x), 1, device=DEVICE)
 
     def model(self) -> MultiHead:
         torch.manual_seed(0)
-        return MultiHead(self.backbone(), {name: nn.Linear(self.width, 1) for name in self.names})
+        heads = {name: nn.Linear(self.width, 1) for name in self.names}
+        return MultiHead(self.backbone(), heads).to(DEVICE)
 
     def losses(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -62,6 +77,7 @@ class Case:
     def engine(self, weighting: weightings.Weighting, **options: object) -> Callable[[], None]:
         model = self.model()
         weighting.setup(self.names)
+        weighting.to(DEVICE)
         engine = Engine(model, weighting, **options)  # type: ignore[arg-type]
 
         def step() -> None:
@@ -92,6 +108,30 @@ class Case:
 
         return step
 
+    def libmtl(self) -> Callable[[], None]:
+        from LibMTL.weighting import PCGrad
+
+        model, theirs = self.model(), PCGrad()
+        shared = list(model.backbone.parameters())
+        theirs.task_num, theirs.device, theirs.rep_grad = len(self.names), DEVICE, False
+        theirs.get_share_params = lambda: shared
+        theirs.zero_grad_share_params = lambda: model.backbone.zero_grad(set_to_none=False)
+
+        def step() -> None:
+            model.zero_grad()
+            theirs.backward(list(self.losses(model(self.x)).values()))
+
+        return step
+
+    def theirs(self) -> dict[str, tuple[Callable[[], object], int]]:
+        """The peers that are there."""
+        found: dict[str, tuple[Callable[[], object], int]] = {}
+        if TORCHJD:
+            found |= {"all": (self.torchjd(None), 1), "each": (self.torchjd(1), 1)}
+        if LIBMTL is None:
+            found["LibMTL"] = (self.libmtl(), 1)
+        return found
+
 
 def cnn() -> nn.Module:
     layers: list[nn.Module] = []
@@ -103,6 +143,22 @@ def cnn() -> nn.Module:
             nn.MaxPool2d(2),
         ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def late_cnn() -> nn.Module:
+    """What a residual network ends with: many channels at few places."""
+    layers = [part for _ in range(2) for part in (nn.Conv2d(256, 256, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = nn.Embedding(20000, 64), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.layer(self.table(x).mean(1)).relu()
+        return features
 
 
 class Transformer(nn.Module):
@@ -121,21 +177,10 @@ def mlp(width: int, batch: int, tasks: int) -> Case:
     return Case(name, lambda: MLP(width, [width] * 3, width), torch.randn(batch, width), width, tasks)
 
 
-def medians(variants: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, float]:
-    """Seconds for a step of each variant, which takes so many steps in a row."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds + 1):
-        for name, (step, count) in variants.items():
-            start = time.perf_counter()
-            for _ in range(count):
-                step()
-            times[name].append((time.perf_counter() - start) / count)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
-def row(case: str, ratio: float, aim: str, beside: str = "") -> list[str]:
-    print(case, f"{ratio:.2f}", beside, aim, flush=True)
-    return [case, f"{ratio:.2f}", beside, aim]
+def row(case: str, ratio: float, seconds: float | None, aim: str, beside: str = "") -> list[str]:
+    cells = [case, f"{ratio:.2f}", "" if seconds is None else f"{1000 * seconds:.1f}", beside, aim]
+    print(*cells, flush=True)
+    return cells
 
 
 def losses_rows(rounds: int) -> list[list[str]]:
@@ -149,13 +194,14 @@ def losses_rows(rounds: int) -> list[list[str]]:
     found = medians({"plain": (case.plain(), 3), **variants}, rounds)
     plain = found.pop("plain")
     return [
-        row(f"{name}, {case.name}", seconds / plain, "1.5" if name == "FAMO" else "1.05")
+        row(f"{name}, {case.name}", seconds / plain, seconds, "1.5" if name == "FAMO" else "1.05")
         for name, seconds in found.items()
     ]
 
 
 def exact_rows(rounds: int) -> list[list[str]]:
     images, tokens = torch.randn(64, 3, 32, 32), torch.randn(32, 16, 64)
+    maps, words = torch.randn(32, 256, 4, 4), torch.randint(20000, (64, 32))
     cases = [
         (mlp(512, 128, 3), 1.0),
         (mlp(512, 128, 20), 0.55),
@@ -163,16 +209,19 @@ def exact_rows(rounds: int) -> list[list[str]]:
         (Case("CNN 32-64-128, batch 64", cnn, images, 128, 3), 1.0),
         (Case("CNN 32-64-128, batch 64", cnn, images, 128, 8), 1.0),
         (Case("Transformer 64x2, 32x16 tokens", Transformer, tokens, 64, 8), 1.0),
+        (Case("CNN 256-256 at 4x4, batch 32", late_cnn, maps, 256, 8), 1.0),
+        (Case("embedding 20000x64, 64x32 tokens", Words, words, 64, 8), 1.0),
     ]
     rows = []
     for case, aim in cases:
-        variants = {"plain": (case.plain(), 1), "ours": (case.engine(UPGrad()), 1)}
-        if TORCHJD:
-            variants |= {"all": (case.torchjd(None), 1), "each": (case.torchjd(1), 1)}
+        variants = {"plain": (case.plain(), 1), "ours": (case.engine(UPGrad()), 1), **case.theirs()}
         found = medians(variants, rounds)
-        plain, ours, *theirs = found.values()
-        beside = f"{min(theirs) / plain:.2f} ({ours / min(theirs):.2f} of it)" if theirs else ""
-        rows.append(row(f"UPGrad, {case.name}", ours / plain, f"{aim:.2f} of TorchJD", beside))
+        plain, ours = found.pop("plain"), found.pop("ours")
+        peers = {"TorchJD": min((found[name] for name in ("all", "each") if name in found), default=None)}
+        peers["LibMTL"] = found.get("LibMTL")
+        known = {name: seconds for name, seconds in peers.items() if seconds is not None}
+        beside = ", ".join(f"{name} {t / plain:.2f} ({ours / t:.2f} of it)" for name, t in known.items())
+        rows.append(row(f"UPGrad, {case.name}", ours / plain, ours, f"{aim:.2f} of TorchJD", beside))
     return rows
 
 
@@ -188,7 +237,10 @@ def cheap_rows(rounds: int) -> list[list[str]]:
         found = medians(variants, rounds)
         plain = found.pop("plain")
         aims = {"representation": aim, "refresh_every=10": "1.8"}
-        rows += [row(f"{name}, {case.name}", seconds / plain, aims[name]) for name, seconds in found.items()]
+        rows += [
+            row(f"{name}, {case.name}", seconds / plain, seconds, aims[name])
+            for name, seconds in found.items()
+        ]
     return rows
 
 
@@ -199,7 +251,7 @@ def solver_rows(rounds: int) -> list[list[str]]:
     for tasks in (3, 20, 40):
         case = mlp(512, 128, tasks)
         jacobian = torch.randn(tasks, 4 * tasks)
-        gramian, losses = jacobian @ jacobian.mT, torch.rand(tasks)
+        gramian, losses = (jacobian @ jacobian.mT).to(DEVICE), torch.rand(tasks, device=DEVICE)
         variants: dict[str, tuple[Callable[[], object], int]] = {"step": (case.engine(UPGrad()), 1)}
         for name in weightings.__all__:
             method = getattr(weightings, name)
@@ -209,37 +261,50 @@ def solver_rows(rounds: int) -> list[list[str]]:
         step = found.pop("step")
         worst = max(found, key=lambda name: found[name])
         shares = ", ".join(f"{name} {100 * seconds / step:.1f} %" for name, seconds in found.items())
-        rows.append(
-            row(
-                f"solver share of the step, worst ({worst}), T = {tasks}", found[worst] / step, "0.10", shares
-            )
-        )
+        name = f"solver share of the step, worst ({worst}), T = {tasks}"
+        rows.append(row(name, found[worst] / step, found[worst], "0.10", shares))
     return rows
 
 
 def growth_rows(rounds: int) -> list[list[str]]:
-    cases = [mlp(512, 32, tasks) for tasks in (2, 8, 32, 128)]
-    variants = {}
-    for case in cases:
-        variants[f"plain {case.name}"] = (case.plain(), 1)
-        variants[case.name] = (case.engine(UPGrad()), 1)
-    found = medians(variants, rounds)
-    first = found[cases[0].name]
-    return [
-        row(
-            f"UPGrad, {case.name}",
-            found[case.name] / found[f"plain {case.name}"],
-            "linear",
-            f"{found[case.name] / first:.1f} times T = 2",
-        )
-        for case in cases
-    ]
+    counts = (2, 4, 8, 16, 32, 64, 128)
+    lines: dict[str, list[float]] = {"plain": [], "polytask": [], **({"TorchJD": []} if TORCHJD else {})}
+    rows = []
+    for count in counts:
+        case = mlp(512, 32, count)
+        variants = {"plain": (case.plain(), 1), "polytask": (case.engine(UPGrad()), 1)}
+        if TORCHJD:
+            variants["TorchJD"] = (case.torchjd(1), 1)
+        found = medians(variants, rounds)
+        for name, line in lines.items():
+            line.append(found[name])
+        ours = lines["polytask"]
+        beside = f"{ours[-1] / ours[0]:.1f} times T = 2"
+        rows.append(row(f"UPGrad, {case.name}", ours[-1] / found["plain"], ours[-1], "linear", beside))
+    draw(counts, lines)
+    return rows
 
 
-def peak() -> int:
-    """This process's peak memory in KiB; the peak that getrusage gives is that of the parent where larger."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+def draw(counts: tuple[int, ...], lines: dict[str, list[float]]) -> None:
+    """Keep a picture of how steps grow with the number of tasks."""
+    missing = why_not("matplotlib.figure")
+    if missing is not None:
+        print(f"growth.svg was not drawn: {missing}", flush=True)
+        return
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure((5, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="tasks", ylabel="milliseconds for a step")
+    axes.set_title("UPGrad, MLP 512x4, batch 32")
+    for name, seconds in lines.items():
+        axes.loglog(counts, [1000 * value for value in seconds], marker="o", label=name)
+    first = 1000 * lines["polytask"][0]
+    axes.loglog(counts, [first * count / 2 for count in counts], "--", color="grey", label="linear")
+    axes.set_xticks(counts, [str(count) for count in counts], minor=False)
+    axes.legend()
+    with rc_context({"svg.hashsalt": "growth"}):
+        figure.savefig(RESULTS / "growth.svg", metadata={"Date": None})
 
 
 def memory(variant: str) -> None:
@@ -247,45 +312,52 @@ def memory(variant: str) -> None:
     case = mlp(2048, 64, 20)
     kept = case.model()
     steps = {"plain": case.plain, "ours": lambda: case.engine(UPGrad()), "theirs": lambda: case.torchjd(1)}
-    step = steps[variant]() if variant in steps else None
+    step = steps[variant]()
     before = peak()
-    if step is not None:
-        step()
-    after = peak()
-    print((after - before) / 2**20)
+    step()
+    print(peak() - before)
     del kept
 
 
-def memory_rows() -> list[list[str]]:
+def memory_rows(rounds: int) -> list[list[str]]:
     found = {}
     for variant in ("plain", "ours", *(["theirs"] if TORCHJD else [])):
         command = [sys.executable, __file__, "--memory", variant]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found[variant] = float(done.stdout.split()[-1])
     beside = f"plain {found['plain']:.2f} GB" + (f", TorchJD {found['theirs']:.2f} GB" if TORCHJD else "")
-    name = "UPGrad, peak memory in GB, MLP 2048x4, batch 64, T = 20"
-    return [row(name, found["ours"], "0.35", beside)]
+    return [
+        row("UPGrad, peak memory in GB, MLP 2048x4, batch 64, T = 20", found["ours"], None, "0.35", beside)
+    ]
+
+
+PARTS = {
+    "exact": exact_rows,
+    "cheap": cheap_rows,
+    "losses": losses_rows,
+    "solver": solver_rows,
+    "growth": growth_rows,
+    "memory": memory_rows,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--memory")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to print, without keeping the table")
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if arguments.memory:
         memory(arguments.memory)
         return
-    rounds = arguments.rounds
-    rows = exact_rows(rounds) + cheap_rows(rounds) + losses_rows(rounds)
-    rows += solver_rows(rounds) + growth_rows(rounds) + memory_rows()
-    write_table(
-        "weighting",
-        f"Time of a step in plain steps (1.00), median of {rounds} interleaved rounds",
-        ["case", "polytask", "beside", "aim"],
-        rows,
-    )
+    rows = [line for part in arguments.only or PARTS for line in PARTS[part](arguments.rounds)]
+    if LIBMTL is not None:
+        rows.append(["LibMTL", "", "", f"not importable: {LIBMTL}", ""])
+    if arguments.only is None:
+        title = f"Time of a step in plain steps (1.00), median of {arguments.rounds} interleaved rounds"
+        write_table("weighting", title, HEADER, rows)
 
 
 if __name__ == "__main__":

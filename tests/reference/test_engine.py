@@ -1,6 +1,7 @@
 """The engine against the explicit Jacobian, for many kinds of backbone, in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -131,6 +132,53 @@ def residual() -> nn.Module:
     )
 
 
+def convolution(kind: type[nn.Module], inputs: int, outputs: int, width: int, **options: Any) -> nn.Module:
+    """A convolution at so few places that no gradient of its weight pays."""
+    return nn.Sequential(
+        kind(inputs, outputs, **options), nn.ReLU(inplace=True), nn.Flatten(), linear_of(width)
+    )
+
+
+def linear_of(width: int) -> nn.Linear:
+    return nn.Linear(width, SIZE)
+
+
+def shared_table() -> nn.Module:
+    """The embedding's table gives the logits too."""
+    return Called(
+        lambda p, x: p[1](nn.functional.linear(p[0](x).mean(1), p[0].weight)),
+        nn.Embedding(50, SIZE),
+        linear_of(50),
+    )
+
+
+def embedding(count: int, **options: Any) -> nn.Module:
+    return Called(lambda p, x: p[1](p[0](x).mean(1)), nn.Embedding(count, SIZE, **options), linear())
+
+
+def twice_looked_up() -> nn.Module:
+    return Called(lambda p, x: p[0](x).mean(1) + p[0](x.flip(0)).amax(1), nn.Embedding(50, SIZE))
+
+
+class Cube(torch.autograd.Function):
+    """A function without a rule for vmap, and whose backward refuses one."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        assert not torch._C._functorch.is_batchedtensor(gradient)
+        return 3 * x**2 * gradient
+
+
+def identifiers() -> Tensor:
+    return torch.randint(50, (4, 6))
+
+
 def vectors() -> Tensor:
     return torch.randn(5, SIZE)
 
@@ -182,6 +230,48 @@ BACKBONES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
         images,
     ),
     "residual conv": (residual, images),
+    "conv 1d": (
+        lambda: convolution(nn.Conv1d, 8, 6, 12, kernel_size=5, stride=2, bias=False),
+        lambda: torch.randn(3, 8, 7),
+    ),
+    "conv 2d": (
+        lambda: convolution(nn.Conv2d, 8, 6, 24, kernel_size=3, padding=1, stride=2),
+        lambda: torch.randn(3, 8, 4, 4),
+    ),
+    "conv 3d": (
+        lambda: convolution(nn.Conv3d, 3, 4, 16, kernel_size=3, dilation=2, padding=1),
+        lambda: torch.randn(2, 3, 4, 4, 4)[:, :, :, :3, :],
+    ),
+    "grouped conv": (
+        lambda: convolution(nn.Conv2d, 8, 12, 48, kernel_size=(3, 2), padding="same", dilation=2, groups=2),
+        lambda: torch.randn(2, 8, 2, 2).to(memory_format=torch.channels_last),
+    ),
+    "circular conv": (
+        lambda: convolution(nn.Conv2d, 8, 6, 24, kernel_size=3, padding=1, padding_mode="circular"),
+        lambda: torch.randn(3, 8, 2, 2),
+    ),
+    "conv of one image": (
+        lambda: Called(lambda p, x: torch.stack([p[0](image).flatten() for image in x]), nn.Conv2d(2, 6, 3)),
+        images,
+    ),
+    "reused conv": (
+        lambda: Called(
+            lambda p, x: p[1](p[0](p[0](x)).flatten(1)), nn.Conv2d(2, 2, 3, padding=1), linear_of(32)
+        ),
+        images,
+    ),
+    "large embedding": (lambda: embedding(50), identifiers),
+    "padded embedding": (lambda: embedding(50, padding_idx=7), lambda: identifiers() // 8),
+    "embedding of no gradient": (lambda: embedding(50, padding_idx=7), lambda: identifiers().fill_(7)),
+    "normed embedding": (lambda: embedding(50, max_norm=1.0), identifiers),
+    "embedding by frequency": (lambda: embedding(50, scale_grad_by_freq=True), identifiers),
+    "sparse embedding": (lambda: embedding(50, sparse=True), identifiers),
+    "shared table": (shared_table, identifiers),
+    "looked up twice": (twice_looked_up, identifiers),
+    "a function of its own": (
+        lambda: Called(lambda p, x: p[1](Cube.apply(p[0](x))), linear(), linear()),
+        vectors,
+    ),
 }
 
 
@@ -201,7 +291,9 @@ def explicit(losses: dict[str, Tensor], parameters: list[Tensor]) -> Tensor:
     for loss in losses.values():
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         pairs = zip(parameters, gradients, strict=True)
-        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]))
+        rows.append(
+            torch.cat([(torch.zeros_like(p) if g is None else g.to_dense()).flatten() for p, g in pairs])
+        )
     return torch.stack(rows)
 
 
@@ -263,6 +355,15 @@ def test_layers_without_rows_are_used_where_they_save_work() -> None:
     assert without["many rows"] == without["tied"] == without["lstm"] == without["one vector"] == 0
     assert without["reused"] == without["functional use"] == without["scaled by a hook"] == 1
     assert without["frozen weight"] == without["parametrized"] == 1
+    assert without["conv 1d"] == without["conv 2d"] == without["conv 3d"] == 2
+    assert without["grouped conv"] == without["circular conv"] == 2
+    assert without["conv"] == without["residual conv"] == without["reused conv"] == 1
+    assert without["conv of one image"] == 0
+    assert without["large embedding"] == without["padded embedding"] == 2
+    assert without["embedding of no gradient"] == without["a function of its own"] == 2
+    assert without["embedding"] == without["normed embedding"] == without["sparse embedding"] == 1
+    assert without["embedding by frequency"] == without["shared table"] == 1
+    assert without["looked up twice"] == 0
 
 
 @pytest.mark.parametrize("case", GRAMIAN_WEIGHTINGS, ids=str)

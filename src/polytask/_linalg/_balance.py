@@ -1,5 +1,7 @@
 """Newton's method for the bargaining equations of Nash-MTL and FairGrad."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,17 +38,19 @@ def balance(matrix: Tensor, right: Tensor, power: float) -> tuple[Tensor, Tensor
     """
     y = torch.ones_like(right)
     lengths = torch.tensor(LENGTHS, dtype=right.dtype, device=right.device)
-    error = torch.full((), torch.inf, dtype=right.dtype, device=right.device)
+    before = math.inf
     for _ in range(STEPS):
         squared = (y @ matrix @ y).clamp(min=torch.finfo(y.dtype).tiny)
         y = y * ((right * y ** (1 - power)).sum() / squared) ** (1 / (1 + power))
         target = right * y**-power
         slope = matrix @ y - target
-        before, error = error, (slope / target).abs().amax()
-        # Below the tolerance, go on for as long as a step is worth it.
-        done = (error <= TOLERANCE) & (error > before / 2) | (error <= SHARP)
-        if error.device.type == "cpu" and bool(done | error.isnan()):
-            break
+        error = (slope / target).abs().amax()
+        if error.device.type == "cpu":
+            now = error.item()
+            # Below the tolerance, go on for as long as a step is worth it.
+            if math.isnan(now) or now <= SHARP or before / 2 < now <= TOLERANCE:
+                break
+            before = now
         y = _step(y, slope, target, matrix, right, power, lengths)
     return y, error <= TOLERANCE
 
@@ -56,11 +60,14 @@ def _step(
 ) -> Tensor:
     direction = solve(matrix + torch.diag(power * target / y), slope)
     inside = 0.95 / (direction / y).amax().clamp(min=0.95)
+    # Close to the solution, values differ by rounding only and Newton's own length is right.
+    near = slope @ direction < 1e-3
+    if near.device.type == "cpu" and bool(near):
+        return y - inside * direction
     tried = y - (inside * lengths)[:, None] * direction
     value = 0.5 * ((tried @ matrix) * tried).sum(1) - (right * _primitive(tried, power)).sum(1)
-    # Close to the solution, values differ by rounding only and Newton's own length is right.
-    near = (slope @ direction < 1e-3) & (lengths == 1.0)
-    value = torch.where(near, -torch.inf, value).nan_to_num(nan=torch.inf, neginf=-torch.inf)
+    value = torch.where(near & (lengths == 1.0), -torch.inf, value)
+    value = value.nan_to_num(nan=torch.inf, neginf=-torch.inf)
     return tried.index_select(0, value.argmin()[None])[0]
 
 

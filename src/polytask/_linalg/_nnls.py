@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 SMALL = 8
+SMALL_ON_HOST = 6
 TOLERANCE = 1e-8
 SHARP = 1e-10
 ROUNDING = 1e-14
@@ -19,8 +20,8 @@ def nonnegative(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     r"""Minimise :math:`\tfrac12 x^\top Q x - b^\top x` over :math:`x \ge 0`, for many b at once.
 
     Up to eight unknowns, all supports are solved in one batch and nothing is read on the host.
-    Above, the problem is to be on the host: block pivoting, checked, and an interior point for what
-    it left unsolved.
+    Above, the problem is to be on the host, where pivoting is faster from seven unknowns on: block
+    pivoting, checked, and an interior point for what it left unsolved.
 
     Args:
         matrix: Q, ``(n, n)``, symmetric, positive semi-definite, diagonal near 1.
@@ -39,7 +40,8 @@ def nonnegative(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         SIAM Journal on Scientific Computing, 2011, algorithm 2 (block pivoting). Mehrotra. On the
         Implementation of a Primal-Dual Interior Point Method. SIAM Journal on Optimization, 1992.
     """
-    solver = _all_supports if len(matrix) <= SMALL else _pivot_or_interior
+    few = SMALL_ON_HOST if matrix.device.type == "cpu" else SMALL
+    solver = _all_supports if len(matrix) <= few else _pivot_or_interior
     x, residual = solver(matrix, right)
     x = x.clamp(min=0)
     return x, residual <= (TOLERANCE + ROUNDING * x.amax(1)).clamp(max=100 * TOLERANCE)

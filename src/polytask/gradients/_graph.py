@@ -101,7 +101,10 @@ def split(losses: Sequence[Tensor]) -> tuple[list[GradientEdge], tuple[Tensor, .
         >>> [edge.node.name() for edge in edges], factors
         (['MulBackward0', 'MulBackward0'], (tensor(0.2500), tensor(0.2500)))
     """
-    edges = [_peel(get_gradient_edge(loss)) for loss in losses]
+    tops = [get_gradient_edge(loss) for loss in losses]
+    edges = [_peel(top) for top in tops]
+    if edges == tops:
+        return edges, tuple(torch.ones_like(loss) for loss in losses)
     if len({(edge.node, edge.output_nr) for edge in edges}) < len(edges):
         pairs = zip(losses, edges, strict=True)
         return edges, tuple(torch.autograd.grad(loss, edge, retain_graph=True)[0] for loss, edge in pairs)

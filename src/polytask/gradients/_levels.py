@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from polytask._errors import UserError
+from polytask.gradients._compiled import is_compiled, repeatable
 from polytask.gradients._graph import Graph
 from polytask.gradients._layers import Calls
 from polytask.gradients._losses import Step
@@ -147,7 +149,7 @@ class ByRows(Level):
 
 
 class ByParameters(Level):
-    """By all shared parameters, exactly; linear layers without their weights' gradients where that pays."""
+    """By all shared parameters, exactly; layers without their weights' gradients where that pays."""
 
     def __init__(self, model: nn.Module) -> None:
         self.calls = Calls(model)
@@ -184,6 +186,9 @@ class ByLastShared(Level):
         """The trained parameters of the last layer with a matrix of weights, else of the last layer.
 
         The first rank that has a task decides for all of them.
+
+        Raises:
+            UserError: Where that layer is in a compiled graph.
         """
         own = self._last(step.graph, shared) if step.roots.edges else []
         if step.ranks is None:
@@ -196,6 +201,10 @@ class ByLastShared(Level):
         reached = [parameter for parameter in shared if parameter in graph.leaves]
         matrices = [parameter for parameter in reached if parameter.ndim > 1]
         last = max(matrices or reached, key=graph.called)
+        if any(is_compiled(node) for node in graph.consumers[graph.leaves[last]]):
+            fix = "Use level='representation', or leave the last layer out of what is compiled"
+            rule = "'last_shared' needs to see the order of the layers"
+            raise UserError("level", rule, "a compiled backbone", fix)
         layer = {id(parameter) for parameter in self.layers.get(last, [last])}
         return [parameter for parameter in reached if id(parameter) in layer]
 
@@ -255,11 +264,9 @@ def weighted(
     factors = roots.weighted(weights)
     if scale_heads or not own:
         return list(zip(joint + own, torch.autograd.grad(roots.edges, joint + own, factors), strict=True))
-    pairs: Pairs = list(
-        zip(
-            own, torch.autograd.grad(roots.edges, own, [f * others for f in roots.factors], True), strict=True
-        )
-    )
+    with repeatable():
+        gradients = torch.autograd.grad(roots.edges, own, [f * others for f in roots.factors], True)
+    pairs: Pairs = list(zip(own, gradients, strict=True))
     return pairs + list(zip(joint, torch.autograd.grad(roots.edges, joint, factors), strict=True))
 
 

@@ -10,6 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from polytask._errors import UserError
 from polytask._ranks import Ranks
+from polytask.gradients._compiled import check_compiled
 from polytask.gradients._graph import Graph, split, trace
 from polytask.losses import TaskLosses
 from polytask.weighting import Weighting
@@ -31,8 +32,14 @@ class Roots:
         return cls(edges, tuple(factor * scale for factor in factors))
 
     def trace(self, stops: Sequence[GradientEdge] = ()) -> Graph:
-        """What the tasks reach."""
-        return trace([edge.node for edge in self.edges], {edge.node for edge in stops})
+        """What the tasks reach.
+
+        Raises:
+            UserError: Where one compiled graph has outputs for different tasks.
+        """
+        graph = trace([edge.node for edge in self.edges], {edge.node for edge in stops})
+        check_compiled(graph, self.edges)
+        return graph
 
     def weighted(self, weights: Tensor) -> list[Tensor]:
         """What goes in for the weighted sum of the losses."""

@@ -17,6 +17,7 @@ from polytask.gradients._losses import Roots
 from polytask.gradients._rows import Pairs, flat, parts
 
 _FIX = "Use level='parameters'"
+_GAP = 1040
 
 
 def heads_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -65,7 +66,9 @@ class Copies:
             pairs.append((value, get_gradient_edge(view)))
             return view
 
-        given = tree_map(copy, (args, kwargs))
+        # The walk through nested inputs takes longer than a small head.
+        alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        given = ((copy(args[0]),), kwargs) if alone else tree_map(copy, (args, kwargs))
         self.pairs[name] = pairs
         return given
 
@@ -159,7 +162,8 @@ def _rows(
 ) -> Tensor:
     size = sum(tensor.numel() for tensor in tensors)
     kind = torch.promote_types(tensors[0].dtype, torch.float32)
-    rows = tensors[0].new_empty(len(pairs), size, dtype=kind)
+    # At distances that are powers of two, rows would compete for one place in the cache.
+    rows = tensors[0].new_empty(len(pairs), size + _GAP, dtype=kind)[:, :size]
     for row, mine in zip(rows, pairs, strict=True):
         found: dict[Tensor, Tensor] = {}
         for tensor, _ in mine:

@@ -1,4 +1,4 @@
-"""The Jacobian of a step: explicit rows, and linear layers that need none."""
+"""The Jacobian of a step: explicit rows, and layers that need none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from polytask._ranks import Ranks
 from polytask._term import HALF
+from polytask.gradients._call import Call, LayerRows
+from polytask.gradients._compiled import repeatable
 from polytask.gradients._graph import Graph
-from polytask.gradients._layers import Call, LayerRows
 from polytask.gradients._losses import Roots
 
 Pairs = list[tuple[Tensor, Tensor | None]]
@@ -159,7 +160,7 @@ def measure(
         roots: Their roots.
         graph: What they reach.
         shared: The shared parameters.
-        calls: Calls of linear layers that are done without rows.
+        calls: Calls of layers that are done without rows.
         own: Whether gradients of parameters that one task alone reaches are taken too, and the graph is
             freed.
     """
@@ -177,13 +178,11 @@ def measure(
         here = [leaf for leaf, mask in joint if mask >> bit & 1]
         mine = [leaf for leaf, mask in single if mask >> bit & 1]
         inputs: list[Any] = [*edges, *here, *mine]
-        gradients = torch.autograd.grad(
-            [roots.edges[bit]],
-            inputs,
-            [roots.factors[bit]],
-            retain_graph=not own or bit + 1 < len(names),
-            allow_unused=True,
-        )
+        kept = not own or bit + 1 < len(names)
+        with repeatable():
+            gradients = torch.autograd.grad(
+                [roots.edges[bit]], inputs, [roots.factors[bit]], kept, allow_unused=True
+            )
         deltas.append(gradients[: len(edges)])
         found = iter(gradients[len(edges) :])
         if joint:
@@ -193,7 +192,7 @@ def measure(
             {leaf: gradient for leaf, gradient in zip(mine, found, strict=True) if gradient is not None}
         )
     columns = zip(*deltas, strict=True) if edges else ()
-    layers = [LayerRows(call, column) for call, column in zip(calls, columns, strict=True)]
+    layers = [call.rows(column) for call, column in zip(calls, columns, strict=True)]
     return Rows(names, explicit, jacobian, alone, layers)
 
 
@@ -206,4 +205,6 @@ def _promoted(parameters: Sequence[Tensor]) -> torch.dtype:
 
 def flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:
     """A leaf's gradient as a vector; 0 where it is None."""
-    return leaf.new_zeros(leaf.numel()) if gradient is None else gradient.reshape(-1)
+    if gradient is None:
+        return leaf.new_zeros(leaf.numel())
+    return (gradient.to_dense() if gradient.is_sparse else gradient).reshape(-1)

@@ -1,0 +1,64 @@
+"""Compiled models: one node of the graph stands for many layers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch.autograd.graph import GradientEdge, Node
+
+from polytask._errors import UserError
+from polytask.gradients._graph import Graph
+
+_NODE = "CompiledFunctionBackward"
+
+
+def is_compiled(node: Node) -> bool:
+    """Whether a node stands for a compiled graph."""
+    return node.name() == _NODE
+
+
+def check_compiled(graph: Graph, roots: Sequence[GradientEdge]) -> None:
+    """Make sure that no compiled graph hides which task reaches which parameter.
+
+    Args:
+        graph: What the tasks reach.
+        roots: Where their graphs begin.
+
+    Raises:
+        UserError: Where outputs of one compiled graph belong to different tasks.
+    """
+    for node in filter(is_compiled, graph.masks):
+        tasks: dict[int, int] = {}
+        for above in graph.consumers.get(node, ()):
+            for child, output in above.next_functions:
+                if child == node:
+                    tasks[output] = tasks.get(output, 0) | graph.masks[above]
+        for bit, root in enumerate(roots):
+            if root.node == node:
+                tasks[root.output_nr] = tasks.get(root.output_nr, 0) | 1 << bit
+        if len(set(tasks.values())) > 1:
+            raise UserError(
+                "model",
+                "a weighting by gradients needs to see which task reaches which parameter",
+                "one compiled graph with outputs for different tasks",
+                "Compile the backbone alone, model.backbone.compile() for example",
+            )
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """For backwards through one graph, one for each task.
+
+    Raises:
+        UserError: Where a compiled graph allows one backward only.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "donated buffer" not in str(error):
+            raise
+        raise UserError(
+            "model",
+            "a compiled graph is differentiated once for each task",
+            "one that gives its buffers away in the first backward",
+            "Set torch._functorch.config.donated_buffer = False before the first step",
+        ) from error

@@ -1,0 +1,72 @@
+"""Embeddings: gradients of the rows that a batch looked up, in the place of the whole table."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from polytask.gradients._call import Call, LayerRows, precise
+
+
+class EmbeddingCall(Call):
+    """A call of an embedding."""
+
+    ways: ClassVar[frozenset[str]] = frozenset({"EmbeddingBackward0"})
+
+    @classmethod
+    def fits(cls, layer: nn.Embedding, given: Tensor) -> bool:
+        """Where a gradient is the plain sum over the places that looked a row up."""
+        return not (layer.sparse or layer.scale_grad_by_freq) and layer.max_norm is None
+
+    def saves(self, tasks: int) -> bool:
+        """Whether fewer rows are looked up than the table has."""
+        return self.input.numel() < int(self.layer.num_embeddings)
+
+    def rows(self, deltas: Sequence[Tensor | None]) -> "EmbeddingRows":
+        """The rows that were looked up."""
+        return EmbeddingRows(self, deltas)
+
+
+class EmbeddingRows(LayerRows):
+    """The tasks' gradients of the rows that were looked up; of all others they are 0.
+
+    There are as many slots as places in the batch: how many rows differ is not read on the host.
+
+    Args:
+        call: The call.
+        deltas: Gradients of the output by task; None where a task does not reach it.
+    """
+
+    def __init__(self, call: EmbeddingCall, deltas: Sequence[Tensor | None]) -> None:
+        self.table: Tensor = call.layer.weight
+        identifiers = call.input.flatten().long()
+        slots = _slots(identifiers)
+        self.identifiers = identifiers.new_zeros(len(identifiers)).scatter_(0, slots, identifiers)
+        size = (len(deltas), len(identifiers), call.layer.embedding_dim)
+        self.gradients = self.table.new_zeros(size, dtype=precise(deltas))
+        for place, delta in zip(self.gradients, deltas, strict=True):
+            if delta is not None:
+                place.index_add_(0, slots, delta.reshape(place.shape).to(place))
+        if call.layer.padding_idx is not None:
+            self.gradients *= (self.identifiers != call.layer.padding_idx)[:, None]
+
+    def gramian(self) -> Tensor:
+        """From the rows that were looked up."""
+        rows = self.gradients.flatten(1)
+        gramian: Tensor = rows @ rows.mT
+        return gramian
+
+    def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The table's gradient."""
+        rows = self.gradients
+        summed = (weights.to(rows) @ rows.flatten(1)).view(rows.shape[1:])
+        table = rows.new_zeros(self.table.shape)
+        return [(self.table, table.index_add_(0, self.identifiers, summed))]
+
+
+def _slots(identifiers: Tensor) -> Tensor:
+    """A number below their count for each, the same for equal ones."""
+    ordered, order = identifiers.sort()
+    # A sum of no more than the places before; unlike unique, its shape is known beforehand.
+    first = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+    return first.new_empty(len(first)).scatter_(0, order, first)

@@ -1,0 +1,139 @@
+"""Compiled models: the same gradients as without, or what to change."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from polytask import UserError
+from polytask.gradients import Engine
+from polytask.models import MLP, MultiHead
+from polytask.weighting import GradNorm, MoCo, UPGrad, Weighting
+
+TASKS = ("a", "b")
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def build() -> MultiHead:
+    torch.manual_seed(0)
+    return MultiHead(MLP(4, [32], 32), {task: nn.Linear(32, 1) for task in TASKS}).double()
+
+
+def step(engine: Engine, model: nn.Module, x: Tensor) -> None:
+    engine.backward({task: (out - i).square().mean() for i, (task, out) in enumerate(model(x).items())})
+
+
+def assert_equal(model: nn.Module, plain: nn.Module, rounding: float = 1e-12) -> None:
+    for found, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=rounding, atol=rounding)
+
+
+def points(seed: int) -> Tensor:
+    return torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@pytest.mark.parametrize(
+    ("backend", "weighting", "first"),
+    [
+        ("eager", UPGrad, "engine"),
+        ("aot_eager", UPGrad, "engine"),
+        ("aot_eager", UPGrad, "compiler"),
+        ("aot_eager", MoCo, "compiler"),
+    ],
+)
+def test_a_compiled_backbone_has_the_same_gradients(
+    backend: str, weighting: type[Weighting], first: str
+) -> None:
+    model, plain = build(), build()
+    expected = Engine(plain, weighting())
+    if first == "compiler":
+        model.backbone.compile(backend=backend)
+    engine = Engine(model, weighting())
+    if first == "engine":
+        model.backbone.compile(backend=backend)
+    for seed in range(2):
+        for each, net in ((engine, model), (expected, plain)):
+            net.zero_grad()
+            step(each, net, points(seed))
+    assert_equal(model, plain)
+
+
+# The compiler itself looks at gradients of what is no leaf where a graph ends, as before each head.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_the_representation_of_a_compiled_model(backend: str) -> None:
+    model, plain = build(), build()
+    engine, expected = (Engine(net, UPGrad(), "representation") for net in (model, plain))
+    model.compile(backend=backend)
+    step(engine, model, points(0))
+    step(expected, plain, points(0))
+    assert_equal(model, plain)
+
+
+def test_a_hook_of_ours_does_not_break_a_compiled_graph() -> None:
+    model = build()
+    engine = Engine(model, UPGrad())
+    model.backbone.compile(backend="eager", fullgraph=True)
+    step(engine, model, points(0))
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_model_compiled_as_a_whole_is_refused() -> None:
+    """All tasks would seem to reach all parameters, the other tasks' heads too."""
+    model = build()
+    engine = Engine(model, UPGrad())
+    model.compile(backend="aot_eager")
+    with pytest.raises(UserError, match=r"one compiled graph with outputs for different tasks.*backbone"):
+        step(engine, model, points(0))
+
+
+def test_losses_compiled_with_the_model_are_refused() -> None:
+    model = build()
+    engine = Engine(model, UPGrad())
+
+    @torch.compile(backend="aot_eager")
+    def losses(x: Tensor) -> dict[str, Tensor]:
+        return {task: out.square().mean() for task, out in model(x).items()}
+
+    with pytest.raises(UserError, match="one compiled graph"):
+        engine.backward(losses(points(0)))
+
+
+def test_the_order_of_compiled_layers_is_not_known() -> None:
+    model = build()
+    engine = Engine(model, GradNorm(), "last_shared")
+    model.backbone.compile(backend="aot_eager")
+    with pytest.raises(UserError, match="'last_shared' needs to see the order"):
+        step(engine, model, points(0))
+
+
+def test_one_task_may_be_compiled_as_a_whole() -> None:
+    torch.manual_seed(0)
+    model = MultiHead(MLP(4, [8], 8), {"a": nn.Linear(8, 1)}).double()
+    engine = Engine(model, UPGrad())
+    model.compile(backend="aot_eager")
+    step(engine, model, points(0))
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_buffers_that_are_given_away_are_named() -> None:
+    """A plain backward before, of one task say, compiles for a single backward."""
+    model = build()
+    engine = Engine(model, UPGrad())
+    model.backbone.compile(backend="aot_eager")
+    model(points(0))["a"].sum().backward()
+    with pytest.raises(UserError, match=r"gives its buffers away.*donated_buffer = False"):
+        step(engine, model, points(1))
+
+
+def test_other_errors_of_a_backward_are_not_hidden() -> None:
+    model = build()
+    outputs = model(points(0))
+    outputs["a"].register_hook(lambda gradient: (_ for _ in ()).throw(RuntimeError("a hook of mine")))
+    with pytest.raises(RuntimeError, match="a hook of mine"):
+        Engine(model, UPGrad()).backward({task: out.square().mean() for task, out in outputs.items()})

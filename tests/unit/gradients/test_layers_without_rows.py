@@ -1,0 +1,133 @@
+"""Layers without rows: half precision, copies of a model, batches of unequal shape."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from polytask.gradients import Engine
+from polytask.gradients._layers import CALLS
+from polytask.models import MultiHead
+from polytask.weighting import GramianWeighting
+from polytask.weighting._base import Solution
+
+
+class Kept(GramianWeighting):
+    def solve(self, step):
+        self.gramian = step.gramian
+        return Solution(torch.ones(len(step.gramian), dtype=torch.float64))
+
+
+class Words(nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(count, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table(x).sum(1)
+
+
+def images() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(16, 8, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten())
+
+
+def build(backbone: nn.Module, width: int) -> MultiHead:
+    torch.manual_seed(0)
+    for parameter in backbone.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return MultiHead(backbone, {task: nn.Linear(width, 1) for task in ("a", "b")})
+
+
+def losses_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {task: (output - i).float().square().mean() for i, (task, output) in enumerate(outputs.items())}
+
+
+def taken(engine: Engine) -> list[type]:
+    found: list[type] = []
+    calls, take = engine._level.calls, engine._level.calls.take
+
+    def noting(*args):
+        result = take(*args)
+        found.extend(type(call.layer) for call in result)
+        return result
+
+    calls.take = noting
+    return found
+
+
+@pytest.mark.parametrize("kind", ["images", "words"])
+def test_bfloat16_autocast(kind: str) -> None:
+    x = torch.randn(1, 16, 2, 2) if kind == "images" else torch.randint(90, (4, 6))
+    make = (lambda: build(images(), 32)) if kind == "images" else (lambda: build(Words(90), 8))
+    exact, rounded = Kept(), Kept()
+    model, twin = make(), make()
+    engine = Engine(model, rounded)
+    found = taken(engine)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = losses_of(model(x))
+    engine.backward(losses)
+    Engine(twin, exact).backward(losses_of(twin(x)))
+    assert found == [nn.Conv2d if kind == "images" else nn.Embedding]
+    assert torch.allclose(rounded.gramian, exact.gramian, rtol=0.1, atol=0.02 * exact.gramian.max().item())
+    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert parameter.grad.dtype == torch.float32
+        assert torch.allclose(parameter.grad, other.grad, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_watched_model_can_be_trained(clone) -> None:
+    model, x = build(images(), 32), torch.randn(4, 16, 2, 2)
+    engine = Engine(model, Kept())
+    other = clone(model)
+    again = Engine(other, Kept())
+    for each, net in ((engine, model), (again, other)):
+        each.backward(losses_of(net(x)))
+    for first, second in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(first.grad, second.grad)
+
+
+def test_choices_follow_the_batch() -> None:
+    """A large batch takes explicit rows, a small one none, within one run."""
+    model = build(images(), 32)
+    weighting = Kept()
+    engine = Engine(model, weighting)
+    found = taken(engine)
+    counts = []
+    for rows in (2, 90, 2):
+        found.clear()
+        engine.backward(losses_of(model(torch.randn(rows, 16, 2, 2))))
+        counts.append(len(found))
+        model.zero_grad()
+    assert counts == [1, 0, 1]
+
+
+def test_the_same_word_in_all_places() -> None:
+    model, x = build(Words(90), 8).double(), torch.full((3, 4), 5)
+    weighting = Kept()
+    engine = Engine(model, weighting)
+    engine.backward(losses_of(model(x)))
+    gradient = model.backbone.table.weight.grad
+    assert gradient[5].abs().sum() > 0
+    assert gradient.abs().sum() == gradient[5].abs().sum()
+    losses = losses_of(model(x))
+    rows = [
+        torch.autograd.grad(loss, model.backbone.table.weight, retain_graph=True)[0]
+        for loss in losses.values()
+    ]
+    jacobian = torch.stack([row.flatten() for row in rows])
+    assert torch.allclose(weighting.gramian, jacobian @ jacobian.mT)
+
+
+def test_a_subclass_is_not_watched() -> None:
+    class Doubled(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    assert Doubled not in CALLS
+    model = build(nn.Sequential(Doubled(16, 8, 2), nn.Flatten()), 8)
+    engine = Engine(model, Kept())
+    found = taken(engine)
+    engine.backward(losses_of(model(torch.randn(3, 16, 2, 2))))
+    assert found == []
