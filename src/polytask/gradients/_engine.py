@@ -28,9 +28,9 @@ class Engine:
     takes a plain backward. Parameters that one task alone reaches get that task's gradient.
 
     Nobody names the shared parameters: they are the `torch.nn.Parameter` that two tasks have reached
-    so far, in the graphs of the steps. Where a task does not reach one of them, its row holds 0 there. Until every task
-    was seen, steps in which nothing is known to be shared take the sum of the losses. Where there is
-    one task in all, every parameter counts as shared.
+    so far, in the graphs of the steps. Where a task does not reach one of them, its row holds 0 there.
+    Until every task was seen, steps in which nothing is known to be shared take the sum of the losses.
+    Where there is one task in all, every parameter counts as shared.
 
     Make one engine for a model, before the first forward: it watches the model's layers.
 
@@ -159,7 +159,9 @@ class Engine:
         self._steps += last
 
     def _pairs(self, step: Step, combine: Combine, level: Level, last: bool, calls: int) -> Pairs:
-        held = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(step.names)
+        # In a window, batches to come may have any task, and all of them are held or none.
+        needed = self.weighting.names if calls > 1 else step.names
+        held = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(needed)
         shared = self._shared(step, held or level.walks)
         alone = last and not self._window.begun
         if alone and not shared:
