@@ -16,6 +16,8 @@ from polytask._errors import UserError
 from polytask.data._table_inputs import TableInputs
 from polytask.data._table_values import as_numbers, as_text
 
+_BLOCK = 8192
+
 
 class TableColumns(TableInputs, nn.Module):
     r"""Numbers scaled to mean 0 and deviation 1, and categories embedded; the first layer of a model.
@@ -124,13 +126,20 @@ class TableColumns(TableInputs, nn.Module):
         return {"numeric": numeric, "categories": torch.from_numpy(np.stack(numbers, axis=1))}
 
     def _numeric(self, table: pa.Table) -> NDArray[np.float32]:
-        scaled = np.empty((len(table), len(self.numeric)), np.float32)
-        for i, name in enumerate(self.numeric):
-            # In float64: a date in seconds has no place in float32.
-            values = as_numbers(table[name], name) - self._mean[i]
-            values /= self._deviation[i]
-            scaled[:, i] = values
-        return np.nan_to_num(scaled, copy=False, nan=0.0)
+        columns = [as_numbers(table[name], name) for name in self.numeric]
+        scaled = np.empty((len(table), len(columns)), np.float32)
+        # A block of columns stays in the cache while it is turned into rows.
+        for begin in range(0, len(table), _BLOCK):
+            rows = slice(begin, begin + _BLOCK)
+            block = np.empty((len(columns), len(scaled[rows])), np.float32)
+            for i, column in enumerate(columns):
+                # In float64: a date in seconds has no place in float32.
+                values = column[rows] - self._mean[i]
+                values /= self._deviation[i]
+                values[np.isnan(values)] = 0
+                block[i] = values
+            scaled[rows] = block.T
+        return scaled
 
     def _numbered(self, column: Any, place: int) -> NDArray[np.int64]:
         known = {int(digest): i for i, digest in enumerate(self._categories[place], 1) if digest}

@@ -7,9 +7,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from polytask._errors import UserError
+from polytask._term import IGNORE_INDEX
+from polytask.data._array_dataset import ArrayDataset, Sample
 from polytask.data._table_files import CSVFormat, read_table, table_files
 from polytask.data._table_inputs import TableInputs
 from polytask.data._table_targets import TableTargets
@@ -17,12 +18,11 @@ from polytask.data._table_targets import TableTargets
 Inputs = Tensor | Mapping[str, Tensor]
 
 
-class TableDataset(Dataset[tuple[Inputs, dict[str, Tensor]]]):
+class TableDataset(ArrayDataset):
     """A table from CSV or Parquet files in memory, with inputs and targets by task.
 
-    A row is a pair: what ``columns`` makes of it, and a dict of targets by task. An index may also be a list
-    of rows, which gives a batch at once: ``DataLoader(data, sampler=BatchSampler(...), batch_size=None)``
-    is many times as fast as collating single rows. For files that are larger than memory see `TableStream`.
+    A row is a pair: what ``columns`` makes of it, and a dict of targets by task. It is an `ArrayDataset`, so
+    that an `ArrayLoader` takes whole batches from it. `TableStream` is for files that are larger than memory.
 
     Args:
         files: A ``.csv``, ``.csv.gz`` or ``.parquet`` file, a folder of one kind, or a list of them.
@@ -40,7 +40,7 @@ class TableDataset(Dataset[tuple[Inputs, dict[str, Tensor]]]):
 
     Raises:
         UserError: Where a file cannot be read, a row has too few or too many cells, a column is not there, a
-            text is no number or no category, or a task has no label; where rows are read before anything was
+            text is no number or no class, or a task has no label; where rows are read before anything was
             learnt.
 
     Example:
@@ -51,7 +51,7 @@ class TableDataset(Dataset[tuple[Inputs, dict[str, Tensor]]]):
         ...     _ = file.write_text("rooms,price,sold\\n3,1.5,1\\n5,2.5,0\\n4,,1\\n")
         ...     columns = TableColumns(["rooms"])
         ...     houses = TableDataset(file, columns, {"price": "price", "sold": "sold"}, train=True)
-        >>> houses[[0, 2]][1]
+        >>> houses.take(torch.tensor([0, 2]))[1]
         {'price': tensor([1.5000,    nan]), 'sold': tensor([1, 1])}
     """
 
@@ -75,32 +75,50 @@ class TableDataset(Dataset[tuple[Inputs, dict[str, Tensor]]]):
         if part is not None:
             table = table.take(_rows(len(table), part, seed))
         self.targets = labels.encode(table) if labels else {}
+        self.classes = labels.classes if labels else {}
+        self.ignore_index = IGNORE_INDEX
         if train and labels:
             labels.check([table])
         if train:
             columns.learn([table])
         self._table: pa.Table = table.select(list(dict.fromkeys(columns.names)))
-        self._encoded: tuple[int, Inputs] | None = None
+        self.inputs: dict[str, Tensor] = {}
+        self.single = False
+        self._revision: int | None = None
 
-    @property
-    def inputs(self) -> Inputs:
-        """All inputs, encoded when they are first asked for: a checkpoint may be loaded until then."""
-        if self._encoded is None or self._encoded[0] != self.columns.revision:
-            self._encoded = (self.columns.revision, self.columns.encode(self._table))
-        return self._encoded[1]
+    def take(self, rows: Tensor) -> Sample:
+        """A batch, with one gather for each column of the model's inputs.
+
+        The table is encoded when it is first asked for: until then a checkpoint may be loaded.
+
+        Args:
+            rows: Places of rows, 0 or more, ``(rows,)``.
+
+        Returns:
+            The inputs, and the targets by task, ``(rows, ...)`` each.
+        """
+        if self._revision != self.columns.revision:
+            inputs = self.columns.encode(self._table)
+            self.single = isinstance(inputs, Tensor)
+            self.inputs = {"": inputs} if isinstance(inputs, Tensor) else dict(inputs)
+            self._revision = self.columns.revision
+        return super().take(rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not read again: the file may be another by then.
+        return _restored, (type(self), self.__dict__)
 
     def __len__(self) -> int:
         return len(self._table)
 
-    def __getitem__(self, index: int | Sequence[int] | Tensor) -> tuple[Inputs, dict[str, Tensor]]:
-        inputs = self.inputs
-        rows = torch.as_tensor(index) if not isinstance(index, int) else index
-        if isinstance(inputs, Mapping):
-            return {name: part[rows] for name, part in inputs.items()}, self._targets(rows)
-        return inputs[rows], self._targets(rows)
+    def __repr__(self) -> str:
+        return f"TableDataset(rows={len(self)}, columns={self.columns!r}, tasks={list(self.targets)})"
 
-    def _targets(self, rows: Any) -> dict[str, Tensor]:
-        return {task: target[rows] for task, target in self.targets.items()}
+
+def _restored(kind: type[TableDataset], state: dict[str, Any]) -> TableDataset:
+    made = kind.__new__(kind)
+    made.__dict__.update(state)
+    return made
 
 
 def check_inputs(columns: Any) -> TableInputs:

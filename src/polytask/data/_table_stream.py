@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from polytask._batch import take_rows
 from polytask._errors import UserError
+from polytask.data._seeded import ranks
 from polytask.data._table_dataset import Inputs, check_inputs, targets_of
 from polytask.data._table_files import kind_of, open_parquet, table_files, whole
 from polytask.data._table_inputs import TableInputs
@@ -144,7 +144,7 @@ class TableStream(IterableDataset[Rows]):
             order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
             for begin in range(0, count, self.batch_size):
                 rows = order[begin : begin + self.batch_size]
-                yield take_rows(inputs, rows), take_rows(targets, rows)
+                yield _taken(inputs, rows), _taken(targets, rows)
 
     def _windows(
         self, pieces: list[_Piece], generator: torch.Generator
@@ -224,10 +224,15 @@ def _read(piece: _Piece, columns: Sequence[str], size: int) -> Iterator[pa.Table
                 return
 
 
+def _taken(inputs: Any, rows: Tensor) -> Any:
+    if isinstance(inputs, Mapping):
+        return {name: _taken(part, rows) for name, part in inputs.items()}
+    # Several times as fast as an index in brackets.
+    return inputs.index_select(0, rows)
+
+
 def _process(stream: TableStream) -> tuple[int, int]:
     """This process's number and how many there are."""
-    group = torch.distributed
-    if group.is_available() and group.is_initialized():
-        return group.get_rank(), group.get_world_size()
-    known: tuple[int, int] | None = stream.__dict__.get("_process")
-    return known or (0, 1)
+    found = ranks()
+    known: tuple[int, int] = found if found[1] > 1 else stream.__dict__.get("_process", found)
+    return known

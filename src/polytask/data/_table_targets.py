@@ -12,11 +12,10 @@ from torch import Tensor
 from polytask._errors import UserError, hint
 from polytask._tasks import check_known, check_task_names
 from polytask._term import IGNORE_INDEX
-from polytask.data._table_values import as_numbers, as_text, is_text
+from polytask.data._table_values import Numbers, as_numbers, as_text, is_text
 
 TaskType = Literal["regression", "classification"]
 _TYPES = ("regression", "classification")
-_FIX = "Name its categories, or make it a number: task_types: {{{task}: regression}}"
 
 
 class TableTargets:
@@ -28,12 +27,12 @@ class TableTargets:
 
     Args:
         columns: The column of each task.
-        categories: For columns of text, what they may hold, in the order of the classes; or one text,
-            which is class 1 and everything else class 0.
+        classes: For columns of text the classes, in order; or one text, which is class 1 and all others
+            class 0. For columns of numbers how many classes there are, where not each has a row.
         task_types: ``regression`` or ``classification``, for tasks of which it would be told wrongly.
 
     Raises:
-        UserError: Where a task, a type or the categories cannot be used.
+        UserError: Where a task, a type or the classes cannot be used.
 
     Example:
         >>> targets = TableTargets({"income": "income", "rain": "mm"}, {"income": ["low", "high"]})
@@ -44,20 +43,20 @@ class TableTargets:
     def __init__(
         self,
         columns: Mapping[str, str],
-        categories: Mapping[str, Sequence[str] | str] | None = None,
+        classes: Mapping[str, int | Sequence[str]] | None = None,
         task_types: Mapping[str, TaskType] | None = None,
     ) -> None:
         self.tasks = check_task_names(columns, "targets")
         self.columns = dict(columns)
-        self.categories = dict(categories or {})
+        self.classes = dict(classes or {})
         self.task_types = dict(task_types or {})
-        check_known(self.categories, self.tasks, "categories")
+        check_known(self.classes, self.tasks, "classes")
         check_known(self.task_types, self.tasks, "task_types")
         for task, kind in self.task_types.items():
             if kind not in _TYPES:
                 raise UserError(f"task_types.{task}", "is no type of task", repr(kind), hint(kind, _TYPES))
-        for task, texts in self.categories.items():
-            _check_categories(task, texts)
+        for task, known in self.classes.items():
+            _check_known_classes(task, known)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,7 +70,7 @@ class TableTargets:
             table: The columns, texts trimmed, null where a value is missing.
 
         Raises:
-            UserError: Where a text is none of the categories, or there are none; where a class is negative.
+            UserError: Where a text or a number is no class, or texts have none.
         """
         return {task: self._target(task, table[name]) for task, name in self.columns.items()}
 
@@ -81,59 +80,62 @@ class TableTargets:
         Args:
             tables: The parts of the training table, one after the other.
         """
-        classes: dict[str, set[int]] = {task: set() for task in self.tasks}
+        seen: dict[str, set[int]] = {task: set() for task in self.tasks}
         labelled: set[str] = set()
         for table in tables:
             for task, target in self.encode(table).items():
                 if target.is_floating_point():
                     labelled |= {task} if not bool(target.isnan().all()) else set()
                 else:
-                    classes[task].update(torch.unique(target).tolist())
+                    seen[task].update(torch.unique(target).tolist())
         for task in self.tasks:
-            found = sorted(classes[task] - {IGNORE_INDEX})
+            found = sorted(seen[task] - {IGNORE_INDEX})
             if not found and task not in labelled:
                 where = f"task '{task}'"
                 raise UserError(where, "needs a label", f"none in column '{self.columns[task]}'")
-            if task not in self.categories:
+            if task not in self.classes:
                 _check_gaps(task, found)
 
     def _target(self, task: str, column: Any) -> Tensor:
-        if task in self.categories:
-            return _indexed(task, column, self.categories[task])
-        where = self.columns[task]
+        known = self.classes.get(task)
+        if known is not None and not isinstance(known, int):
+            return _indexed(task, column, known)
         kind = self.task_types.get(task)
         if kind is None:
-            kind = "classification" if _is_whole(task, column) else "regression"
-        numbers = as_numbers(column, where)
+            kind = "classification" if known or _is_whole(task, column) else "regression"
+        numbers = as_numbers(column, self.columns[task])
         if kind == "regression":
             return torch.from_numpy(numbers.astype(np.float32))
-        return _classes(task, numbers)
+        return _classes(task, numbers, known)
 
     def __repr__(self) -> str:
-        return f"TableTargets({self.columns!r}, {self.categories!r}, {self.task_types!r})"
+        return f"TableTargets({self.columns!r}, {self.classes!r}, {self.task_types!r})"
 
 
-def _check_categories(task: str, texts: Sequence[str] | str) -> None:
-    where, rule = f"categories.{task}", "are texts, each of them once, or one text"
-    if isinstance(texts, str):
+def _check_known_classes(task: str, known: int | Sequence[str]) -> None:
+    if isinstance(known, str) or (isinstance(known, int) and known > 0 and known is not True):
         return
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
-        raise UserError(where, rule, repr(texts), "Quote numbers and truth values")
-    if not texts or len(set(texts)) < len(texts):
-        raise UserError(where, rule, repr(list(texts)))
+    texts = list(known) if isinstance(known, Sequence) else []
+    if not texts or not all(isinstance(text, str) for text in texts) or len(set(texts)) < len(texts):
+        raise UserError(
+            f"classes.{task}",
+            "are texts, each of them once; one text; or their number",
+            repr(known),
+            "Quote numbers and truth values that stand for texts",
+        )
 
 
-def _indexed(task: str, column: Any, categories: Sequence[str] | str) -> Tensor:
+def _indexed(task: str, column: Any, classes: Sequence[str]) -> Tensor:
     texts = as_text(column)
-    if isinstance(categories, str):
-        numbers = pc.equal(texts, categories).cast(pa.int64())
+    if isinstance(classes, str):
+        numbers = pc.equal(texts, classes).cast(pa.int64())
     else:
-        numbers = pc.index_in(texts, value_set=pa.array(list(categories), pa.string())).cast(pa.int64())
+        numbers = pc.index_in(texts, value_set=pa.array(list(classes), pa.string())).cast(pa.int64())
         unknown = pc.and_(pc.is_null(numbers), pc.is_valid(texts))
         if pc.any(unknown).as_py():
             text = pc.filter(texts, unknown)[0].as_py()
             raise UserError(
-                f"task '{task}'", f"'{text}' is none of its categories", None, hint(text, categories)
+                f"task '{task}'", f"no class is called '{text}'", None, hint(text, classes, "Classes")
             )
     return torch.tensor(np.asarray(pc.fill_null(numbers, IGNORE_INDEX)))
 
@@ -149,18 +151,25 @@ def _is_whole(task: str, column: Any) -> bool:
             continue
         return bool(kind == pa.int64())
     text = next(value for value in column.drop_null().to_pylist())
-    rule = "strings as targets need categories"
-    raise UserError(f"task '{task}'", rule, repr(text), f"Write categories: {{{task}: [...]}}")
+    rule = "targets are numbers, or texts whose classes are named"
+    raise UserError(f"task '{task}'", rule, repr(text), f"Write classes: {{{task}: [...]}}")
 
 
-def _classes(task: str, numbers: np.ndarray[Any, np.dtype[np.float64]]) -> Tensor:
-    missing = np.isnan(numbers)
-    labels = np.where(missing, IGNORE_INDEX, numbers)
-    bad = labels[(labels != IGNORE_INDEX) & ((labels < 0) | (labels % 1 != 0))]
-    if len(bad):
+def _classes(task: str, numbers: Numbers, count: int | None) -> Tensor:
+    known = np.where(np.isfinite(numbers), numbers, IGNORE_INDEX)
+    labels = known.astype(np.int64)
+    bad = (labels != known) | ((labels < 0) & (labels != IGNORE_INDEX)) | np.isinf(numbers)
+    if bad.any():
         rule = "class labels are whole numbers from 0 on"
-        raise UserError(f"task '{task}'", rule, f"{bad[0]:g}", _FIX.format(task=task))
-    return torch.from_numpy(labels.astype(np.int64))
+        raise UserError(f"task '{task}'", rule, f"{numbers[bad][0]:g}", _fix(task, ""))
+    if count is not None and labels.max(initial=0) >= count:
+        found = f"class {labels.max()}"
+        raise UserError(f"task '{task}'", f"has {count} classes, 0 to {count - 1}", found)
+    return torch.from_numpy(labels)
+
+
+def _fix(task: str, otherwise: str) -> str:
+    return f"{otherwise}Write task_types: {{{task}: regression}} if these are numbers"
 
 
 def _check_gaps(task: str, classes: Sequence[int]) -> None:
@@ -170,5 +179,5 @@ def _check_gaps(task: str, classes: Sequence[int]) -> None:
             f"task '{task}'",
             "class labels have no gaps",
             f"labels up to {classes[-1]} without {gap}",
-            _FIX.format(task=task),
+            _fix(task, f"Number them anew, or write classes: {{{task}: {classes[-1] + 1}}}. "),
         )
