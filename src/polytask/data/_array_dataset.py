@@ -19,9 +19,9 @@ class ArrayDataset(Dataset[Sample]):
     """Rows of arrays, with a target for each task.
 
     Arrays are numpy arrays, tensors, lists or data frames, or paths of ``.npy`` files, which are mapped and
-    not read. Nothing is copied but what a batch takes. In a batch, floating point numbers have torch's default
-    type, classes are ``int64``, and other inputs keep their type. A label is missing where a floating point
-    target is NaN or an integer is ``ignore_index``; with named classes, where there is no text.
+    not read. Nothing is copied but what a batch takes. In a batch, floating point numbers have torch's
+    default type, classes are ``int64``, and other inputs keep their type. A label is missing where a floating
+    point target is NaN or an integer is ``ignore_index``; with named classes, where there is no text.
 
     Args:
         inputs: One array, or a dict of arrays that the model is given as a dict.

@@ -30,10 +30,7 @@ def tensor_of(value: Any, where: str) -> Tensor:
         >>> tensor_of([[1.0, 2.0]], "inputs").shape
         torch.Size([1, 2])
     """
-    if isinstance(value, Tensor):
-        tensor = value.detach()
-    else:
-        tensor = _shared(array_of(value, where), where)
+    tensor = value.detach() if isinstance(value, Tensor) else _shared(array_of(value, where), where)
     if tensor.layout != torch.strided or tensor.is_complex() or tensor.ndim == 0:
         kind = f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
         rule = "is a dense array of real numbers, with a row for each sample"
@@ -125,12 +122,16 @@ def _encoded(
 ) -> Tensor:
     if classes is None or isinstance(classes, int):
         fix = f"Pass classes={{'{name}': [...]}} with the classes' names in order"
-        raise UserError(f"task '{name}'", "targets are numbers, or texts whose classes are named", _sample(texts), fix)
+        raise UserError(
+            f"task '{name}'", "targets are numbers, or texts whose classes are named", _sample(texts), fix
+        )
     places = {text: place for place, text in enumerate(classes)}
     found, inverse = np.unique(np.array([_text(value) for value in texts.reshape(-1)]), return_inverse=True)
     for text in found.tolist():
         if text and text not in places:
-            raise UserError(f"task '{name}'", f"no class is called '{text}'", None, hint(text, places, "Classes"))
+            raise UserError(
+                f"task '{name}'", f"no class is called '{text}'", None, hint(text, places, "Classes")
+            )
     codes = np.array([places.get(text, ignore_index) for text in found.tolist()])
     return torch.from_numpy(codes[inverse].reshape(texts.shape))
 
@@ -140,9 +141,7 @@ def _text(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def _check_classes(
-    name: str, target: Tensor, classes: int | Sequence[str] | None, ignore_index: int
-) -> None:
+def _check_classes(name: str, target: Tensor, classes: int | Sequence[str] | None, ignore_index: int) -> None:
     number = len(classes) if isinstance(classes, Sequence) else classes
     for part in _parts(target):
         labels = part[~is_missing(part, ignore_index)].long()
@@ -175,8 +174,8 @@ def check_gaps(name: str, target: Tensor, ignore_index: int) -> None:
     """
     if target.is_floating_point() or target.dtype == torch.bool or target.ndim > 1:
         return
-    present = target[~is_missing(target, ignore_index)].long().unique()
-    gaps = (present != torch.arange(len(present), device=present.device)).nonzero()
+    present = torch.from_numpy(np.unique(target[~is_missing(target, ignore_index)].long().cpu().numpy()))
+    gaps = (present != torch.arange(len(present))).nonzero()
     if len(gaps):
         raise UserError(
             f"task '{name}'",
@@ -189,7 +188,7 @@ def check_gaps(name: str, target: Tensor, ignore_index: int) -> None:
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     rows = max(1, _CHECKED // max(1, tensor[:1].numel()))
-    return iter(tensor.split(rows))
+    return (tensor[first : first + rows] for first in range(0, len(tensor), rows))
 
 
 def by_name(value: Any, where: str) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ class SeededLoader(Resumable):
         self._batches = 0
 
     def state_dict(self) -> State:
-        """The seed, the passes begun and the batches taken of the last one; ``batches`` is 0 between passes."""
+        """The seed, the passes begun and the batches taken of the last one; 0 of them between two passes."""
         length = length_of(self)
         return {
             "batches": 0 if self._batches == length else self._batches,
