@@ -25,7 +25,8 @@ class TableDataset(ArrayDataset):
     that an `ArrayLoader` takes whole batches from it. `TableStream` is for files that are larger than memory.
 
     Args:
-        files: A ``.csv``, ``.csv.gz`` or ``.parquet`` file, a folder of one kind, or a list of them.
+        files: A ``.parquet`` file, any other as CSV (gzipped, where it ends in ``.gz``), a folder of
+            ``.parquet`` or of ``.csv`` and ``.csv.gz`` files, or a list of them.
         columns: What the inputs are made of: a `TableColumns`, or a `TableInputs` of your own. Data sets of
             one run share one object.
         targets: The column of each task, or a `TableTargets`; none where it is only predicted.

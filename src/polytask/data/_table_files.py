@@ -16,17 +16,17 @@ from polytask._errors import UserError, hint
 from polytask.data._table_values import cleaned
 
 PathLike = str | Path
-_KINDS = (".parquet", ".csv", ".csv.gz")
+_ENDINGS = (".parquet", ".csv", ".csv.gz")
 
 
-def kind_of(path: Path) -> str | None:
-    """``.parquet``, ``.csv`` or ``.csv.gz``; None where the name says neither.
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet by its name; any other is CSV, such as ``adult.data``.
 
     Example:
-        >>> kind_of(Path("tox21.csv.gz"))
-        '.csv.gz'
+        >>> is_parquet(Path("part-0.parquet")), is_parquet(Path("adult.data"))
+        (True, False)
     """
-    return next((kind for kind in _KINDS if path.name.lower().endswith(kind)), None)
+    return path.suffix.lower() == ".parquet"
 
 
 def table_files(files: PathLike | Sequence[PathLike]) -> list[Path]:
@@ -36,7 +36,7 @@ def table_files(files: PathLike | Sequence[PathLike]) -> list[Path]:
         files: A file, a folder, or a list of them.
 
     Raises:
-        UserError: Where there is no such file, a folder holds none, or a name says no known kind.
+        UserError: Where there is no such file, or a folder holds none, or CSV beside Parquet.
     """
     given = [files] if isinstance(files, str | Path) else list(files)
     found = [path for name in given for path in _in_folder(Path(name))]
@@ -48,8 +48,6 @@ def table_files(files: PathLike | Sequence[PathLike]) -> list[Path]:
             names = [other.name for other in sorted(beside)]
             fix = hint(path.name, names, "There") if names else "Name a file, or a folder of Parquet files"
             raise UserError(str(path), "there is no such file", None, fix)
-        if kind_of(path) is None:
-            raise UserError(str(path), f"a table's name ends in {', '.join(_KINDS)}", None, "Rename the file")
     return found
 
 
@@ -57,10 +55,10 @@ def _in_folder(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     hidden = ("_", ".")
-    inside = sorted(p for p in path.rglob("*") if kind_of(p) and not p.name.startswith(hidden))
-    kinds = sorted({str(kind_of(p)) for p in inside})
-    if len(kinds) != 1:
-        found = ", ".join(kinds) or "none"
+    named = (p for p in path.rglob("*") if p.name.lower().endswith(_ENDINGS))
+    inside = sorted(p for p in named if not p.name.startswith(hidden))
+    if len({is_parquet(p) for p in inside}) != 1:
+        found = f"{inside[0].name} beside {inside[-1].name}" if inside else f"none in {', '.join(_ENDINGS)}"
         raise UserError(str(path), "a folder holds tables of one kind", found, "Name the files")
     return inside
 
@@ -144,7 +142,7 @@ def read_table(
 
 
 def _read(path: Path, columns: Sequence[str], form: CSVFormat) -> pa.Table:
-    if kind_of(path) != ".parquet":
+    if not is_parquet(path):
         return form.read(path, columns)
     with open_parquet(path, columns) as file, whole(path):
         return file.read(columns=list(columns))
@@ -179,7 +177,7 @@ def whole(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         reason = " ".join(str(error).split())[:200]
-        rule = f"is not a whole {kind_of(path)} file"
+        rule = f"is not a whole {'Parquet' if is_parquet(path) else 'CSV'} file"
         raise UserError(str(path), rule, reason, "Copy or write it again") from error
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from polytask._errors import UserError
 from polytask.data._seeded import ranks
 from polytask.data._table_dataset import Inputs, check_inputs, targets_of
-from polytask.data._table_files import kind_of, open_parquet, table_files, whole
+from polytask.data._table_files import is_parquet, open_parquet, table_files, whole
 from polytask.data._table_inputs import TableInputs
 from polytask.data._table_targets import TableTargets
 from polytask.data._table_values import cleaned
@@ -193,8 +193,8 @@ class TableStream(IterableDataset[Rows]):
 
 
 def _row_groups(path: Path, columns: Sequence[str]) -> list[_Piece]:
-    if kind_of(path) != ".parquet":
-        raise UserError(str(path), "a stream reads Parquet files", kind_of(path), "Use a TableDataset")
+    if not is_parquet(path):
+        raise UserError(str(path), "a stream reads Parquet files", path.suffix, "Use a TableDataset")
     with open_parquet(path, columns) as file:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
     return [_Piece(path, i, 0, rows) for i, rows in enumerate(groups) if rows]
