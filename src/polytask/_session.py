@@ -8,10 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch import nn
 from torch.optim import Optimizer
 
-from polytask._arrays import as_inputs, as_tensors, float_dtype
+from polytask._arrays import as_inputs, as_tensor, as_tensors, float_dtype
 from polytask._data_errors import data_errors
 from polytask._errors import UserError
 from polytask._parts import SILENT
@@ -56,11 +57,10 @@ class Session(System):
         metrics: Mapping[str, Any] | None = None,
         grad_clip: float | None = None,
     ) -> None:
-        if not isinstance(optimizer, Optimizer):
-            found = type(optimizer).__name__
-            raise UserError("optimizer", "must be a torch.optim.Optimizer", found, "Pass Adam(parameters, ...)")
+        _check_optimizer(optimizer)
         self._placement = placement(device)
-        self._clip = _checked_clip(grad_clip)
+        _check_clip(grad_clip)
+        self._clip = grad_clip
         parts = Parts(float_dtype(model) if isinstance(model, nn.Module) else torch.float32)
         adapter = BatchAdapter(parts.inputs, parts.targets)
         super().__init__(model, criterion, _Given(optimizer), metrics=metrics, adapters={"batch": adapter})
@@ -88,7 +88,7 @@ class Session(System):
 
     def train_for(
         self, epochs: int, train: Any, val: Any = None, callbacks: Sequence[pl.Callback] = ()
-    ) -> list[Values]:
+    ) -> dict[str, list[float]]:
         """Train for some more epochs.
 
         Args:
@@ -98,19 +98,16 @@ class Session(System):
             callbacks: Lightning callbacks.
 
         Returns:
-            The values of these epochs, by log key.
+            What `by_epoch` gives for these epochs.
         """
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise UserError("epochs", "is a number of epochs, 1 or more", repr(epochs))
         done = len(self.history)
         loaders = {"train": train} if val is None else {"train": train, "val": val}
         with self._lightning(loaders, callbacks, max_epochs=done + epochs) as trainer:
-            # Samplers are told the epoch, and draw another order in each.
-            progress = trainer.fit_loop.epoch_progress.current
-            progress.processed = progress.completed = done
-            progress.ready = progress.started = done
+            _begin_at(trainer, done)
             trainer.fit(self)
-        return self.history[done:]
+        return self.by_epoch(done)
 
     def evaluate_on(self, loader: Any) -> Values:
         """The values of one pass over a loader, by log key.
@@ -122,24 +119,35 @@ class Session(System):
             trainer.validate(self, verbose=False)
         return {key: value for key, value in self.latest.items() if key.startswith("val/")}
 
+    def by_epoch(self, first: int = 0) -> dict[str, list[float]]:
+        """By log key a list with a value for each epoch, NaN where an epoch had none.
+
+        Args:
+            first: The epoch to begin with, from 0.
+        """
+        epochs = self.history[first:]
+        keys = dict.fromkeys(key for epoch in epochs for key in epoch)
+        return {key: [epoch.get(key, math.nan) for epoch in epochs] for key in keys}
+
     @contextmanager
     def _lightning(
         self, loaders: Mapping[str, Any], callbacks: Sequence[pl.Callback], max_epochs: int | None = None
     ) -> Iterator[pl.Trainer]:
         self.dataloaders = dict(loaders)
         handler = signal.getsignal(signal.SIGINT)
+        options: dict[str, Any] = {
+            **SILENT,
+            **self._placement,
+            "max_epochs": max_epochs,
+            "gradient_clip_val": self._clip,
+            "callbacks": list(callbacks),
+            "num_sanity_val_steps": 0,
+            # A function on arrays is for a whole epoch: it may fail on a few batches of it.
+            "log_every_n_steps": 0,
+        }
         try:
             with quiet_lightning(), data_errors(self.dataloaders):
-                yield pl.Trainer(
-                    **SILENT,
-                    **self._placement,
-                    max_epochs=max_epochs,
-                    gradient_clip_val=self._clip,
-                    callbacks=list(callbacks),
-                    num_sanity_val_steps=0,
-                    # A function on arrays is for a whole epoch: it may fail on a few batches of it.
-                    log_every_n_steps=0,
-                )
+                yield pl.Trainer(**options)
         except SystemExit as stop:
             # Lightning ends the process on Ctrl-C, and a notebook with it.
             if not isinstance(stop.__context__, KeyboardInterrupt):
@@ -197,13 +205,14 @@ class Parts:
         """The model's inputs."""
         return as_inputs(_pair(batch)[0], self.dtype)
 
-    def targets(self, batch: Any) -> dict[str, torch.Tensor]:
-        """The targets by task."""
-        return as_tensors(_pair(batch)[1], "targets")
+    def targets(self, batch: Any) -> Any:
+        """The targets by task; those of the only task as they come."""
+        targets = _pair(batch)[1]
+        return (as_tensors if isinstance(targets, Mapping) else as_tensor)(targets, "targets")
 
 
-def _pair(batch: Any) -> tuple[Any, Mapping[str, Any]]:
-    if isinstance(batch, (list, tuple)) and len(batch) == 2 and isinstance(batch[1], Mapping):
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if isinstance(batch, (list, tuple)) and len(batch) == 2:
         return batch[0], batch[1]
     found = f"a {type(batch).__name__}"
     if isinstance(batch, (list, tuple)):
@@ -222,6 +231,13 @@ class _Given:
         return self.optimizer
 
 
+def _begin_at(trainer: pl.Trainer, epoch: int) -> None:
+    """Let the trainer count its epochs from here: samplers draw another order in each."""
+    progress = trainer.fit_loop.epoch_progress.current
+    assert isinstance(progress, _ProcessedTracker)
+    progress.ready = progress.started = progress.processed = progress.completed = epoch
+
+
 def placement(device: str | torch.device) -> dict[str, Any]:
     """Lightning's words for a device.
 
@@ -238,7 +254,9 @@ def placement(device: str | torch.device) -> dict[str, Any]:
     try:
         place = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise UserError("device", "is a torch device", repr(device), "Write cpu, cuda, cuda:1, mps") from error
+        raise UserError(
+            "device", "is a torch device", repr(device), "Write cpu, cuda, cuda:1, mps"
+        ) from error
     if place.type == "cpu":
         return {"accelerator": "cpu", "devices": 1}
     if place.type == "mps" and torch.backends.mps.is_available():
@@ -249,8 +267,13 @@ def placement(device: str | torch.device) -> dict[str, Any]:
     raise UserError("device", "must be there", found, "Write cpu")
 
 
-def _checked_clip(clip: Any) -> float | None:
+def _check_optimizer(optimizer: Any) -> None:
+    if not isinstance(optimizer, Optimizer):
+        found = type(optimizer).__name__
+        raise UserError("optimizer", "must be a torch.optim.Optimizer", found, "Pass Adam(parameters, ...)")
+
+
+def _check_clip(clip: Any) -> None:
     known = isinstance(clip, (int, float)) and not isinstance(clip, bool)
     if clip is not None and not (known and 0 < clip < math.inf):
         raise UserError("grad_clip", "is a norm above 0, or None", repr(clip))
-    return clip

@@ -41,7 +41,8 @@ class MultiTaskTrainer:
         >>> from polytask.losses import UncertaintyWeighting
         >>> from polytask.models import MLP, create_hard_sharing_model
         >>> _ = torch.manual_seed(0)
-        >>> model = create_hard_sharing_model(MLP(4, [8], 8), {"sign": {"output_dim": 2}, "sum": {"output_dim": 1}})
+        >>> heads = {"sign": {"output_dim": 2}, "sum": {"output_dim": 1}}
+        >>> model = create_hard_sharing_model(MLP(4, [8], 8), heads)
         >>> loss_fn = UncertaintyWeighting(
         ...     {"sign": nn.CrossEntropyLoss(), "sum": nn.MSELoss()}, {"sign": "classification"})
         >>> optimizer = torch.optim.Adam([*model.parameters(), *loss_fn.parameters()], lr=0.01)
@@ -83,7 +84,8 @@ class MultiTaskTrainer:
             UserError: Where the data does not fit the model or the loss.
             RunError: Where a loss is not finite.
         """
-        return dict(self._session.train_for(1, train_loader, None, _report(verbose))[0])
+        values = self._session.train_for(1, train_loader, None, _report(verbose))
+        return {key: value for key, (value,) in values.items()}
 
     def validate(self, val_loader: Any) -> dict[str, float]:
         """Losses and metrics on data, without training.
@@ -118,9 +120,7 @@ class MultiTaskTrainer:
             UserError: Where the data does not fit the model or the loss.
             RunError: Where a loss is not finite.
         """
-        values = self._session.train_for(epochs, train_loader, val_loader, _report(verbose))
-        keys = dict.fromkeys(key for epoch in values for key in epoch)
-        return {key: [epoch.get(key, float("nan")) for epoch in values] for key in keys}
+        return self._session.train_for(epochs, train_loader, val_loader, _report(verbose))
 
     def get_task_weights(self) -> dict[str, float]:
         """The weight of each task at its last loss, see `polytask.losses.MultiTaskLoss.get_task_weights`.
