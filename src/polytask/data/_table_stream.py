@@ -1,5 +1,6 @@
 """Parquet files that are larger than memory, read in whole batches and shuffled in windows."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,7 +176,7 @@ class TableStream(IterableDataset[Rows]):
             return
         size = max(1, min(self.window // _OPEN, _CHUNK))
         waiting = iter([pieces[i] for i in torch.randperm(len(pieces), generator=generator)])
-        readers = [_read(piece, self._needed, size) for piece, _ in zip(waiting, range(_OPEN), strict=False)]
+        readers = [_read(piece, self._needed, size) for piece in itertools.islice(waiting, _OPEN)]
         while readers:
             turn = int(torch.randint(len(readers), (), generator=generator))
             table = next(readers[turn], None)
