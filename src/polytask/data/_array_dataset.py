@@ -13,6 +13,8 @@ from polytask._term import IGNORE_INDEX
 from polytask.data._arrays import by_name, check_gaps, target_of
 
 Sample = tuple[Any, dict[str, Tensor]]
+# torch gathers none of these, but the same bytes under another name.
+_AS_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 class ArrayDataset(Dataset[Sample]):
@@ -132,7 +134,10 @@ def _made(
 
 
 def _gathered(array: Tensor, rows: Tensor) -> Tensor:
-    return array.index_select(0, rows if array.device == rows.device else rows.to(array.device))
+    rows = rows if array.device == rows.device else rows.to(array.device)
+    if array.dtype not in _AS_SIGNED:
+        return array.index_select(0, rows)
+    return array.view(_AS_SIGNED[array.dtype]).index_select(0, rows).view(array.dtype)
 
 
 def _floating(batch: Tensor) -> Tensor:

@@ -114,12 +114,20 @@ class MultiInput(MultiTaskModel):
     def _encoded(self, x: Any, names: Sequence[str]) -> dict[str, Tensor]:
         alike: dict[tuple[int, torch.Size], list[str]] = {}
         for name in names:
-            alike.setdefault((self.places[name], _part(x, name).shape), []).append(name)
+            alike.setdefault((self.places[name], _part(x, name).shape[1:]), []).append(name)
         encoded: dict[str, Tensor] = {}
-        for (place, shape), group in alike.items():
-            together = x[group[0]] if len(group) == 1 else torch.cat([x[name] for name in group])
-            encoded.update(zip(group, self.encoders[place](together).split(shape[0]), strict=True))
+        for (place, _), group in alike.items():
+            encoded.update(
+                zip(group, _together(self.encoders[place], [x[name] for name in group]), strict=True)
+            )
         return encoded
+
+
+def _together(encoder: nn.Module, parts: list[Tensor]) -> Sequence[Tensor]:
+    if len(parts) == 1:
+        return [encoder(parts[0])]
+    encoded: Tensor = encoder(torch.stack(parts).flatten(0, 1))
+    return encoded.unflatten(0, (len(parts), -1)).unbind()
 
 
 def _filled(encoders: object) -> Mapping[str, nn.Module]:
