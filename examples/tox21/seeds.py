@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("overrides", nargs="*", help="key=value")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     found = []
     for seed in range(options.seeds):
         with tempfile.TemporaryDirectory() as folder:
