@@ -18,6 +18,7 @@ from polytask._errors import UserError
 from polytask._parts import SILENT
 from polytask._quiet import quiet_lightning
 from polytask.adapters import BatchAdapter
+from polytask.data import ReplayableLoader
 from polytask.system import System
 
 Values = dict[str, float]
@@ -103,7 +104,7 @@ class Session(System):
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
             raise UserError("epochs", "is a number of epochs, 1 or more", repr(epochs))
         done = len(self.history)
-        loaders = {"train": train} if val is None else {"train": train, "val": val}
+        loaders = {"train": train} if val is None else {"train": train, "val": _one(val)}
         with self._lightning(loaders, callbacks, max_epochs=done + epochs) as trainer:
             _begin_at(trainer, done)
             trainer.fit(self)
@@ -115,7 +116,7 @@ class Session(System):
         Args:
             loader: The loader to validate on.
         """
-        with self._lightning({"val": loader}, ()) as trainer:
+        with self._lightning({"val": _one(loader)}, ()) as trainer:
             trainer.validate(self, verbose=False)
         return {key: value for key, value in self.latest.items() if key.startswith("val/")}
 
@@ -156,7 +157,8 @@ class Session(System):
         finally:
             if signal.getsignal(signal.SIGINT) is not handler:
                 signal.signal(signal.SIGINT, handler)
-            self.dataloaders = {}
+            # They would keep the data alive.
+            self.dataloaders, self.trainer = {}, None
             self._return()
 
     def _return(self) -> None:
@@ -219,6 +221,11 @@ def _pair(batch: Any) -> tuple[Any, Any]:
         found += " of " + ", ".join(type(part).__name__ for part in batch)
     fix = "Use create_multitask_dataloader, or a loader whose data set yields such pairs"
     raise UserError("loader", "yields pairs (inputs, {task: target})", found, fix)
+
+
+def _one(loader: Any) -> Any:
+    """Lightning would take a list of batches for a list of loaders."""
+    return ReplayableLoader(loader) if isinstance(loader, (list, tuple)) else loader
 
 
 class _Given:

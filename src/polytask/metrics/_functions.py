@@ -28,7 +28,7 @@ class FunctionMetric(Metric):
         - returns: ``()``.
 
     Raises:
-        UserError: Where the function returns something else than a number.
+        TypeError: Where the function returns something else than a number.
 
     Example:
         >>> metric = FunctionMetric(accuracy)
@@ -62,7 +62,7 @@ class FunctionMetric(Metric):
         """The function on all rows."""
         value = self.function(_array(self.predictions), _array(self.targets))
         if np.ndim(value) != 0 or not np.issubdtype(np.asarray(value).dtype, np.number):
-            raise UserError(f"metric '{self.name}'", "returns one number", repr(value))
+            raise TypeError(f"{self.name} returned {value!r}, which is not a number")
         return torch.tensor(float(value))
 
 

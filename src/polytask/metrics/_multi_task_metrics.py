@@ -62,10 +62,10 @@ class MultiTaskMetrics:
         Raises:
             UserError: Where a name is no task, a prediction is missing, or rows differ in number.
         """
-        for given, where in ((predictions, "predictions"), (targets, "targets")):
-            check_known(given, self.task_names, where)
-        outputs = as_tensors(predictions, "predictions")
-        batch = self._adapter((outputs, as_tensors(targets, "targets")), self.task_names)
+        outputs, known = as_tensors(predictions, "predictions"), as_tensors(targets, "targets")
+        check_known(outputs, self.task_names, "predictions")
+        check_known(known, self.task_names, "targets")
+        batch = self._adapter((outputs, known), self.task_names)
         for task, target in batch.targets.items():
             self._check_rows(task, outputs.get(task), target)
             self._metrics.add(task, None, outputs[task], target, batch.labelled.get(task))

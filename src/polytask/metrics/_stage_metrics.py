@@ -43,7 +43,7 @@ def metric_names(given: Given, where: str) -> dict[str, Metric]:
     if isinstance(given, (Mapping, MetricCollection)):
         named = {str(name): as_metric(metric) for name, metric in given.items()}
     else:
-        metrics = [as_metric(metric) for metric in (given if isinstance(given, Sequence) else [given])]
+        metrics = [as_metric(metric) for metric in (given if isinstance(given, (list, tuple)) else [given])]
         named = {_name(metric): metric for metric in metrics}
         if len(named) < len(metrics):
             names = [_name(metric) for metric in metrics]
