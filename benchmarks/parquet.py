@@ -1,8 +1,8 @@
-"""A Parquet folder larger than memory should allow, streamed in shuffled windows: rows/s and peak memory.
+"""A folder of Parquet files streamed in shuffled windows: rows a second and peak memory.
 
     python benchmarks/parquet.py [--rows 20000000] [--columns 20] [--folder DIR]
 
-The files are written once, with pyarrow's own row group size, unless the folder has them already.
+The files are written first, in row groups of the size that pyarrow chooses, unless the folder has some.
 """
 
 import argparse
@@ -10,13 +10,16 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from _table import write_table
 
 FILE_ROWS = 2_000_000
+HEADER = ["rows", "columns", "learn, s", "epoch, s", "M rows/s", "M rows/s of processor time", "peak, GB"]
 
 
 def write(folder: Path, rows: int, columns: int) -> None:
@@ -29,23 +32,26 @@ def write(folder: Path, rows: int, columns: int) -> None:
         pq.write_table(pa.table(data), folder / f"{i:03}.parquet")
 
 
-def stream(folder: Path, columns: int, batch_size: int) -> None:
-    """One epoch; prints what it took, in a process of its own so that its peak is its own."""
+def stream(folder: Path, columns: int, batch_size: int) -> list[str]:
+    """One row of the table, from an epoch in a process of its own, so that its peak is its own."""
     from polytask.data import TableColumns, TableStream
 
     begin = time.perf_counter()
     inputs = TableColumns([f"x{j}" for j in range(columns)])
     data = TableStream(folder, inputs, {"y": "y"}, batch_size=batch_size, shuffle=True, train=True)
-    learnt = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    learn = time.perf_counter() - begin
+    begin, used = time.perf_counter(), time.process_time()
     rows = sum(len(batch) for batch, _ in data)
-    seconds = time.perf_counter() - learnt
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    epoch, used = time.perf_counter() - begin, time.process_time() - used
     assert rows == data.rows
-    print("| rows | learn, s | epoch, s | M rows/s | peak memory, GB | before the epoch, GB |")
-    print("|---|---|---|---|---|---|")
-    figures = f"{learnt - begin:.1f} | {seconds:.1f} | {rows / seconds / 1e6:.2f} | {peak / 2**20:.2f}"
-    print(f"| {rows:,} | {figures} | {before / 2**20:.2f} |")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6 * 1.024
+    rates = f"{rows / epoch / 1e6:.2f}", f"{rows / used / 1e6:.2f}"
+    return [f"{rows:,}", str(columns), f"{learn:.1f}", f"{epoch:.1f}", *rates, f"{peak:.2f}"]
+
+
+def in_a_process(function, *arguments):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def main() -> None:
@@ -58,14 +64,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        context = multiprocessing.get_context("spawn")
-        steps = [(stream, (folder, options.columns, options.batch_size))]
         if not any(folder.glob("*.parquet")):
-            steps.insert(0, (write, (folder, options.rows, options.columns)))
-        for function, arguments in steps:
-            process = context.Process(target=function, args=arguments)
-            process.start()
-            process.join()
+            in_a_process(write, folder, options.rows, options.columns)
+        row = in_a_process(stream, folder, options.columns, options.batch_size)
+    title = f"Parquet files streamed in shuffled windows of 262,144 rows, batches of {options.batch_size}"
+    write_table("parquet", title, HEADER, [row])
 
 
 if __name__ == "__main__":

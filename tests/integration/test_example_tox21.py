@@ -2,10 +2,11 @@
 
 import csv
 import gzip
+import importlib.util
 import random
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -39,31 +40,65 @@ def molecules(tmp_path):
     return path
 
 
+def module():
+    spec = importlib.util.spec_from_file_location("tox21_seeds", EXAMPLE / "seeds.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture
+def seeds(cli, monkeypatch):
+    """The script that averages over seeds, its commands run in this process."""
+
+    def run(call, **options):
+        done = cli(*call[call.index("polytask") + 1 :])
+        return SimpleNamespace(returncode=done.code, stderr=done.err)
+
+    found = module()
+    monkeypatch.setattr(found, "subprocess", SimpleNamespace(run=run))
+    return found
+
+
 @pytest.mark.filterwarnings(INDICES)
-def test_fit_test_and_predict(cli, molecules, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = [str(CONFIG), f"vars.file={molecules}", *SMALL]
-    assert cli("check", *words).code == 0
-    fitted = cli("fit", *words)
-    assert fitted.code == 0, fitted.err
-    tested = cli("test", *words, "--ckpt", "best")
-    assert tested.code == 0, tested.err
-    assert cli("predict", *words).code == 0
-    predictions = read_predictions(fitted.run / "predictions")
+def test_check_fit_test_and_predict(cli, seeds, molecules, tmp_path):
+    words = [f"vars.file={molecules}", *SMALL]
+    assert cli("check", CONFIG, *words).code == 0
+    found = seeds.auroc(tmp_path / "run", words)
+    assert list(found) == list(TASKS)
+    assert sum(found.values()) / len(found) > 0.7
+    assert cli("predict", CONFIG, *words, "--run-dir", tmp_path / "run").code == 0
+    predictions = read_predictions(tmp_path / "run" / "predictions")
     assert set(predictions) == set(TASKS)
     assert all(chance.shape == (50,) for chance in predictions.values())
     assert all(0 < chance.min() < chance.max() < 1 for chance in predictions.values())
 
 
-def test_seeds_report_their_mean(molecules):
-    call = [sys.executable, "-W", "error", str(EXAMPLE / "seeds.py"), str(molecules), "--seeds", "1", *SMALL]
-    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=molecules.parent)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == list(TASKS)
-    mean = sum(float(line.split()[1]) for line in lines[1:-1]) / len(TASKS)
-    assert float(lines[-1].split()[-3]) == pytest.approx(mean, abs=1e-3)
-    assert mean > 0.7
+def test_seeds_report_their_mean(monkeypatch, capsys):
+    script, calls = module(), []
+
+    def auroc(run, words):
+        calls.append(words)
+        return {"a": 0.5 + 0.1 * len(calls), "b": 0.7}
+
+    monkeypatch.setattr(script, "auroc", auroc)
+    monkeypatch.setattr(sys, "argv", ["seeds.py", "t.csv", "--seeds", "2", "vars.features=128"])
+    script.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "seed 0: 0.6500",
+        "seed 1: 0.7000",
+        "a              0.6500",
+        "b              0.7000",
+        "mean ROC-AUC over 2 seeds: 0.6750 ± 0.0354",
+    ]
+    assert [words[1:] for words in calls] == [
+        [f"seed={seed}", f"vars.split={seed}", "vars.features=128"] for seed in (0, 1)
+    ]
+
+
+def test_a_seed_that_fails_says_why(seeds, tmp_path):
+    with pytest.raises(SystemExit, match="there is no such file"):
+        seeds.auroc(tmp_path / "run", [f"vars.file={tmp_path / 'nowhere.csv'}"])
 
 
 def test_a_missing_file_is_one_line(cli, tmp_path, monkeypatch):
