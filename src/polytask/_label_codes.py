@@ -40,7 +40,9 @@ def columns_of(targets: Any, rows: int) -> dict[str, Any]:
     elif getattr(getattr(targets, "dtype", None), "names", None):
         columns = {name: targets[name] for name in targets.dtype.names}
     else:
-        found = "None" if targets is None else f"a {type(targets).__name__}"
+        if targets is None:
+            raise UserError("y", "requires y to be passed, but the target y is None")
+        found = f"a {type(targets).__name__}"
         raise UserError("y", "is a dict by task or a data frame with a column for each", found)
     check_task_names(columns, "y")
     for name, column in columns.items():
@@ -68,7 +70,7 @@ def _values(name: str, column: Any) -> tuple[Array, Array]:
         return np.array(known.tolist()), ~missing
     if array.dtype.kind == "f":
         empty = np.isnan(array)
-        missing = missing | (empty.all(axis=1) if array.ndim == 2 else empty)
+        missing = missing | empty.reshape(len(array), -1).all(axis=1)
     elif array.dtype.kind == "i":
         missing = missing | (array == IGNORE_INDEX if array.ndim == 1 else False)
     return array[~missing], ~missing
@@ -138,7 +140,9 @@ class LabelCodes:
             raise UserError(f"task '{self.name}'", "classification has one class for each row", found)
         self.classes = np.unique(_whole(self.name, known))
         if len(self.classes) < 2:
-            raise UserError(f"task '{self.name}'", "needs two classes", f"only {self.classes[0]!r}")
+            raise UserError(
+                f"task '{self.name}'", "needs two classes", f"1 class, {self.classes.tolist()[0]!r}"
+            )
         self.size = len(self.classes)
 
     def _learn_scale(self, known: Array) -> None:

@@ -237,6 +237,9 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         Raises:
             UserError: Where the inputs do not fit the model.
         """
+        return self._labels(X)
+
+    def _labels(self, X: Any) -> Arrays:  # noqa: N803
         return {name: self._codes[name].decode(output) for name, output in self._outputs(X).items()}
 
     def predict_proba(self, X: Any) -> Arrays:  # noqa: N803
@@ -269,7 +272,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         Raises:
             UserError: Where a task is not known, or has no label.
         """
-        predicted = self.predict(X)
+        predicted = self._labels(X)
         columns = columns_of(y, len(next(iter(predicted.values()))))
         check_known(columns, self.tasks_, "y")
         scores = [self._codes[name].score(column, predicted[name]) for name, column in columns.items()]
