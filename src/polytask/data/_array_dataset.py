@@ -1,6 +1,8 @@
 """Arrays as a data set of many tasks."""
 
+import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch.utils.data import Dataset
 from polytask._errors import UserError
 from polytask._tasks import check_known, check_task_names
 from polytask._term import IGNORE_INDEX
-from polytask.data._arrays import by_name, check_gaps, target_of
+from polytask.data._arrays import by_name, check_gaps, target_of, tensor_of
 
 Sample = tuple[Any, dict[str, Tensor]]
 # torch gathers none of these, but the same bytes under another name.
@@ -47,6 +49,9 @@ class ArrayDataset(Dataset[Sample]):
         (2, tensor([1, 0]))
     """
 
+    # A subclass that makes its arrays itself has none.
+    _files: Mapping[tuple[str, str], Any] = MappingProxyType({})
+
     def __init__(
         self,
         inputs: Any,
@@ -55,7 +60,6 @@ class ArrayDataset(Dataset[Sample]):
         classes: Mapping[str, int | Sequence[str]] | None = None,
         ignore_index: int = IGNORE_INDEX,
     ) -> None:
-        self._given = (inputs, targets, classes, ignore_index)
         self.ignore_index = ignore_index
         self.classes = dict(classes or {})
         self.single = not isinstance(inputs, Mapping)
@@ -68,11 +72,34 @@ class ArrayDataset(Dataset[Sample]):
             name: target_of(name, own, self.classes.get(name), ignore_index)
             for name, own in (targets or {}).items()
         }
+        self._files = {
+            (kind, name): own
+            for kind, given in (
+                ("inputs", {"": inputs} if self.single else inputs),
+                ("targets", targets or {}),
+            )
+            for name, own in given.items()
+            if isinstance(own, (str, os.PathLike))
+        }
         self._check_lengths()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # As it was given: a worker maps a file again instead of being sent what is in it.
-        return _made, (type(self), *self._given)
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker maps a file again instead of being sent what is in it.
+        return {
+            **self.__dict__,
+            **{
+                kind: {name: None if (kind, name) in self._files else own for name, own in arrays.items()}
+                for kind, arrays in (("inputs", self.inputs), ("targets", self.targets))
+            },
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for (kind, name), file in self._files.items():
+            if kind == "inputs":
+                self.inputs[name] = tensor_of(file, f"inputs.{name}")
+            else:
+                self.targets[name] = target_of(name, file, self.classes.get(name), self.ignore_index)
 
     def _check_lengths(self) -> None:
         rows = len(self)
@@ -121,16 +148,6 @@ class ArrayDataset(Dataset[Sample]):
     def __repr__(self) -> str:
         arrays = {name or "inputs": tuple(own.shape) for name, own in self.inputs.items()}
         return f"ArrayDataset({arrays}, tasks={list(self.targets)})"
-
-
-def _made(
-    kind: type[ArrayDataset],
-    inputs: Any,
-    targets: Mapping[str, Any] | None,
-    classes: Mapping[str, int | Sequence[str]] | None,
-    ignore_index: int,
-) -> ArrayDataset:
-    return kind(inputs, targets, classes=classes, ignore_index=ignore_index)
 
 
 def _gathered(array: Tensor, rows: Tensor) -> Tensor:

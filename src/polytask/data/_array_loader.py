@@ -40,9 +40,9 @@ class ArrayLoader(SeededLoader):
             with a row each, unless the data set was told them.
         drop_last: Whether a last batch with fewer rows is left out.
         seed: Of the order, 0 or more; torch's own seed at this moment where None. Several processes need one.
-        normalize: (mean, standard deviation) of the inputs, single numbers or one for each channel, which is
-            the first dimension of a row; or such pairs by input. Bytes are taken as 0 to 1 and made floating
-            point.
+        normalize: (mean, standard deviation) of every input, single numbers or one for each channel, which
+            is the first dimension of a row; or such pairs by input. Bytes are taken as 0 to 1 and made
+            floating point.
         augment: Called with the inputs and targets of each batch; returns both.
         prefetch: Batches made ahead in a thread; 2 with a CUDA device and 0 without where None.
 
@@ -169,7 +169,7 @@ def create_multitask_dataloader(
         ignore_index: The integer that means "no label".
         drop_last: Whether a last batch with fewer rows is left out.
         seed: Of the order, 0 or more; torch's own seed at this moment where None.
-        normalize: (mean, standard deviation) of the inputs, or such pairs by input; bytes are taken as 0
+        normalize: (mean, standard deviation) of every input, or such pairs by input; bytes are taken as 0
             to 1.
         augment: Called with the inputs and targets of each batch; returns both.
         prefetch: Batches made ahead in a thread; 2 with a CUDA device and 0 without where None.

@@ -55,7 +55,7 @@ def normalizers(given: Any, dataset: ArrayDataset) -> dict[str, Normalizer]:
     """Normalizers by input; the only input has the empty name.
 
     Args:
-        given: (mean, standard deviation), or such pairs by input; None for none.
+        given: (mean, standard deviation) of every input, or such pairs by input; None for none.
         dataset: Whose inputs they are for.
 
     Raises:
@@ -63,11 +63,8 @@ def normalizers(given: Any, dataset: ArrayDataset) -> dict[str, Normalizer]:
     """
     if given is None:
         return {}
-    if not isinstance(given, Mapping) and not dataset.single:
-        inputs = ", ".join(dataset.inputs)
-        raise UserError("normalize", f"is a dict by input, of {inputs}", repr(given))
     found = {}
-    for name, pair in (given if isinstance(given, Mapping) else {"": given}).items():
+    for name, pair in (given if isinstance(given, Mapping) else dict.fromkeys(dataset.inputs, given)).items():
         where = f"normalize.{name}" if name else "normalize"
         if name not in dataset.inputs:
             raise UserError(where, "no such input", None, hint(str(name), dataset.inputs, "Inputs"))

@@ -127,7 +127,7 @@ def _together(encoder: nn.Module, parts: list[Tensor]) -> Sequence[Tensor]:
     if len(parts) == 1:
         return [encoder(parts[0])]
     encoded: Tensor = encoder(torch.stack(parts).flatten(0, 1))
-    return encoded.unflatten(0, (len(parts), -1)).unbind()
+    return list(encoded.reshape(len(parts), parts[0].shape[0], *encoded.shape[1:]))
 
 
 def _filled(encoders: object) -> Mapping[str, nn.Module]:

@@ -1,3 +1,4 @@
+import copy
 import pickle
 import re
 
@@ -102,6 +103,21 @@ def test_a_file_is_mapped_and_never_written(tmp_path):
     assert pickle.loads(pickle.dumps(data))[5][1]["a"] == 5
     data.inputs[""].zero_()
     assert (tmp_path / "x.npy").read_bytes() == before
+
+
+class Squares(ArrayDataset):
+    def __init__(self, rows):
+        self.rows = rows
+        super().__init__(np.arange(rows), {"square": np.arange(rows) ** 2.0})
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))])
+def test_a_subclass_with_arguments_of_its_own_is_copied(clone):
+    data = Squares(4)
+    other = clone(data)
+    data.targets["square"].zero_()
+    assert (type(other), other.rows, len(other)) == (Squares, 4, 4)
+    assert other[3][1]["square"] == 9
 
 
 def test_a_map_that_may_not_be_written_is_taken(tmp_path):

@@ -242,8 +242,12 @@ def test_options_that_cannot_be_used(options, message):
     assert str(caught.value).startswith(message)
 
 
-def test_named_inputs_are_normalised_by_name():
-    with pytest.raises(UserError, match=r"normalize: is a dict by input, of x\."):
-        create_multitask_dataloader({"x": [0.0]}, {"a": [0.0]}, normalize=(0, 1))
+def test_one_pair_is_for_every_input():
+    both = {"left": torch.zeros(1, 2), "right": torch.ones(1, 2)}
+    inputs, _ = next(iter(create_multitask_dataloader(both, {"a": [0.0]}, normalize=(1, 0.5))))
+    assert (inputs["left"].tolist(), inputs["right"].tolist()) == ([[-2.0, -2.0]], [[0.0, 0.0]])
+
+
+def test_other_data_sets_are_for_torchs_loader():
     with pytest.raises(UserError, match=r"dataset: is a polytask.data.ArrayDataset\. Found list\."):
         ArrayLoader([1, 2])
