@@ -134,7 +134,7 @@ class Stop(pl.Callback):
 
 
 @pytest.mark.parametrize("sampler", [Uniform(), Proportional(), RoundRobin()], ids=repr)
-@pytest.mark.parametrize("stopped", [1, 5, 9])
+@pytest.mark.parametrize("stopped", [1, 5, 8, 9])
 def test_a_run_that_was_stopped_goes_on_as_if_it_never_had(tmp_path, sampler, stopped):
     def make():
         pl.seed_everything(1, verbose=False)

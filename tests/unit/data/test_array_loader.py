@@ -118,6 +118,25 @@ def test_batches_are_made_ahead_in_a_thread():
     assert made in ([0, 1, 2, 3], [0, 1, 2])
 
 
+def test_with_a_device_batches_are_pinned_and_made_ahead(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(batch) or batch)
+    given = {"x": torch.arange(10.0), "y": torch.arange(10)}
+    whole = create_multitask_dataloader(given, {"a": torch.zeros(10)}, 5, seed=0)
+    assert whole.prefetch == 2
+    for inputs, targets in whole:
+        assert all(any(part is own for own in pinned) for part in (*inputs.values(), targets["a"]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_batches_are_in_pinned_memory():
+    inputs, targets = next(iter(loader()))
+    assert inputs.is_pinned()
+    assert targets["a"].is_pinned()
+
+
 def test_what_goes_wrong_in_the_thread_is_raised_here():
     def fail(rows):
         raise ZeroDivisionError
