@@ -17,12 +17,10 @@ def main(epochs: int) -> dict[str, float]:
     digits = load_digits()
     images, labels = digits.images[:, None] / 16, digits.target
     targets = {"digit": labels, "parity": labels % 2}
-    train = create_multitask_dataloader(
-        images[:1400], {task: target[:1400] for task, target in targets.items()}, seed=0
-    )
+    train = create_multitask_dataloader(images[:1400], {t: y[:1400] for t, y in targets.items()}, seed=0)
     val = create_multitask_dataloader(
         images[1400:],
-        {task: target[1400:] for task, target in targets.items()},
+        {t: y[1400:] for t, y in targets.items()},
         batch_size=256,
         shuffle=False,
     )

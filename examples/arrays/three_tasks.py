@@ -1,4 +1,4 @@
-"""Three tasks whose weights follow how fast their losses fall (DWA), with metrics that are plain functions."""
+"""Three tasks whose weights follow how fast their losses fall, with metrics that are plain functions."""
 
 import argparse
 
