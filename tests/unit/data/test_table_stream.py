@@ -1,13 +1,17 @@
+import functools
 import pickle
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from polytask import UserError
+from polytask import System, UserError
+from polytask.callbacks import ExactResume
 from polytask.data import (
     ReplayableLoader,
     TableColumns,
@@ -16,6 +20,7 @@ from polytask.data import (
     TableStream,
     _table_stream,
 )
+from polytask.models import HardParameterSharing, TaskHead
 
 ROWS = 230
 
@@ -223,3 +228,40 @@ def test_files_without_rows(tmp_path):
     pq.write_table(pa.table({"x": np.zeros(0), "y": np.zeros(0)}), tmp_path / "0.parquet")
     with pytest.raises(UserError, match="need one row at least"):
         stream(tmp_path)
+
+
+# Lightning cannot know that workers share the rows.
+@pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__` defined")
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_system_trains_from_it_and_resumes(folder, tmp_path, workers):
+    def fit(run, checkpoint=None):
+        torch.manual_seed(0)
+        columns = TableColumns(["x"])
+        data = TableStream(folder, columns, {"y": "y"}, batch_size=8, shuffle=True, window=50, train=True)
+        whole = TableStream(folder, columns, {"y": "y"}, batch_size=64)
+        if workers is not None:
+            data = DataLoader(data, batch_size=None, num_workers=workers)
+        system = System(
+            HardParameterSharing(torch.nn.Sequential(columns, torch.nn.Linear(1, 4)), {"y": TaskHead(4, 3)}),
+            torch.nn.CrossEntropyLoss(),
+            functools.partial(torch.optim.SGD, lr=0.1),
+            dataloaders={"train": data, "val": whole},
+        )
+        saving = ModelCheckpoint(tmp_path / run, "{step}", every_n_train_steps=11, save_top_k=-1)
+        trainer = pl.Trainer(
+            max_steps=40,
+            callbacks=[saving, ExactResume()],
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(system, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        return system.state_dict()
+
+    expected = fit("whole")
+    for step in (11, 33):
+        resumed = fit(f"from_{step}", tmp_path / "whole" / f"step={step}.ckpt")
+        assert expected.keys() == resumed.keys()
+        assert all(torch.equal(expected[name], resumed[name]) for name in expected)
