@@ -83,13 +83,16 @@ class ArrayLoader(SeededLoader):
         self.pin = cuda
         if shuffle:
             dataset.check_gaps()
-        if not len(self):
+        if not len(self) or len(dataset) < ranks()[1]:
             found = f"{len(dataset)} rows for {ranks()[1]} processes with batch_size={batch_size}"
             raise UserError("batch_size", "leaves one batch at least", found, "Make it smaller")
 
     def __len__(self) -> int:
-        rows, steps = _share(len(self.dataset), self.batch_size, self.shuffle, *ranks())
+        rows, steps = self._share()
         return rows // self.batch_size if self.drop_last else steps
+
+    def _share(self) -> tuple[int, int]:
+        return _share(len(self.dataset), self.batch_size, self.shuffle or self.drop_last, *ranks())
 
     def batches(self, number: int, first: int) -> Iterator[Any]:
         """The batches of a pass from one of them on.
@@ -104,7 +107,7 @@ class ArrayLoader(SeededLoader):
     def _rows(self, number: int) -> Sequence[Tensor]:
         """The rows of each of this process' batches."""
         everything, (rank, world) = len(self.dataset), ranks()
-        rows, steps = _share(everything, self.batch_size, self.shuffle, rank, world)
+        rows, steps = self._share()
         order = torch.arange(everything)
         if self.shuffle:
             order = torch.randperm(everything, generator=self.generator(number))

@@ -152,7 +152,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_here():
     drop=st.booleans(),
     shuffle=st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_processes_share_the_rows(rows, world, size, drop, shuffle):
     data = ArrayDataset(torch.arange(rows), {"a": torch.zeros(rows)})
     parts = []
@@ -164,6 +164,7 @@ def test_processes_share_the_rows(rows, world, size, drop, shuffle):
                 own = ArrayLoader(data, size, shuffle, drop_last=drop, seed=0)
             except UserError:
                 assert rows < world * (size if drop else 1)
+                assert not parts
                 return
             batches = seen(own)
             assert len(batches) == len(own)
@@ -177,6 +178,8 @@ def test_processes_share_the_rows(rows, world, size, drop, shuffle):
     assert len(set(taken)) == len(taken)
     if not drop:
         assert len(taken) == (rows // world * world if shuffle else rows)
+    else:
+        assert len(taken) == rows // world // size * size * world
 
 
 def test_processes_need_a_common_seed(processes):
