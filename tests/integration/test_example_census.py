@@ -12,8 +12,6 @@ from polytask.predictions import read_predictions
 CONFIG = Path(__file__).parents[2] / "examples" / "census" / "config.yaml"
 VARS = yaml.safe_load(CONFIG.read_text())["vars"]
 NUMBERS = set(VARS["columns"]["numeric"])
-# Lightning wants to know rows that only its own writers of single batches need.
-INDICES = "ignore:Couldn't infer the batch indices"
 CITIZENSHIP = VARS["names"].index("citizenship")
 
 
@@ -49,7 +47,6 @@ def test_fit_and_test(cli, tmp_path, monkeypatch, people):
     assert float(values["never_married"]) > 0.8
 
 
-@pytest.mark.filterwarnings(INDICES)
 def test_predictions_need_the_checkpoint_and_not_the_training_table(cli, tmp_path, monkeypatch, people):
     monkeypatch.chdir(tmp_path)
     table = tmp_path / "people.data"

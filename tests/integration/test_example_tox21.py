@@ -19,8 +19,6 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "tox21"
 CONFIG = EXAMPLE / "config.yaml"
 TASKS = yaml.safe_load(CONFIG.read_text())["vars"]["targets"]
 PIECES = ("C", "N", "O", "Cl", "c1ccccc1", "S(=O)", "C#N", "Br")
-# Lightning wants to know rows that only its own writers of single batches need.
-INDICES = "ignore:Couldn't infer the batch indices"
 SMALL = ("vars.features=128", "trainer.max_epochs=3", "trainer.log_every_n_steps=4")
 
 
@@ -60,7 +58,6 @@ def seeds(cli, monkeypatch):
     return found
 
 
-@pytest.mark.filterwarnings(INDICES)
 def test_check_fit_test_and_predict(cli, seeds, molecules, tmp_path):
     words = [f"vars.file={molecules}", *SMALL]
     assert cli("check", CONFIG, *words).code == 0
