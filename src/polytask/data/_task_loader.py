@@ -178,6 +178,10 @@ class TaskLoader(SeededLoader):
     def _forget(self) -> None:
         self._iterators: dict[str, Iterator[Any]] = {name: iter(()) for name in self.names}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Iterators cannot be sent to another process: a copy's loaders begin anew.
+        return {**self.__dict__, "_iterators": {name: iter(()) for name in self.names}}
+
     def state_dict(self) -> State:
         """The position of the draws and of every task's loader."""
         if self.task_sampler is None:

@@ -1,4 +1,6 @@
+import copy
 import itertools
+import pickle
 import random
 from collections import Counter
 
@@ -132,6 +134,14 @@ def test_a_state_is_plain_data(tmp_path):
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)
     assert ReplayableLoader.owns(loaded)
     TaskLoader(loaders(), Uniform()).load_state_dict(loaded)
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))])
+def test_a_copy_draws_the_same_tasks_in_its_next_epoch(clone):
+    loader = TaskLoader(loaders(), Uniform(), seed=0)
+    next(iter(loader))
+    other = clone(loader)
+    assert [list(step) for step in other] == [list(step) for step in loader]
 
 
 def test_draws_do_not_depend_on_what_training_draws():
