@@ -16,7 +16,7 @@ from torch import nn
 from polytask import UserError
 from polytask._label_codes import LabelCodes
 from polytask.estimator import MultiTaskEstimator
-from polytask.weighting import DWA, UW
+from polytask.weighting import UW
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 3))
@@ -181,7 +181,7 @@ def test_missing_labels_of_polars(kind):
 @pytest.mark.parametrize("frame", [pandas, polars, records])
 def test_a_search_in_a_pipeline(frame):
     pipeline = make_pipeline(StandardScaler(), small(epochs=2))
-    grid = {"multitaskestimator__weighting": [None, UW(), DWA()], "multitaskestimator__lr": [1e-9, 0.05]}
+    grid = {"multitaskestimator__weighting": [None, UW()], "multitaskestimator__lr": [1e-9, 0.05]}
     search = GridSearchCV(pipeline, grid, cv=2).fit(X, frame(Y))
     assert search.best_params_["multitaskestimator__lr"] == 0.05
     assert set(search.predict(X)) == set(Y)
