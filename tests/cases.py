@@ -13,6 +13,7 @@ from polytask.models import (
     MLP,
     HardParameterSharing,
     MultiHead,
+    MultiInput,
     Separate,
     SimpleCNN,
     TaskHead,
@@ -138,6 +139,13 @@ class TupleHead(nn.Module):
         return self.fine(fine) + self.coarse(rest["coarse"])
 
 
+class SplitInput(MultiInput):
+    """Makes named inputs of one, so that it can be called as other models are."""
+
+    def represent(self, x, tasks=None):
+        return super().represent({"type": x[..., :6], "right.side": x[..., 6:]}, tasks)
+
+
 DICT_OUTPUTS = {"type": (3,), "keys": (2,), "forward": (1,)}
 LIST_OUTPUTS = {"task0": (3,), "task1": (2,), "task2": (1,)}
 SIZES = (3, 2, 1)
@@ -200,6 +208,24 @@ MODELS = [
         "MultiHead-list",
         lambda: MultiHead(SimpleCNN(2, 6, 4), [nn.Linear(6, size) for size in SIZES]),
         (2, 4, 4),
+        LIST_OUTPUTS,
+    ),
+    ModelCase(
+        "MultiInput",
+        lambda: SplitInput(
+            {"type": MLP(6, [5], 4), "right.side": nn.Linear(6, 3)}, _heads(7), shared=nn.Linear(7, 7)
+        ),
+        (12,),
+        DICT_OUTPUTS,
+    ),
+    ModelCase(
+        "MultiInput-one_encoder",
+        lambda: SplitInput(
+            dict.fromkeys(["type", "right.side"], MLP(6, [5], 4)),
+            [nn.Linear(4, size) for size in SIZES],
+            fusion="sum",
+        ),
+        (12,),
         LIST_OUTPUTS,
     ),
     ModelCase(

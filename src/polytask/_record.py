@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polytask._batch import Batch, take_rows
+from polytask._batch import Batch
 from polytask._meter import LossMeter
 from polytask._stages import STAGES
 from polytask._tasks import check_known
@@ -117,8 +117,9 @@ class Record(nn.Module):
             return
         for name in metrics.rows:
             if name in batch.targets and name in outputs:
-                inputs = batch.inputs if batch.rows is None else take_rows(batch.inputs, batch.rows[name])
-                metrics.add(name, inputs, outputs[name], batch.targets[name], batch.labelled.get(name))
+                metrics.add(
+                    name, batch.inputs_of(name), outputs[name], batch.targets[name], batch.labelled.get(name)
+                )
 
     def step_values(self, losses: Mapping[str, float]) -> dict[str, float]:
         """The training's values over the steps since the last reading, by log key.
