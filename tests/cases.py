@@ -3,14 +3,19 @@
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from polytask.models import (
+    CGC,
     MLP,
+    PLE,
+    DSelectK,
     HardParameterSharing,
+    MMoE,
     MultiHead,
     Separate,
     SimpleCNN,
@@ -146,6 +151,62 @@ def _heads(features: int) -> dict[str, nn.Module]:
     }
 
 
+EXPERT = partial(MLP, 12, [7], 6)
+
+
+class Two(nn.Module):
+    """The first two values of each sample."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, :2]
+
+
+EXPERTS = [
+    ModelCase("MMoE", lambda: MMoE(EXPERT, _heads(6), gate=12, num_experts=3), (12,), DICT_OUTPUTS),
+    ModelCase(
+        "MMoE-images",
+        lambda: MMoE(
+            partial(SimpleCNN, 2, 6, 4), _heads(6), partial(MLP, 2, [3]), num_experts=2, gate_input=Two()
+        ),
+        (2, 4, 4),
+        DICT_OUTPUTS,
+    ),
+    ModelCase(
+        "MMoE-list",
+        lambda: MMoE(EXPERT, [TaskHead(6, size) for size in SIZES], gate=12, num_experts=2),
+        (12,),
+        LIST_OUTPUTS,
+    ),
+    ModelCase(
+        "CGC",
+        lambda: CGC(
+            EXPERT, _heads(6), 12, shared_experts=2, task_experts={"type": 2, "keys": 1, "forward": 0}
+        ),
+        (12,),
+        DICT_OUTPUTS,
+    ),
+    ModelCase("CGC-separate", lambda: CGC(EXPERT, _heads(6), 12, shared_experts=0), (12,), DICT_OUTPUTS),
+    ModelCase(
+        "PLE",
+        lambda: PLE([EXPERT, partial(MLP, 6, [], 6), partial(MLP, 6, [], 6)], _heads(6), [12, 6, 6]),
+        (12,),
+        DICT_OUTPUTS,
+    ),
+    ModelCase(
+        "PLE-gate_input",
+        lambda: PLE([EXPERT, partial(MLP, 6, [], 6)], _heads(6), [2, 2], gate_input=Two()),
+        (12,),
+        DICT_OUTPUTS,
+    ),
+    ModelCase("DSelectK", lambda: DSelectK(EXPERT, _heads(6), num_experts=5, k=2), (12,), DICT_OUTPUTS),
+    ModelCase(
+        "DSelectK-gate",
+        lambda: DSelectK(EXPERT, _heads(6), num_experts=4, k=3, gate=12),
+        (12,),
+        DICT_OUTPUTS,
+    ),
+]
+
 MODELS = [
     ModelCase(
         "HardParameterSharing",
@@ -209,6 +270,7 @@ MODELS = [
         (2, 4, 4),
         LIST_OUTPUTS,
     ),
+    *EXPERTS,
 ]
 
 PARTS = [
