@@ -18,6 +18,7 @@ from polytask.models._multi_head import MultiHead
 from polytask.models._nddr import NDDR
 from polytask.models._ordinal_head import OrdinalHead
 from polytask.models._ple import PLE
+from polytask.models._pretrained import HuggingFaceEncoder, TimmBackbone, TorchvisionBackbone
 from polytask.models._separate import Separate
 from polytask.models._simple_cnn import SimpleCNN
 from polytask.models._sluice import Sluice
@@ -38,6 +39,7 @@ __all__ = [
     "ExpertLoad",
     "FiLM",
     "HardParameterSharing",
+    "HuggingFaceEncoder",
     "LearningToBranch",
     "LoRA",
     "MMoE",
@@ -51,7 +53,9 @@ __all__ = [
     "Sluice",
     "SoftParameterSharing",
     "TaskHead",
+    "TimmBackbone",
     "TokenHead",
+    "TorchvisionBackbone",
     "create_hard_sharing_model",
     "create_soft_sharing_model",
 ]

@@ -1,6 +1,6 @@
 """A backbone's forward, changed behind some of its modules for each task."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,9 +13,9 @@ Unit = nn.Module
 """Is called with a module, what it took and what it returned; returns what the backbone goes on with."""
 
 
-def named(names: Sequence[str], units: Iterable[Unit]) -> dict[str, Unit]:
-    """Units by the names of the modules that they stand behind."""
-    return dict(zip(names, units, strict=True))
+def named(names: Sequence[str], units: nn.Module) -> dict[str, Unit]:
+    """The units in a module list by the names of the modules that they stand behind."""
+    return dict(zip(names, units.children(), strict=True))
 
 
 def one_by_one(
