@@ -344,7 +344,11 @@ TOWERS = [
     ),
     ModelCase(
         "LearningToBranch",
-        lambda: LearningToBranch(MLP(12, [7, 7], 6), _heads(6), ["layers.activation1", "layers.activation2"]),
+        lambda: LearningToBranch(
+            {task: MLP(12, [7, 7], 6) for task in DICT_OUTPUTS},
+            _heads(6),
+            ["layers.activation1", "layers.activation2"],
+        ),
         (12,),
         DICT_OUTPUTS,
         varies=True,

@@ -64,8 +64,8 @@ class CrossStitch(Towers):
         check_share(own, "own")
         channels = check_channels(taps) if isinstance(taps, Mapping) else {}
 
-        def unit(tap: str, tasks: int) -> Mixing:
-            return _Stitch(tap, tasks, own, channels.get(tap), channel_dim)
+        def unit(tap: str, tasks: Sequence[str]) -> Mixing:
+            return _Stitch(tap, len(tasks), own, channels.get(tap), channel_dim)
 
         super().__init__(backbone, heads, taps, unit)
 
@@ -96,7 +96,7 @@ class _Stitch(Mixing):
             check_width(features[0], self.channel_dim, self.tap, alpha.shape[1])
             shape = [1] * features[0].dim()
             shape[self.channel_dim] = -1
-            alpha = alpha.view(-1, *shape)
+            alpha = alpha.view(len(alpha), *shape)
         mixed = features[0] * alpha[0]
         for place in range(1, len(features)):
             mixed = torch.addcmul(mixed, features[place], alpha[place])

@@ -111,11 +111,11 @@ class _Choice(Mixing):
 
     temperature: Tensor
 
-    def __init__(self, tap: str, tasks: int, temperature: float) -> None:
+    def __init__(self, tap: str, tasks: Sequence[str], temperature: float) -> None:
         super().__init__(tap)
-        self.log_odds = nn.Parameter(torch.eye(tasks))
+        self.log_odds = nn.Parameter(torch.eye(len(tasks)))
         self.register_buffer("temperature", torch.tensor(temperature))
-        self.parents = list(range(tasks))
+        self.parents = list(range(len(tasks)))
 
     def train(self, mode: bool = True) -> "_Choice":
         """Choose once, so that evaluation need not read weights on the host, which no export can."""

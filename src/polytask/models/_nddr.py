@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from polytask._tasks import TaskModules
 from polytask.models._base import Heads
 from polytask.models._checks import check_share
 from polytask.models._cross_stitch import shares
@@ -69,30 +70,34 @@ class NDDR(Towers):
         check_share(own, "own")
         channels = check_channels(taps)
 
-        def unit(tap: str, tasks: int) -> Mixing:
-            return _Reduction(tap, shares(tasks, own), channels[tap], norm, channel_dim)
+        def unit(tap: str, tasks: Sequence[str]) -> Mixing:
+            factors = dict(zip(tasks, shares(len(tasks), own), strict=True))
+            layers = {task: _reduction(row, channels[tap], norm) for task, row in factors.items()}
+            return _Reduction(tap, layers, channels[tap], channel_dim)
 
         super().__init__(backbone, heads, taps, unit)
+
+
+def _reduction(factors: Tensor, channels: int, norm: bool) -> nn.Sequential:
+    layer = nn.Linear(len(factors) * channels, channels, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.cat([factor * torch.eye(channels) for factor in factors], dim=1))
+    # Of one dimension, as all features are rows of channels by then.
+    return nn.Sequential(layer, nn.BatchNorm1d(channels)) if norm else nn.Sequential(layer)
 
 
 class _Reduction(Mixing):
     """One NDDR layer: for each tower a 1×1 convolution of all towers' features."""
 
-    def __init__(self, tap: str, factors: Tensor, channels: int, norm: bool, channel_dim: int) -> None:
+    def __init__(self, tap: str, layers: Mapping[str, nn.Module], channels: int, channel_dim: int) -> None:
         super().__init__(tap)
-        tasks = len(factors)
+        self.layers = TaskModules(layers)
+        self.tasks = tuple(layers)
         self.channels, self.channel_dim = channels, channel_dim
-        self.weights = nn.ParameterList(
-            torch.cat([factor * torch.eye(channels) for factor in row], dim=1) for row in factors
-        )
-        # Of one dimension, as all features are rows of channels by then.
-        self.norms = nn.ModuleList(nn.BatchNorm1d(channels) for _ in range(tasks)) if norm else None
 
     def forward(self, features: Sequence[Tensor], tower: int) -> Tensor:
         """The reduced features for one tower."""
         check_width(features[0], self.channel_dim, self.tap, self.channels)
         joined = torch.cat([values.movedim(self.channel_dim, -1) for values in features], dim=-1)
-        reduced = nn.functional.linear(joined, self.weights[tower])
-        if self.norms is not None:
-            reduced = self.norms[tower](reduced.flatten(0, -2)).view_as(reduced)
-        return reduced.movedim(-1, self.channel_dim)
+        rows: Tensor = self.layers[self.tasks[tower]](joined.flatten(0, -2))
+        return rows.view(*joined.shape[:-1], self.channels).movedim(-1, self.channel_dim)

@@ -88,8 +88,8 @@ class Sluice(Towers):
         check_share(own, "own")
         parts = check_size(subspaces, "subspaces")
 
-        def unit(tap: str, tasks: int) -> Mixing:
-            return _Subspaces(tap, tasks, parts, own, channel_dim)
+        def unit(tap: str, tasks: Sequence[str]) -> Mixing:
+            return _Subspaces(tap, len(tasks), parts, own, channel_dim)
 
         super().__init__(backbone, heads, taps, unit)
         self.subspaces = subspaces

@@ -55,11 +55,11 @@ class Towers(MultiTaskModel):
         backbone: A module that is copied for each task, or by task modules of the same form.
         heads: One module per task.
         taps: Names of the backbone's modules.
-        unit: From a tap and the number of tasks to the mixing behind it.
+        unit: From a tap and the tasks to the mixing behind it.
     """
 
     def __init__(
-        self, backbone: Backbone, heads: Heads, taps: Taps, unit: Callable[[str, int], Mixing]
+        self, backbone: Backbone, heads: Heads, taps: Taps, unit: Callable[[str, Sequence[str]], Mixing]
     ) -> None:
         super().__init__(heads)
         self.backbones = TaskModules(_by_task(backbone, self.task_names), "backbone")
@@ -67,7 +67,7 @@ class Towers(MultiTaskModel):
             self.taps = check_taps(
                 tower, taps, "taps" if isinstance(backbone, nn.Module) else f"taps ({task})"
             )
-        self.units = nn.ModuleList(unit(tap, len(self.task_names)) for tap in self.taps)
+        self.units = nn.ModuleList(unit(tap, self.task_names) for tap in self.taps)
 
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
         """By task, what its tower returns.
