@@ -51,30 +51,28 @@ class Freezer(Callback):
         if not self.names:
             raise UserError("Freezer.names", "needs at least one part of the model", "none")
         self._held: list[nn.Parameter] = []
-        self._still: list[nn.Module] = []
+        self._still: set[nn.Module] = set()
+        self._awake: set[nn.Module] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the parameters, before any of these callbacks freezes one."""
+        """Find the parameters and modules, before any of these callbacks changes one."""
         if stage == "fit":
             named = named_parameters(_model(pl_module))
             chosen = _under(named, self.names, "Freezer.names") - _under(
                 named, self.exceptions, "Freezer.exceptions"
             )
             self._held = [named[name] for name in named if name in chosen]
+            self._awake = {module for module in pl_module.modules() if module.training}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Freeze them: the optimizer has them by now, and can go on with them later."""
         if self._is_over(trainer):
             self._held = []
         for parameter in self._held:
             parameter.requires_grad_(False)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a model with nothing left to train; put what is frozen in evaluation mode."""
         if not any(parameter.requires_grad for parameter in pl_module.parameters()):
             raise UserError("Freezer", "must leave something to train", "every parameter frozen")
-        still = _still(pl_module, {id(parameter) for parameter in self._held})
-        self._still = [module for module in still if module.training]
+        self._still = _still(pl_module, {id(parameter) for parameter in self._held}) & self._awake
         for module in self._still:
             module.training = False
 
@@ -90,6 +88,10 @@ class Freezer(Callback):
         if stage == "fit":
             self._let_go(trainer, pl_module)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the model as it was found."""
+        self._let_go(trainer, pl_module)
+
     def _is_over(self, trainer: Trainer) -> bool:
         epoch, step = self.until_epoch, self.until_step
         return (epoch is not None and trainer.current_epoch >= epoch) or (
@@ -97,7 +99,7 @@ class Freezer(Callback):
         )
 
     def _let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        held, still, self._held, self._still = self._held, self._still, [], []
+        held, still, self._held, self._still = self._held, self._still, [], set()
         kept = {id(parameter) for other in _freezers(trainer) for parameter in other._held}
         for parameter in held:
             parameter.requires_grad_(id(parameter) not in kept)

@@ -200,7 +200,8 @@ def find_targets(backbone: nn.Module, targets: Sequence[str]) -> tuple[str, ...]
         fitting = {target} if target in known else {name for name in known if name.endswith(f".{target}")}
         if not fitting:
             layers = [name for name in known if isinstance(backbone.get_submodule(name), Layer)]
-            fix = hint(str(target), layers, "Layers")
+            ends = [name.rpartition(".")[2] for name in layers]
+            fix = hint(str(target), [*layers, *ends], "Layers")
             raise UserError(f"targets.{target}", f"no such module in {type(backbone).__name__}", None, fix)
         found |= fitting
     return tuple(name for name in known if name in found)
