@@ -142,7 +142,7 @@ def test_an_attribute_of_that_name_is_not_called():
     assert penalty_of(model) is None
 
 
-@pytest.mark.parametrize(("value", "found"), [(0.5, "float"), (torch.ones(2), "a tensor of shape (2,)")])
+@pytest.mark.parametrize(("value", "found"), [(0.5, "a float"), (torch.ones(2), "shape (2,)")])
 def test_a_penalty_that_is_no_number_is_an_error(value, found):
     with pytest.raises(UserError) as caught:
         penalty_of(Strange(value))

@@ -23,8 +23,8 @@ class LearningToBranch(Towers):
         d_t = \mathrm{softmax}\left((\log\pi_t + g) / \tau\right),
 
     with Gumbel noise *g*, learned :math:`\log\pi`, and a temperature :math:`\tau` that falls step by step.
-    In evaluation it goes on with the features of the likeliest tower alone, and only towers on the way to
-    the tasks that are asked for run. `branches` tells the tree that was found.
+    In evaluation it goes on with the features of the likeliest tower alone, and towers that none of the tasks
+    that are asked for goes on from do not run. `branches` tells the tree that was found.
 
     Args:
         backbone: A module that is copied, with its weights, for each task; or by task modules that return
@@ -60,7 +60,9 @@ class LearningToBranch(Towers):
 
     Deviations:
         Every level has as many nodes as there are tasks. A tower starts out with its own features likeliest,
-        by 1 in :math:`\log\pi`, since copies of one backbone would otherwise be told apart by noise alone.
+        by 1 in :math:`\log\pi`, since copies of one backbone would otherwise be told apart by noise alone. A
+        tower that goes on from another one still runs as far as the tap: for a smaller model, build the tree
+        that `branches` tells and train it anew, as the paper does.
     """
 
     def __init__(

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
-from polytask._errors import UserError, hint
+from polytask._errors import UserError
 from polytask._tasks import check_known, check_task_names
+from polytask._term import HALF
 from polytask.models._base import Heads
 from polytask.models._checks import check_mapping, check_strength
 from polytask.models._dense import Activation
@@ -81,9 +83,10 @@ class SoftParameterSharing(Separate):
         super().__init__(task_networks)
         self.sharing_strength = check_strength(sharing_strength, "sharing_strength")
         if penalty not in _TIES:
-            raise UserError("penalty", "is 'l2' or 'trace_norm'", repr(penalty), hint(str(penalty), _TIES))
+            raise UserError("penalty", "is 'l2' or 'trace_norm'", repr(penalty))
         self.penalty = penalty
         self.groups = _groups(sharing_groups, self.task_names)
+        self._check_shapes_known()
         self.tied = tuple(self._tied(group) for group in self.groups)
 
     def sharing_penalty(self) -> Tensor:
@@ -100,11 +103,18 @@ class SoftParameterSharing(Separate):
         """
         tie = _TIES[self.penalty]
         terms = [
-            tie([self.heads[task].get_parameter(name) for task in group])
+            tie(_stacked([self.heads[task].get_parameter(name) for task in group]))
             for group, names in zip(self.groups, self.tied, strict=True)
             for name in names
         ]
         return self.sharing_strength * torch.stack(terms).sum()
+
+    def _check_shapes_known(self) -> None:
+        for task, network in self.heads.items():
+            for name, parameter in network.named_parameters():
+                if isinstance(parameter, UninitializedParameter):
+                    rule = "needs parameters of a known shape"
+                    raise UserError(f"task_networks.{task}", rule, f"'{name}' without one")
 
     def _tied(self, group: Sequence[str]) -> tuple[str, ...]:
         networks = [dict(self.heads[task].named_parameters()) for task in group]
@@ -128,15 +138,20 @@ class SoftParameterSharing(Separate):
         return f"'{name}' of shape {shapes[one]} in '{one}' and {shapes[other]} in '{other}'"
 
 
-def _squared_distances(parameters: Sequence[Tensor]) -> Tensor:
-    stacked = torch.stack(list(parameters)).flatten(1)
+def _squared_distances(stacked: Tensor) -> Tensor:
     # The sum over all pairs, from the distances to the mean: T of them, not T².
     return len(stacked) * (stacked - stacked.mean(dim=0)).square().sum()
 
 
-def _trace_norm(parameters: Sequence[Tensor]) -> Tensor:
-    norm: Tensor = torch.linalg.matrix_norm(torch.stack(list(parameters)).flatten(1), "nuc")
+def _trace_norm(stacked: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.matrix_norm(stacked, "nuc")
     return norm
+
+
+def _stacked(parameters: Sequence[Tensor]) -> Tensor:
+    """One row for each task, in a precision that sums and singular values can be taken in."""
+    rows = torch.stack(list(parameters)).flatten(1)
+    return rows.float() if rows.dtype in HALF else rows
 
 
 _TIES = {"l2": _squared_distances, "trace_norm": _trace_norm}
@@ -148,12 +163,14 @@ def _groups(groups: Groups | None, tasks: tuple[str, ...]) -> tuple[tuple[str, .
     if not groups or isinstance(groups, str) or any(isinstance(group, str) for group in groups):
         raise UserError("sharing_groups", "is a list of lists of tasks", repr(groups), "Write [[a, b], [c]]")
     for number, group in enumerate(groups):
+        if not group:
+            raise UserError(f"sharing_groups[{number}]", "needs at least one task", "none")
         check_known(group, tasks, f"sharing_groups[{number}]")
     named = [task for group in groups for task in group]
     for task in named:
         if named.count(task) > 1:
             raise UserError("sharing_groups", "a task is in one group", f"'{task}' {named.count(task)} times")
-    return tuple(tuple(group) for group in groups if group)
+    return tuple(tuple(group) for group in groups)
 
 
 def _where(group: Sequence[str]) -> str:

@@ -216,7 +216,7 @@ def test_features_stop_at_the_last_tap():
 
 
 def test_taps_out_of_order_are_an_error():
-    with pytest.raises(UserError, match="listed in the order of their calls.*'0' where '1' is listed"):
+    with pytest.raises(UserError, match=r"listed in the order of their calls.*'0' where '1' is listed"):
         features_at(nn.Sequential(nn.ReLU(), nn.ReLU()), ["1", "0"], torch.ones(1))
 
 
