@@ -36,9 +36,7 @@ def penalty_of(model: nn.Module) -> Penalty | None:
     if value is None:
         return None
     if not isinstance(value, Tensor) or value.numel() != 1:
-        found = (
-            f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        )
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise UserError("model.sharing_penalty", "returns one number as a tensor, or None", found)
     return penalty
 

@@ -180,27 +180,23 @@ class Walk:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         modules = list(self.backbone.modules())
-        # A library may have put a forward of its own on a module, which has to be back afterwards.
-        before = [module.__dict__.get("forward") for module in modules]
+        # A call and not a forward, so that hooks are called once as well.
         for module in modules:
-            module.__dict__["forward"] = partial(self._call, module, module.forward)
+            module.__dict__["_call_impl"] = partial(self._call, module, module._call_impl)
         try:
             yield
         finally:
-            for module, forward in zip(modules, before, strict=True):
-                if forward is None:
-                    del module.__dict__["forward"]
-                else:
-                    module.__dict__["forward"] = forward
+            for module in modules:
+                del module.__dict__["_call_impl"]
 
-    def _call(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _call(self, module: nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         start = self._place
         if start < len(self._answers) and self._answers[start].module is module:
             self._place += 1
             return self._remembered(self._answers[start])
         # What a module does in place is done once, unlike what is done between modules.
         settled = [answer for answer in self._answers[:start] if answer.is_settled()]
-        output = forward(*args, **kwargs)
+        output = call(*args, **kwargs)
         if self._place < len(self._answers):
             rule = "has to call the same modules in the same order each time"
             raise UserError(type(self.backbone).__name__, rule, "another way when it went on from a tap")

@@ -52,27 +52,30 @@ def test_another_representation_is_an_error(kind, representation, message):
     assert str(caught.value) == message
 
 
+CLASSES = torch.tensor([0, 2, 1, -100])
+LABELS = torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 0, torch.nan]])
 TRAINED = {
-    "class": (ClassificationHead(4, 3), nn.CrossEntropyLoss(), torch.tensor([0, 2, 1, -100])),
-    "labels": (
-        MultiLabelHead(4, 3),
-        nn.BCEWithLogitsLoss(),
-        torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 0, torch.nan]]),
+    "class": (partial(ClassificationHead, 4, 3), nn.CrossEntropyLoss(), CLASSES),
+    "labels": (partial(MultiLabelHead, 4, 3), nn.BCEWithLogitsLoss(), LABELS),
+    "level": (partial(OrdinalHead, 4, 3), nn.CrossEntropyLoss(), CLASSES),
+    "height": (partial(RegressionHead, 4), nn.MSELoss(), torch.tensor([0.1, 2.0, torch.nan, 1.0])),
+    "share": (
+        partial(RegressionHead, 4, low=0.0, high=1.0),
+        nn.L1Loss(),
+        torch.tensor([[0.1], [0.2], [0.3], [0.4]]),
     ),
-    "level": (OrdinalHead(4, 3), nn.CrossEntropyLoss(), torch.tensor([0, 2, 1, -100])),
-    "height": (RegressionHead(4), nn.MSELoss(), torch.tensor([0.1, 2.0, torch.nan, 1.0])),
-    "share": (RegressionHead(4, low=0.0, high=1.0), nn.L1Loss(), torch.tensor([[0.1], [0.2], [0.3], [0.4]])),
 }
 
 
 def test_every_head_trains_with_its_loss_and_missing_labels():
     torch.manual_seed(0)
-    model = HardParameterSharing(MLP(2, [8], 4, activate_output=True), {k: v[0] for k, v in TRAINED.items()})
+    heads = {task: make() for task, (make, _, _) in TRAINED.items()}
+    model = HardParameterSharing(MLP(2, [16], 4, activation=nn.Tanh, activate_output=True), heads)
     criterion = MultiTaskLoss({task: loss for task, (_, loss, _) in TRAINED.items()})
     targets = {task: target for task, (_, _, target) in TRAINED.items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     x, totals = torch.randn(4, 2), []
-    for _ in range(60):
+    for _ in range(100):
         optimizer.zero_grad()
         total = criterion(model(x), targets)
         total.backward()

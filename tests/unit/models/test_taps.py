@@ -126,6 +126,22 @@ def test_no_module_runs_twice():
     assert walked == forwards
 
 
+def test_hooks_are_called_once_and_keep_their_say():
+    backbone, x = Residual(), torch.randn(2, 2, 5, 5)
+    calls = []
+    for name, module in backbone.named_modules():
+        module.register_forward_hook(lambda module, args, output, name=name: calls.append(name))
+    backbone.norm.register_forward_hook(lambda module, args, output: 2 * output)
+    taps = ["stages.0.0.conv1", "stages.0", "stages.1.0.conv2"]
+    torch.manual_seed(0)
+    output, _ = through(backbone, taps, x)
+    walked = sorted(calls)
+    calls.clear()
+    torch.manual_seed(0)
+    torch.testing.assert_close(output, backbone(x))
+    assert walked == sorted(calls)
+
+
 def test_the_backbone_is_left_as_it_was():
     backbone = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     own = backbone[1].forward = lambda x: x + 1
