@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from polytask._errors import UserError
+from polytask.gradients import Engine
 from polytask.models import (
     MLP,
     MTAN,
@@ -24,6 +26,7 @@ from polytask.models import (
     SoftParameterSharing,
     TaskHead,
 )
+from polytask.weighting import MGDA
 
 TASKS = ("a", "b", "c")
 TAPS = ("layers.activation1", "layers.linear2")
@@ -370,3 +373,38 @@ def test_bounds_are_reached_far_out_only():
     nn.init.zeros_(head.layers.linear1.bias)
     found = head(torch.tensor([[-100.0], [0.0], [100.0]])).squeeze(1)
     torch.testing.assert_close(found, torch.tensor([-1.0, 1.0, 3.0]))
+
+
+# Gradients by task
+
+
+def test_the_engine_agrees_with_the_jacobian_on_towers():
+    model = CrossStitch(MLP(30, [8, 8], 4), heads(), TAPS)
+    explicit, x = copy.deepcopy(model), torch.randn(5, 30)
+    weighting = MGDA()
+    weighting.setup(TASKS)
+    engine = Engine(model, weighting)
+    engine.backward({task: output.square().mean() for task, output in model(x).items()})
+
+    losses = [output.square().mean() for output in explicit(x).values()]
+    parameters = dict(explicit.named_parameters())
+    rows = [
+        torch.autograd.grad(loss, parameters.values(), retain_graph=True, allow_unused=True)
+        for loss in losses
+    ]
+    reached = [sum(gradient is not None for gradient in column) for column in zip(*rows, strict=True)]
+    shared = [place for place, tasks in enumerate(reached) if tasks > 1]
+    assert 0 < len(shared) < len(parameters)
+    jacobian = torch.stack([torch.cat([row[place].flatten() for place in shared]) for row in rows])
+    update = MGDA()(jacobian @ jacobian.T) @ jacobian
+    found = torch.cat([list(model.parameters())[place].grad.flatten() for place in shared])
+    torch.testing.assert_close(found, update)
+
+
+def test_the_representation_level_says_that_towers_share_none():
+    model, weighting = CrossStitch(MLP(3, [8, 8], 4), heads(), TAPS), MGDA()
+    weighting.setup(TASKS)
+    engine = Engine(model, weighting, level="representation")
+    outputs = model(torch.randn(5, 3))
+    with pytest.raises(UserError, match="'representation' needs one that heads share"):
+        engine.backward({task: output.square().mean() for task, output in outputs.items()})
