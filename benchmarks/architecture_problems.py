@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from polytask.models import MultiTaskModel
 
-INPUTS, HIDDEN, TASKS, TRAIN, NOISE = 20, 4, 8, 100, 0.2
+INPUTS, HIDDEN, TASKS, TRAIN, NOISE = 8, 3, 8, 100, 0.2
 GROUPS = {
     "related": [0] * TASKS,
     "unrelated": list(range(TASKS)),

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from polytask.gradients import Engine
 from polytask.models import CGC, MLP, PLE, DSelectK, FiLM, LoRA, MMoE, MultiHead, Separate, SimpleCNN
+from polytask.weighting import GramianWeighting
+from polytask.weighting._base import Solution
+from tests.cases import CONDITIONED, EXPERTS
 
 EXPERT = partial(MLP, 5, [7], 4)
 TASKS = {"a": 3, "b": 2}
@@ -193,3 +197,43 @@ def test_lora_weights_change_by_the_scaled_product():
     nn.init.normal_(adapter.up)
     change = model.merged("a").backbone[0].weight - model.backbone[0].weight
     torch.testing.assert_close(change, 3.0 / 2 * adapter.up @ adapter.down)
+
+
+class Ones(GramianWeighting):
+    """Weighs every task by one, and keeps the Gramian."""
+
+    def solve(self, step):
+        self.gramian = step.gramian
+        return Solution(torch.ones(len(step.gramian), dtype=torch.float64))
+
+
+SHARING = [case for case in EXPERTS + CONDITIONED if case.name != "CGC-separate"]
+
+
+@pytest.mark.parametrize("case", SHARING, ids=str)
+def test_the_engine_sees_every_shared_parameter(case):
+    torch.manual_seed(0)
+    model = case.build().double()
+    x = torch.randn(4, *case.sample, dtype=torch.float64)
+
+    def losses():
+        outputs = model(x)
+        outputs = outputs if isinstance(outputs, dict) else dict(zip(model.task_names, outputs, strict=True))
+        return {task: output.square().mean() for task, output in outputs.items()}
+
+    parameters = list(model.parameters())
+    rows = []
+    for loss in losses().values():
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        rows.append([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)])
+    weighting = Ones()
+    engine = Engine(model, weighting)
+    engine.backward(losses())
+    for parameter, *own in zip(parameters, *rows, strict=True):
+        grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(grad, sum(own))
+    shared = [sum(bool(gradient.any()) for gradient in own) > 1 for own in zip(*rows, strict=True)]
+    jacobian = torch.stack(
+        [torch.cat([g.flatten() for g, take in zip(row, shared, strict=True) if take]) for row in rows]
+    )
+    torch.testing.assert_close(weighting.gramian, jacobian @ jacobian.mT)
