@@ -81,14 +81,20 @@ def test_a_branch_leaves_towers_alone_that_it_does_not_go_on_from():
 
 
 def test_the_choice_of_branches_is_part_of_the_state():
-    model = LearningToBranch(MLP(3, [4], 4), heads(), [TAP])
+    model, other = (
+        LearningToBranch({task: MLP(3, [4], 4) for task in "ab"}, heads(), [TAP]).eval() for _ in range(2)
+    )
+    x = torch.randn(5, 3)
+    before = other(x)["a"]
     with torch.no_grad():
         model.units[0].log_odds[0, 1] = 9.0
-    other = LearningToBranch(MLP(3, [4], 4), heads(), [TAP]).eval()
+    own = model(x)["a"]
     other.load_state_dict(model.state_dict())
-    x = torch.randn(5, 3)
-    assert torch.equal(model.eval()(x)["a"], other(x)["a"])
-    assert torch.equal(copy.deepcopy(model)(x)["a"], other(x)["a"])
+    chosen = other(x)["a"]
+    assert not torch.equal(chosen, before)
+    assert not torch.equal(chosen, own), "a choice is made on the way to evaluation, not in it"
+    assert torch.equal(chosen, model.train().eval()(x)["a"])
+    assert torch.equal(chosen, copy.deepcopy(other)(x)["a"])
 
 
 def test_the_temperature_falls_in_training_only():
