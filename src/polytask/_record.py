@@ -22,6 +22,7 @@ class Record(nn.Module):
         names: All tasks, in order.
         metrics: Metrics by task, by stage.
         adapters: The adapters of every stage.
+        beside: Losses that are no task's.
 
     Raises:
         UserError: Where metrics are given for something that is no task.
@@ -33,7 +34,11 @@ class Record(nn.Module):
     """
 
     def __init__(
-        self, names: Sequence[str], metrics: Mapping[str, Any], adapters: Mapping[str, Mapping[str, Any]]
+        self,
+        names: Sequence[str],
+        metrics: Mapping[str, Any],
+        adapters: Mapping[str, Mapping[str, Any]],
+        beside: Sequence[str] = (),
     ) -> None:
         super().__init__()
         for stage in MEASURED:
@@ -44,7 +49,7 @@ class Record(nn.Module):
                 for stage in MEASURED
             }
         )
-        self.meters = {stage: LossMeter(names) for stage in MEASURED}
+        self.meters = {stage: LossMeter([*names, *beside]) for stage in MEASURED}
 
     def of(self, stage: str) -> StageMetrics:
         """The metrics of a stage."""
