@@ -1,6 +1,6 @@
 """One epoch of MNIST with two tasks, from arrays, against the way tutorials do it.
 
-    python benchmarks/notebook.py DIR [--rounds 5]        # DIR/MNIST/raw has the IDX files
+    python benchmarks/notebook.py DIR [--rounds 9]        # DIR/MNIST/raw has the IDX files
 
 The tutorial: a data set that makes a PIL image of each row and takes it through ToTensor and Normalize as
 torchvision has them, a DataLoader, two criteria, and ``.item()`` of the loss in every batch. Both sides start
@@ -124,7 +124,7 @@ def accuracies(model: HardParameterSharing, images: Tensor, digits: Tensor) -> t
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", help="the folder that has MNIST/raw in it")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     raw = Path(options.root) / "MNIST" / "raw"

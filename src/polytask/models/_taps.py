@@ -104,19 +104,18 @@ class _Answer:
     output: Any
 
     def __post_init__(self) -> None:
+        leaves = [self.output] if isinstance(self.output, Tensor) else tree_leaves(self.output)
+        # Tensors of inference mode have no version.
+        self.tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_inference()]
         self.settle()
 
     def settle(self) -> None:
         """Take the tensors as they are now."""
-        self.versions = self._versions()
+        self.versions = [tensor._version for tensor in self.tensors]
 
     def is_settled(self) -> bool:
         """Whether nothing changed the tensors in place."""
-        return self.versions == self._versions()
-
-    def _versions(self) -> list[int]:
-        tensors = (leaf for leaf in tree_leaves(self.output) if isinstance(leaf, Tensor))
-        return [tensor._version for tensor in tensors if not tensor.is_inference()]
+        return self.versions == [tensor._version for tensor in self.tensors]
 
 
 class Walk:
@@ -148,6 +147,7 @@ class Walk:
         self._stop: nn.Module | None = None
         self._answers: list[_Answer] = []
         self._place = 0
+        self._modules = list(backbone.modules())
 
     def advance(self) -> tuple[str | None, Any]:
         """The next tap and what it returned; None and the backbone's output at the end.
@@ -179,14 +179,14 @@ class Walk:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        modules = list(self.backbone.modules())
-        # A call and not a forward, so that hooks are called once as well.
-        for module in modules:
+        # Calls and not forwards, so that hooks are called once as well. Made anew each time, since a walk
+        # that held on to its own methods would keep its tensors until garbage is collected.
+        for module in self._modules:
             module.__dict__["_call_impl"] = partial(self._call, module, module._call_impl)
         try:
             yield
         finally:
-            for module in modules:
+            for module in self._modules:
                 del module.__dict__["_call_impl"]
 
     def _call(self, module: nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,8 @@
 """Forwards that stop at taps and go on."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -154,6 +156,21 @@ def test_the_backbone_is_left_as_it_was():
         Walk(backbone, ["0"], torch.randn(3, 5)).advance()
     assert [dict(module.__dict__) for module in backbone.modules()] == before
     assert nn.Module.__call__ is nn.Module._wrapped_call_impl
+
+
+def test_nothing_is_kept_after_a_walk():
+    backbone, x = Residual(), torch.randn(2, 2, 5, 5)
+    gc.collect()
+    gc.disable()
+    try:
+        output, _ = through(backbone, ["stages.0", "norm"], x)
+        features = features_at(backbone, ["stages.0"], x)
+        kept = [weakref.ref(output), *map(weakref.ref, features)]
+        del output, features
+        assert [reference() for reference in kept] == [None, None]
+        assert not [found for found in gc.get_objects() if type(found) is Walk]
+    finally:
+        gc.enable()
 
 
 def test_checkpointing_beside_a_tap():
