@@ -9,11 +9,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from polytask import RunError, UserError
+from polytask.gradients import Engine
 from polytask.losses import DynamicWeightAverage, MultiTaskLoss, UncertaintyWeighting
 from polytask.metrics import accuracy
 from polytask.models import MLP, create_hard_sharing_model
 from polytask.trainer import MultiTaskTrainer
-from polytask.weighting import UW
+from polytask.weighting import UW, GradNorm, PCGrad, UPGrad
 
 HEADS = {"height": {"output_dim": 1}, "shape": {"output_dim": 3}}
 
@@ -392,3 +393,20 @@ def test_a_trainer_is_pickled_after_its_training():
     for each in (ours, again):
         each.train_epoch(batches(), verbose=False)
     same(ours.model.state_dict(), again.model.state_dict())
+
+
+@pytest.mark.parametrize("weighting", [PCGrad, UPGrad, GradNorm])
+def test_a_weighting_by_gradients_gets_them(weighting):
+    net, loss_fn = model(), MultiTaskLoss(losses())
+    engine, optimizer = Engine(net, weighting()), torch.optim.SGD(net.parameters(), lr=0.05)
+    torch.manual_seed(7)
+    for x, targets in batches():
+        outputs = net(x)
+        optimizer.zero_grad()
+        engine.backward(loss_fn.compute_task_losses(outputs, targets))
+        optimizer.step()
+    ours = trainer(MultiTaskLoss(losses(), weighting=weighting()))
+    torch.manual_seed(7)
+    values = ours.train_epoch(batches(), verbose=False)
+    same(net.state_dict(), ours.model.state_dict())
+    assert values["weights/height"] == pytest.approx(float(engine.weights["height"]), rel=1e-4)
