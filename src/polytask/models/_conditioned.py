@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from polytask._errors import UserError
+from polytask.models._checkpoints import check_not_run_again
 
 Unit = nn.Module
 """Is called with a module, what it took and what it returned; returns what the backbone goes on with."""
@@ -34,7 +36,7 @@ def one_by_one(
     """
     outputs = {}
     for task, mine in units.items():
-        with _in_place(backbone, mine) as called:
+        with _in_place(backbone, mine, noun) as called:
             outputs[task] = backbone(x)
         for name in mine:
             if name not in called:
@@ -45,12 +47,15 @@ def one_by_one(
 
 
 @contextmanager
-def _in_place(backbone: nn.Module, units: Mapping[str, Unit]) -> Iterator[set[str]]:
+def _in_place(backbone: nn.Module, units: Mapping[str, Unit], noun: str) -> Iterator[set[str]]:
     """The names of the modules that were called while the units were in place."""
     called: set[str] = set()
+    learns = torch.is_grad_enabled()
 
     def change(name: str, unit: Unit, module: nn.Module, args: Any, output: Any) -> Any:
         called.add(name)
+        if learns:
+            check_not_run_again(f"{noun} '{name}'")
         return unit(module, args[0] if args else None, output)
 
     handles = [

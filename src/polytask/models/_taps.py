@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from polytask._errors import UserError, hint
+from polytask.models._checkpoints import check_not_run_again
 from polytask.models._checks import check_size
 
 Taps = Sequence[str] | Mapping[str, int]
@@ -147,6 +149,7 @@ class Walk:
         self._stop: nn.Module | None = None
         self._answers: list[_Answer] = []
         self._place = 0
+        self._learns = False
         self._modules = list(backbone.modules())
 
     def advance(self) -> tuple[str | None, Any]:
@@ -156,8 +159,9 @@ class Walk:
             UserError: Where a tap was never called, or the backbone cannot be stopped.
         """
         self._place = 0
+        self._learns = torch.is_grad_enabled()
         try:
-            with _untraced_calls(), self._watched():
+            with _untraced_calls(), _every_call(), self._watched():
                 output = self.backbone(self.x)
         except _Pause as pause:
             self._stop = pause.module
@@ -204,6 +208,8 @@ class Walk:
         for answer in settled:
             answer.settle()
         if module in self.taps:
+            if self._learns:
+                check_not_run_again(f"tap '{self.taps[module]}'")
             raise _Pause(module, output)
         self._answers.append(_Answer(module, output))
         self._place = len(self._answers)
@@ -229,6 +235,17 @@ def _untraced_calls() -> Iterator[None]:
         yield
     finally:
         nn.Module.__call__ = call  # type: ignore[method-assign]
+
+
+@contextmanager
+def _every_call() -> Iterator[None]:
+    """Have transformer layers call their modules in evaluation too, where they may use the weights alone."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def features_at(backbone: nn.Module, taps: Sequence[str], x: Any) -> list[Any]:

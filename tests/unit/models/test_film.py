@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from polytask._errors import UserError
 from polytask.models import MLP, FiLM, SimpleCNN
@@ -76,6 +77,29 @@ def test_a_failing_forward_leaves_no_hook():
     with pytest.raises(UserError):
         model(X)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class Saving(nn.Module):
+    """Computes its first layer again in the backward."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.one, self.two = nn.Linear(5, 7), nn.Linear(7, 4)
+        self.reentrant = reentrant
+
+    def forward(self, x):
+        return self.two(checkpoint(self.one, x, use_reentrant=self.reentrant))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_tap_inside_of_a_checkpoint_is_an_error_where_gradients_are_wanted(reentrant):
+    x = X.clone().requires_grad_()
+    model = FiLM(Saving(reentrant), heads(), {"one": 7})
+    with pytest.raises(UserError, match="tap 'one': must not be inside of an activation checkpoint"):
+        model(x)
+    with torch.no_grad():
+        assert torch.equal(model(x, "a"), model.heads["a"](model.backbone(x)))
+    FiLM(Saving(reentrant), heads(), {"two": 4})(x, "a").sum().backward()
 
 
 def test_tasks_part_once_their_scales_do():

@@ -173,19 +173,51 @@ def test_nothing_is_kept_after_a_walk():
         gc.enable()
 
 
-def test_checkpointing_beside_a_tap():
-    class Saving(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two = nn.Linear(2, 3), nn.Linear(3, 2)
+class Saving(nn.Module):
+    """Computes its second layer again in the backward."""
 
-        def forward(self, x):
-            return checkpoint(self.two, self.one(x), use_reentrant=False)
+    def __init__(self, reentrant):
+        super().__init__()
+        self.one, self.two, self.three = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.reentrant = reentrant
 
-    backbone, x = Saving(), torch.randn(4, 2)
-    output, _ = through(backbone, ["one"], x)
+    def forward(self, x):
+        inner = lambda x: torch.tanh(self.two(torch.tanh(x)))  # noqa: E731
+        return self.three(checkpoint(inner, self.one(x), use_reentrant=self.reentrant))
+
+
+both = pytest.mark.parametrize("reentrant", [False, True])
+
+
+@both
+def test_checkpointing_beside_taps(reentrant):
+    backbone, x = Saving(reentrant), torch.randn(4, 4)
+    other = copy.deepcopy(backbone)
+    output, passed = through(backbone, ["one", "three"], x, lambda value: 2 * value)
+    assert passed == ["one", "three"]
     output.sum().backward()
-    assert all(parameter.grad.any() for parameter in backbone.parameters())
+    (2 * other.three(torch.tanh(other.two(torch.tanh(2 * other.one(x)))))).sum().backward()
+    for mine, theirs in zip(backbone.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@both
+def test_a_tap_inside_of_a_checkpoint_is_an_error_where_gradients_are_wanted(reentrant):
+    backbone, x = Saving(reentrant), torch.randn(4, 4, requires_grad=True)
+    with pytest.raises(UserError, match="tap 'two': must not be inside of an activation checkpoint"):
+        through(backbone, ["two"], x)
+    with torch.no_grad():
+        output, _ = through(backbone, ["two"], x)
+    assert torch.equal(output, backbone(x))
+
+
+def test_evaluation_of_a_transformer_layer_calls_its_modules():
+    backbone, x = Tokens().eval(), torch.randn(3, 3, 4)
+    with torch.no_grad():
+        output, passed = through(backbone, ["encoder.linear1"], x)
+        torch.testing.assert_close(output, backbone(x))
+    assert passed == ["encoder.linear1"]
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 class InPlace(nn.Module):
