@@ -131,11 +131,8 @@ def read_table(
     """
     columns = list(dict.fromkeys(columns))
     tables = [_read(path, columns, form) for path in files]
-    try:
+    with _one_type(files):
         table = pa.concat_tables(tables, promote_options="permissive")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        rule = "a column has one type in all files"
-        raise UserError(str(files[0].parent), rule, " ".join(str(error).split())) from error
     if not len(table):
         raise UserError(str(files[0]), "needs one row at least", "none")
     return cleaned(table, missing)
@@ -159,6 +156,29 @@ def open_parquet(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
     check_columns(columns, file.schema_arrow.names, path)
     return file
+
+
+def common_schema(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """The types that the columns of all files fit: whole numbers beside others are numbers, for example.
+
+    Args:
+        files: The files, for the message.
+        schemas: Their columns, the same names in one order.
+
+    Raises:
+        UserError: Where a column's types do not go together.
+    """
+    with _one_type(files):
+        return pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
+
+
+@contextmanager
+def _one_type(files: Sequence[Path]) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        rule = "a column has one type in all files"
+        raise UserError(str(files[0].parent), rule, " ".join(str(error).split())) from error
 
 
 def check_columns(columns: Sequence[str], header: Sequence[str], path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from polytask._errors import UserError
 from polytask.data._seeded import ranks
 from polytask.data._table_dataset import Inputs, check_inputs, targets_of
-from polytask.data._table_files import is_parquet, open_parquet, table_files, whole
+from polytask.data._table_files import common_schema, is_parquet, open_parquet, table_files, whole
 from polytask.data._table_inputs import TableInputs
 from polytask.data._table_targets import TableTargets
 from polytask.data._table_values import cleaned
@@ -89,7 +89,7 @@ class TableStream(IterableDataset[Rows]):
         missing: Sequence[str] = (),
     ) -> None:
         for argument, size in (("batch_size", batch_size), ("window", window)):
-            if not isinstance(size, int) or size < 1:
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise UserError(f"TableStream.{argument}", "is a whole number of at least 1", repr(size))
         self.columns = check_inputs(columns)
         self.labels = targets_of(targets)
@@ -97,7 +97,11 @@ class TableStream(IterableDataset[Rows]):
         self.missing = ["", *missing]
         needed = (*columns.names, *(self.labels.names if self.labels else ()))
         self._needed = list(dict.fromkeys(needed))
-        self._groups = [piece for path in table_files(files) for piece in _row_groups(path, self._needed)]
+        paths = table_files(files)
+        found = [_row_groups(path, self._needed) for path in paths]
+        self._groups = [piece for pieces, _ in found for piece in pieces]
+        # A file's own types are not the table's: whole numbers in one may have fractions beside them in another.
+        self._schema = common_schema(paths, [schema for _, schema in found])
         self.rows = sum(piece.end - piece.begin for piece in self._groups)
         if not self.rows:
             raise UserError("files", "need one row at least", "none")
@@ -172,33 +176,40 @@ class TableStream(IterableDataset[Rows]):
         """The pieces' rows: in order, or in chunks from several random pieces in turn."""
         if not self.shuffle:
             for piece in pieces:
-                yield from _read(piece, self._needed, min(self.window, _CHUNK))
+                yield from self._read(piece, self._needed, min(self.window, _CHUNK))
             return
         size = max(1, min(self.window // _OPEN, _CHUNK))
         waiting = iter([pieces[i] for i in torch.randperm(len(pieces), generator=generator)])
-        readers = [_read(piece, self._needed, size) for piece in itertools.islice(waiting, _OPEN)]
+        readers = [self._read(piece, self._needed, size) for piece in itertools.islice(waiting, _OPEN)]
         while readers:
             turn = int(torch.randint(len(readers), (), generator=generator))
             table = next(readers[turn], None)
             if table is not None:
                 yield table
             elif (following := next(waiting, None)) is not None:
-                readers[turn] = _read(following, self._needed, size)
+                readers[turn] = self._read(following, self._needed, size)
             else:
                 del readers[turn]
 
     def _tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         for piece in self._groups:
-            for table in _read(piece, columns, _CHUNK):
+            for table in self._read(piece, columns, _CHUNK):
                 yield cleaned(table, self.missing)
 
+    def _read(self, piece: _Piece, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
+        schema = pa.schema([self._schema.field(name) for name in columns])
+        for table in _read(piece, columns, size):
+            # Types only widen; of whole numbers as numbers all that is lost are digits beyond 2 ** 53.
+            yield table.select(columns).cast(schema, safe=False)
 
-def _row_groups(path: Path, columns: Sequence[str]) -> list[_Piece]:
+
+def _row_groups(path: Path, columns: Sequence[str]) -> tuple[list[_Piece], pa.Schema]:
     if not is_parquet(path):
         raise UserError(str(path), "a stream reads Parquet files", path.suffix, "Use a TableDataset")
     with open_parquet(path, columns) as file:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-    return [_Piece(path, i, 0, rows) for i, rows in enumerate(groups) if rows]
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+    return [_Piece(path, i, 0, rows) for i, rows in enumerate(groups) if rows], schema
 
 
 def _cut(groups: Sequence[_Piece], first: int, last: int) -> list[_Piece]:

@@ -202,7 +202,37 @@ def test_a_gap_across_files_is_found(tmp_path):
     assert columns.revision == 0
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"window": 0}, {"batch_size": 2.5}])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_files_whose_types_differ_are_one_table(tmp_path, shuffle):
+    pq.write_table(pa.table({"x": [1, 2], "y": [0, 1]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"y": [0.5, 2.0], "x": [3.5, None]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"x": pa.nulls(2), "y": pa.nulls(2)}), tmp_path / "2.parquet")
+    whole = TableDataset(tmp_path, TableColumns(["x"]), {"y": "y"}, train=True)
+    expected, targets = whole.take(torch.arange(6))
+    # Windows that end with a file: each would have a type of its own.
+    found = list(
+        TableStream(tmp_path, TableColumns(["x"]), {"y": "y"}, batch_size=2, window=2, train=True)
+        if not shuffle
+        else TableStream(tmp_path, TableColumns(["x"]), {"y": "y"}, batch_size=6, shuffle=True, train=True)
+    )
+    inputs = torch.cat([batch for batch, _ in found])
+    labels = torch.cat([own["y"] for _, own in found])
+    assert {own["y"].dtype for _, own in found} == {torch.float32}
+    rows = torch.cat([inputs, labels.unsqueeze(1)], 1).nan_to_num(-9)
+    others = torch.cat([expected, targets["y"].unsqueeze(1)], 1).nan_to_num(-9)
+    assert sorted(rows.tolist()) == sorted(others.tolist())
+
+
+def test_types_that_do_not_go_together(tmp_path):
+    pq.write_table(pa.table({"x": [1], "y": [0]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"x": ["a"], "y": [0]}), tmp_path / "1.parquet")
+    with pytest.raises(UserError, match="a column has one type in all files"):
+        stream(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 0}, {"window": 0}, {"batch_size": 2.5}, {"batch_size": True}]
+)
 def test_sizes_that_are_none(folder, options):
     with pytest.raises(UserError, match=r"TableStream\.(batch_size|window)"):
         stream(folder, **options)
