@@ -24,8 +24,8 @@ class MultiInput(MultiTaskModel):
 
     ``output[t] = heads[t](shared(fuse(e_1(x_1), ..., e_n(x_n))))`` over the inputs of task *t*, in the
     encoders' order. The model takes a dict of inputs. Where tasks take different inputs (images for one, a
-    table for XX
-    the batch. Inputs with one and the same encoder and rows of one shape are encoded in one call.
+    table for another), those that none of a batch's tasks takes need not be in the batch. Inputs with one and
+    the same encoder and rows of one shape are encoded in one call.
 
     Args:
         encoders: By input a module; several inputs may have the same one.
