@@ -74,6 +74,11 @@ class Balance:
             rule = "is 1 where gradients are measured on the representation"
             raise UserError(where, rule, found, "Set it to 1, or use level: parameters")
 
+    def start(self) -> None:
+        """Begin a fit, alone, with nothing left of one that was stopped."""
+        self.ranks = self.criterion.ranks = self.engine.ranks = None
+        self.engine.forget()
+
     def join(self, ranks: Ranks, buffers: nn.Module | None) -> None:
         """Train together with other processes.
 
@@ -151,9 +156,16 @@ class Balance:
         means = self.criterion.weighed(torch.stack([losses[name] for name in names]), names)
         last = self.criterion.last
         if last is None or last.names != names:
+            self._refuse_ranks()
             return TaskLosses(names, means, torch.ones_like(means))
         counts = last.counts.to(means)
         return TaskLosses(names, means * counts, counts, last.here)
+
+    def _refuse_ranks(self) -> None:
+        if self.ranks is not None:
+            kind, method = type(self.criterion).__name__, type(self.weighting).__name__
+            rule = f"on several ranks, {method} needs the losses of {kind}.measure, which ranks can add up"
+            raise UserError("criterion", rule, "others", "Let its forward call compute_task_losses")
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
         """The mean of ``.grad`` over the ranks, where there are several.

@@ -261,11 +261,12 @@ class System(pl.LightningModule):
         counted = isinstance(batch.targets, Targets)
         if counted and not batch.targets and not self._joined(stage):
             return None
-        if counted and stage == "train":
-            self._labelled_tasks.update(batch.targets)
         outputs, total, losses = self._measure(batch, stage)
         if counted and not losses and not batch.targets:
             return None
+        if counted and stage == "train":
+            # A task may have all of its labels on other ranks.
+            self._labelled_tasks.update(batch.targets, set(self.names).intersection(losses))
         if stage == "train" and self.on_nonfinite == "skip" and not bool(torch.isfinite(total)):
             return None
         self.record.add(stage, batch, outputs, total, losses, self.criterion, self.global_step)
@@ -358,16 +359,27 @@ class System(pl.LightningModule):
             method = type(balance.weighting).__name__
             rule = f"is ddp with {method}, which needs the tasks' gradients by whole parameters"
             raise UserError("trainer.strategy", rule, type(strategy).__name__, "Set it to ddp")
+        if balance.engine.measures and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
+            rule = "is false with a weighting by gradients, which goes back through the model for each task"
+            raise UserError("trainer.sync_batchnorm", rule, "true", "Set it to false")
 
     def on_train_start(self) -> None:
         """Begin to train together with other processes, where there are some."""
-        if self.balance is None or not isinstance(self.trainer.strategy, DDPStrategy):
+        if self.balance is None:
+            return
+        self.balance.start()
+        if not isinstance(self.trainer.strategy, DDPStrategy):
             return
         wrapped = self.trainer.strategy.model
         assert isinstance(wrapped, DistributedDataParallel)
         self.balance.join(Ranks(self.device), self.model if wrapped.broadcast_buffers else None)
         # Its reducer would wait for parameters that this rank's tasks do not reach.
         wrapped.require_backward_grad_sync = False
+
+    def on_train_epoch_start(self) -> None:
+        """Refuse a number of batches in a step that the weighting cannot use; callbacks may change it."""
+        if self.balance is not None:
+            self.balance.check_batches(self.trainer.accumulate_grad_batches)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Hand losses, metrics and weights to the loggers every ``log_every_n_steps`` steps."""

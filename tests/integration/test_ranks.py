@@ -47,6 +47,7 @@ def batches(window):
     targets = 2 + torch.randn(number, 3, generator=generator, dtype=torch.float64)
     if window == 1:
         targets[1::3, 0] = NAN
+        targets.unflatten(0, (-1, 2, SIZE // 2))[:, 0, :, 1] = NAN  # never on the first rank
         targets[SIZE + 4 : 2 * SIZE, 1] = NAN  # absent on the second rank
         targets[2 * SIZE : 2 * SIZE + 4] = NAN  # nothing on the first rank
         targets[3 * SIZE : 4 * SIZE] = NAN  # nothing on both

@@ -421,3 +421,42 @@ def test_one_task_trains(case):
     data = [(x, {"a": y["a"]}) for x, y in rows()]
     trainer(accumulate_grad_batches=batches).fit(alone, DataLoader(data, batch_size=4))
     assert not torch.equal(before.backbone.weight, model.backbone.weight)
+
+
+# ---- windows that end early -------------------------------------------------------------------
+
+
+def test_a_new_fit_begins_a_new_window():
+    one, other = system(UPGrad()), system(UPGrad())
+    # Stopped in the middle of a window of four batches.
+    with pytest.raises(RuntimeError, match="stop"):
+        trainer(accumulate_grad_batches=4, callbacks=[Interrupts()]).fit(one, loader())
+    trainer().fit(one, loader())
+    trainer().fit(other, loader())
+    same(one.model, other.model)
+
+
+class Interrupts(pl.Callback):
+    """Gives up after the second batch."""
+
+    def on_train_batch_end(self, trainer, system, outputs, batch, batch_idx):
+        if batch_idx == 1:
+            raise RuntimeError("stop")
+
+
+def test_a_window_is_held_or_measured_as_a_whole():
+    data = rows(16)
+    for _, targets in data[:14]:
+        targets["c"] = torch.full_like(targets["c"], NAN)
+    one = system(UPGrad(), refresh_every=2)
+    trainer(accumulate_grad_batches=4).fit(one, DataLoader(data, batch_size=2))
+    other = system(UPGrad())
+    trainer().fit(other, DataLoader(data, batch_size=8))
+    same(one.model, other.model)
+
+
+@pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches")
+def test_windows_that_grow_are_checked_in_each_epoch():
+    growing = pl.callbacks.GradientAccumulationScheduler({0: 1, 1: 2})
+    with pytest.raises(UserError, match="accumulate_grad_batches: is 1 where"):
+        trainer(max_epochs=2, callbacks=[growing]).fit(system(MGDA(), level="representation"), loader())

@@ -86,24 +86,29 @@ class ByBatches(Combine):
     def __init__(self, weighting: GramianWeighting, scale_heads: bool) -> None:
         super().__init__(scale_heads)
         self.weighting = weighting
-        self.held: list[Rows] = []
+        self.forget()
 
     def forget(self) -> None:
         """Let go of the batches before."""
-        self.held = []
+        self.held: list[Rows] = []
+        self.lost = False
 
     def pairs(self, step: Step, measured: Measured) -> Pairs:
         """Nothing, until the last batch has come."""
         assert isinstance(measured, MeasuredRows)
         names, rows = step.names, measured.rows
-        check_finite(rows.norms(), names, self.weighting)
+        self.lost |= overflowed(rows.norms(), step.scale)
+        if not self.lost:
+            check_finite(rows.norms(), names, self.weighting)
         if len(self.held) + 1 < self.weighting.batches_per_step:
             self.held.append(rows.scaled(1 / step.scale))
             return []
         # A task that was absent from a batch has no gradient there; one that is absent now, no weight.
-        held = [batch.only(names) for batch in self.held]
+        held, lost = [batch.only(names) for batch in self.held], self.lost
+        self.forget()
+        if lost:
+            return measured.update(torch.full_like(step.losses, torch.nan), True)
         first, second = (batch.place(names, rows.parameters) for batch in held)
-        self.held = []
         weights = self.weighting(first.jacobian @ second.jacobian.mT, names, losses=step.losses)
         weights = self.keep(step, weights)
         return measured.update(weights, self.scale_heads)

@@ -27,10 +27,10 @@ class Engine:
     :math:`J^\top w`; a `JacobianAggregator` is given *J* and makes the update; a `LossWeighting`
     takes a plain backward. Parameters that one task alone reaches get that task's gradient.
 
-    Nobody names the shared parameters: they are those that two tasks have reached so far, in the
-    graphs of the steps. Where a task does not reach one of them, its row holds 0 there. Until every task
-    was seen, steps in which nothing is known to be shared take the sum of the losses. Where there is
-    one task in all, every parameter counts as shared.
+    Nobody names the shared parameters: they are the `torch.nn.Parameter` that two tasks have reached
+    so far, in the graphs of the steps. Where a task does not reach one of them, its row holds 0 there.
+    Until every task was seen, steps in which nothing is known to be shared take the sum of the losses.
+    Where there is one task in all, every parameter counts as shared.
 
     Make one engine for a model, before the first forward: it watches the model's layers.
 
@@ -152,12 +152,16 @@ class Engine:
         if not last and not level.windows:
             raise UserError("last", "gradients by the representation are not added up", "last=False")
         step = Step.of(losses, self.weighting, names, scale, self.ranks)
-        accumulate(self._pairs(step, combine, level, last, calls))
+        # Within autocast, products of gradients would be rounded to half precision.
+        with torch.autocast(step.losses.device.type, enabled=False):
+            accumulate(self._pairs(step, combine, level, last, calls))
         level.forget()
         self._steps += last
 
     def _pairs(self, step: Step, combine: Combine, level: Level, last: bool, calls: int) -> Pairs:
-        held = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(step.names)
+        # In a window, batches to come may have any task, and all of them are held or none.
+        needed = self.weighting.names if calls > 1 else step.names
+        held = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(needed)
         shared = self._shared(step, held or level.walks)
         alone = last and not self._window.begun
         if alone and not shared:
@@ -233,9 +237,11 @@ class Engine:
         Args:
             state: What `state_dict` gave.
         """
+        self.forget()
         self._sharing.restore(state["shared"])
         like = next(iter(self._sharing.tasks))
         weights = {name: like.new_tensor(value) for name, value in state["weights"].items()}
+        self.weights.clear()
         self.weights.update(weights)
         self._steps = state["steps"]
 

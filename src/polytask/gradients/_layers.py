@@ -39,6 +39,10 @@ class Calls:
             if type(module) in CALLS:
                 module.register_forward_hook(self._note)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A model may be copied while calls are noted, whose graphs are not.
+        return {**self.__dict__, "calls": {}}
+
     def _note(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         # A compiled graph has no nodes of single layers, and asking for them would break it.
         if torch.compiler.is_compiling():

@@ -188,7 +188,7 @@ class ByLastShared(Level):
         The first rank that has a task decides for all of them.
 
         Raises:
-            UserError: Where that layer is in a compiled graph.
+            UserError: Where that layer is in a compiled graph, or no shared layer is trained.
         """
         own = self._last(step.graph, shared) if step.roots.edges else []
         if step.ranks is None:
@@ -199,6 +199,9 @@ class ByLastShared(Level):
 
     def _last(self, graph: Graph, shared: Sequence[Tensor]) -> list[Tensor]:
         reached = [parameter for parameter in shared if parameter in graph.leaves]
+        if not reached:
+            rule, fix = "'last_shared' needs a shared layer that is trained", "Use level='parameters'"
+            raise UserError("level", rule, "none in this step", fix)
         matrices = [parameter for parameter in reached if parameter.ndim > 1]
         last = max(matrices or reached, key=graph.called)
         if any(is_compiled(node) for node in graph.consumers[graph.leaves[last]]):
@@ -267,6 +270,8 @@ def weighted(
     with repeatable():
         gradients = torch.autograd.grad(roots.edges, own, [f * others for f in roots.factors], True)
     pairs: Pairs = list(zip(own, gradients, strict=True))
+    if not joint:
+        return pairs
     return pairs + list(zip(joint, torch.autograd.grad(roots.edges, joint, factors), strict=True))
 
 

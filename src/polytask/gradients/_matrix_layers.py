@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from polytask.gradients._call import Call, LayerRows, precise
+from polytask.gradients._graph import Graph
 
 _CASTS = frozenset({"ToCopyBackward0"})
+_TURNS = frozenset({"TBackward0", "TransposeBackward0"})
 
 
 class MatrixCall(Call):
@@ -47,6 +49,10 @@ class LinearCall(MatrixCall):
     ways: ClassVar[frozenset[str]] = _CASTS | {
         f"{kind}Backward0" for kind in ("T", "Transpose", "Addmm", "Mm", "View", "UnsafeView")
     }
+
+    def usable(self, graph: Graph) -> bool:
+        """Whether, in addition, no hook has turned the output around."""
+        return self.edge.node.name() not in _TURNS and super().usable(graph)
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:

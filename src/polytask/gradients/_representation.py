@@ -18,6 +18,7 @@ from polytask.gradients._rows import Pairs, flat, parts
 
 _FIX = "Use level='parameters'"
 _GAP = 1040
+_SOURCE = "_polytask_source"
 
 
 def heads_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -54,6 +55,10 @@ class Copies:
         for name, head in heads.items():
             head.register_forward_pre_hook(partial(self._copy, name), with_kwargs=True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A model may be copied while its heads' inputs are noted, whose graphs are not.
+        return {**self.__dict__, "pairs": {}}
+
     def _copy(self, name: str, head: nn.Module, args: Any, kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return None
@@ -62,8 +67,11 @@ class Copies:
         def copy(value: Any) -> Any:
             if not isinstance(value, Tensor) or not value.requires_grad:
                 return value
+            # What an earlier engine for the same model has copied is one representation still.
+            source = getattr(value, _SOURCE, value)
             view = value.view_as(value)
-            pairs.append((value, get_gradient_edge(view)))
+            setattr(view, _SOURCE, source)
+            pairs.append((source, get_gradient_edge(view)))
             return view
 
         # The walk through nested inputs takes longer than a small head.

@@ -180,8 +180,10 @@ def measure(
         inputs: list[Any] = [*edges, *here, *mine]
         kept = not own or bit + 1 < len(names)
         with repeatable():
-            gradients = torch.autograd.grad(
-                [roots.edges[bit]], inputs, [roots.factors[bit]], kept, allow_unused=True
+            gradients = (
+                torch.autograd.grad([roots.edges[bit]], inputs, [roots.factors[bit]], kept, allow_unused=True)
+                if inputs
+                else ()
             )
         deltas.append(gradients[: len(edges)])
         found = iter(gradients[len(edges) :])

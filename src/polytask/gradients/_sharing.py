@@ -12,8 +12,8 @@ from polytask.gradients._graph import Graph
 class Sharing:
     """What steps have shown: the tasks that reached each parameter, and which tasks there were.
 
-    A parameter is shared once two tasks have reached it; where there is one task in all, every
-    parameter is. One-task batches show nothing by themselves.
+    A `torch.nn.Parameter` is shared once two tasks have reached it; where there is one task in all, every
+    one is. One-task batches show nothing by themselves.
 
     Args:
         model: Whose parameters come first, in its order; others follow as they are met.
@@ -43,7 +43,8 @@ class Sharing:
         known = self._masks.setdefault(names, {})
         for leaf, node in graph.leaves.items():
             mask, before = graph.masks[node], known.get(leaf, 0)
-            if mask & ~before:
+            # An input that wants a gradient is a leaf too, and another one in each batch.
+            if mask & ~before and isinstance(leaf, nn.Parameter):
                 self._news = True
                 known[leaf] = mask | before
                 self.tasks.setdefault(leaf, set()).update(

@@ -28,7 +28,8 @@ class FAMO(FlooredLossWeighting):
     :math:`\delta_i = \log D_i^{\text{before}} - \log D_i^{\text{after}}`.
 
     The logits and their Adam are buffers: no optimizer of the model steps them. Within an
-    accumulation window, the losses before and after are those of its last batch.
+    accumulation window, the losses before and after are those of its last batch. The model is in
+    training mode for both, so that running statistics see that batch twice.
 
     Args:
         lr: Step size of the logits, no unit.

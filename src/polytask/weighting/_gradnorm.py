@@ -53,7 +53,7 @@ class GradNorm(GramianWeighting):
     Deviations:
         The first loss of a task is that of the first step it is present in. An absent task's weight and
         moments stay as they are, and the present ones share what they had together. A weight does not
-        go below 0.
+        go below 0; where all present ones would, they stay.
     """
 
     gradients: Gradients | None = "last_shared"
@@ -82,7 +82,8 @@ class GradNorm(GramianWeighting):
         target = (weights * norms).mean() * self._rates(step) ** self.alpha
         self.adam.step(self.value, norms * (weights * norms - target).sign(), step.columns)
         moved = pick(self.value, step.columns).to(norms).clamp(min=0)
-        put(self.value, step.columns, moved * weights.sum() / moved.sum())
+        total = moved.sum()
+        put(self.value, step.columns, torch.where(total > 0, moved * weights.sum() / total, weights))
         return Solution(weights, target.isfinite().all())
 
     def _rates(self, step: Step) -> Tensor:

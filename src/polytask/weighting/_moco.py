@@ -102,7 +102,8 @@ class MoCo(JacobianAggregator):
     def _move(self, gramian: Tensor, columns: list[int] | None) -> Tensor:
         held = pick(self.shares, columns).to(gramian.dtype)
         mass = held.sum()
-        shares = held / mass
+        # A share may fall to 0, and its task be alone in a batch.
+        shares = torch.where(mass > 0, held / mass, 1 / len(held))
         pull = gramian @ shares + self.rho * shares
         rate = self.gamma * self.updates.to(gramian.dtype) ** -self.gamma_decay
         shares = torch.softmax(shares - rate * pull, 0)

@@ -489,3 +489,73 @@ def test_layers_are_not_watched_for_whole_jacobians_and_losses() -> None:
         model = network()
         Engine(model, weighting)
         assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_an_input_with_a_gradient_is_not_shared() -> None:
+    """As where a loss has derivatives by the input: another tensor in every step."""
+    found = []
+    for wants in (False, True):
+        model, weighting = network(), Told()
+        engine = Engine(model, weighting)
+        x = [points(seed=seed).requires_grad_(wants) for seed in range(3)]
+        for each in x:
+            engine.backward(losses_of(model, each))
+        found.append(([gramian for _, gramian, _ in weighting.seen], gradients(model)))
+    assert all(torch.allclose(one, other) for one, other in zip(found[0][0], found[1][0], strict=True))
+    assert same(found[0][1], found[1][1])
+    assert all(each.grad is not None for each in x)
+    seen = weakref.ref(x.pop())
+    del each, found
+    gc.collect()
+    assert seen() is None
+
+
+@pytest.mark.parametrize("overflow", [0, 1, 2])
+def test_a_scale_that_is_too_large_for_one_of_three_batches(overflow: int) -> None:
+    model, weighting = network().float(), MoDo()
+    weighting.deferred = True
+    engine, x = Engine(model, weighting), points().float()
+    for number in range(3):
+        engine.backward(losses_of(model, x), scale=1e38 if number == overflow else 2.0)
+    assert not any(p.grad.isfinite().all() for p in model.parameters())
+    model.zero_grad()
+    for _ in range(3):
+        engine.backward(losses_of(model, x), scale=2.0)
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    weighting.check()
+
+
+def test_a_state_is_gone_on_from_without_the_window_that_was_open() -> None:
+    model = network()
+    engine, x = Engine(model, UPGrad(), refresh_every=3), points()
+    state = engine.state_dict()
+    engine.backward(losses_of(model, x))
+    engine.load_state_dict(state)
+    assert engine.weights == {}
+    engine.backward(losses_of(model, x), last=False)
+    assert engine.begun
+    engine.load_state_dict(state)
+    assert not engine.begun
+
+
+@pytest.mark.parametrize("level", ["parameters", "representation", "last_shared"])
+def test_products_are_exact_within_autocast(level: str) -> None:
+    seen = []
+    for within in (False, True):
+        model, weighting, x = network().float(), Told(), points().float()
+        engine = Engine(model, weighting, level)
+        losses = losses_of(model, x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=within):
+            engine.backward(losses)
+        seen.append(weighting.seen[0][1])
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_a_backbone_that_is_frozen_between_measurements() -> None:
+    model, x = network(), points()
+    engine = Engine(model, UPGrad(), refresh_every=2)
+    engine.backward(losses_of(model, x))
+    model.backbone.requires_grad_(False)
+    model.zero_grad()
+    engine.backward(losses_of(model, x))
+    assert {name.split(".")[0] for name in gradients(model)} == {"heads"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from polytask import UserError
 from polytask.gradients import Engine
 from polytask.models import MLP, MultiHead
 from polytask.weighting import GradNorm, GramianWeighting
@@ -70,3 +71,36 @@ def test_gradnorm_balances_the_norms_of_this_layer() -> None:
         engine.backward(losses)
     weighted = [weight * norm for weight, norm in zip(engine.weights.values(), norms, strict=True)]
     assert 0.8 < weighted[0] / weighted[1] < 1.25
+
+
+class Forked(nn.Module):
+    """The layer that is called last is shared by two of three tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 6)
+        self.heads = nn.ModuleDict({task: nn.Linear(6, 1) for task in "abc"})
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        early = self.first(x).tanh()
+        late = self.last(early).tanh()
+        return {task: head(early if task == "c" else late) for task, head in self.heads.items()}
+
+
+def test_a_task_that_does_not_reach_the_layer_has_no_gradient_there() -> None:
+    model, weighting, seen = Forked(), GradNorm(), []
+    weighting.register_forward_hook(lambda module, args, result: seen.append(args[0]))
+    Engine(model, weighting).backward({t: o.exp().mean() for t, o in model(torch.randn(8, 4)).items()})
+    (gramian,) = seen
+    assert gramian[2].tolist() == [0, 0, 0]
+    assert (gramian.diagonal()[:2] > 0).all()
+    assert model.heads["c"].weight.grad.abs().sum() > 0
+
+
+def test_a_backbone_that_is_frozen_later_is_said() -> None:
+    model, x = MultiHead(nn.Linear(4, 6), {"a": nn.Linear(6, 1), "b": nn.Linear(6, 1)}), torch.randn(3, 4)
+    engine = Engine(model, GradNorm())
+    engine.backward({task: output.exp().mean() for task, output in model(x).items()})
+    model.backbone.requires_grad_(False)
+    with pytest.raises(UserError, match="needs a shared layer that is trained"):
+        engine.backward({task: output.exp().mean() for task, output in model(x).items()})

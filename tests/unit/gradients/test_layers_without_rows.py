@@ -131,3 +131,38 @@ def test_a_subclass_is_not_watched() -> None:
     found = taken(engine)
     engine.backward(losses_of(model(torch.randn(3, 16, 2, 2))))
     assert found == []
+
+
+@pytest.mark.parametrize("change", ["forward", "hook"])
+def test_a_layer_that_computes_something_else_is_not_taken(change: str) -> None:
+    """A forward of the layer's own on another input, or a hook that turns the output around."""
+    layer = nn.Linear(256, 16)
+    if change == "forward":
+        layer.forward = lambda x: nn.functional.linear(x.relu(), layer.weight, layer.bias)
+    else:
+        layer.register_forward_hook(lambda module, args, output: output.t())
+    model, x = build(layer, 16), torch.randn(16, 256)
+    weighting = Kept()
+    engine = Engine(model, weighting)
+    losses = losses_of(model(x))
+    rows = [
+        torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True) for loss in losses.values()
+    ]
+    jacobian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+    engine.backward(losses)
+    assert torch.allclose(weighting.gramian, (jacobian @ jacobian.mT).double(), rtol=1e-4)
+    assert torch.allclose(layer.weight.grad.flatten(), jacobian.sum(0)[: 256 * 16], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", ["parameters", "representation"])
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_model_can_be_copied_between_forward_and_backward(clone, level) -> None:
+    model, x = build(nn.Linear(64, 8), 8), torch.randn(4, 64)
+    engine = Engine(model, Kept(), level)
+    losses = losses_of(model(x))
+    other = clone(model)
+    engine.backward(losses)
+    again = Engine(other, Kept(), level)
+    again.backward(losses_of(other(x)))
+    for first, second in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(first.grad, second.grad)

@@ -161,3 +161,16 @@ def test_a_window_is_refused() -> None:
     model = Skipping()
     with pytest.raises(UserError, match="last: gradients by the representation"):
         Engine(model, UPGrad(), "representation").backward(losses_of(model(torch.randn(5, 4))), last=False)
+
+
+def test_a_second_engine_for_a_model_measures_as_the_first() -> None:
+    torch.manual_seed(0)
+    model = MultiHead(nn.Linear(4, 6), {task: nn.Linear(6, 1) for task in TASKS})
+    x, seen = torch.randn(5, 4), []
+    for _ in range(2):
+        weighting = Kept()
+        Engine(model, weighting, "representation").backward(losses_of(model(x)))
+        seen.append((weighting.gramian, model.backbone.weight.grad.clone()))
+        model.zero_grad()
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert torch.equal(seen[0][1], seen[1][1])

@@ -76,6 +76,15 @@ def test_a_negative_loss_is_said_and_teaches_nothing():
     assert torch.equal(weighting.value, before)
 
 
+def test_a_task_whose_weight_fell_to_0_may_be_alone_in_a_batch():
+    weighting, gramian = GradNorm(), torch.diag(torch.tensor([100.0, 0.01]))
+    weighting.setup(["a", "b"])
+    for _ in range(60):
+        weighting(gramian, losses=torch.ones(2))
+        weighting(gramian[:1, :1], ["a"], losses=torch.ones(1))
+        assert weighting.value.sum().item() == pytest.approx(2)
+
+
 @pytest.mark.parametrize("arguments", [{"alpha": -1}, {"lr": 0}, {"alpha": float("nan")}])
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(UserError, match=f"GradNorm.{next(iter(arguments))}"):

@@ -41,6 +41,16 @@ def test_a_large_rho_makes_shares_equal():
     assert shares[1] < shares[0]
 
 
+def test_a_task_whose_share_fell_to_0_may_be_alone_in_a_batch():
+    weighting, jacobian = MoCo(), torch.tensor([[1000.0, 0.0], [0.0, 0.01]])
+    weighting.setup(["a", "b"])
+    for _ in range(3):
+        weighting(jacobian)
+    assert weighting.shares[0] == 0
+    assert weighting(jacobian[:1], ["a"]).isfinite().all()
+    assert weighting(jacobian).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
