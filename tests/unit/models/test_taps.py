@@ -201,6 +201,7 @@ def test_checkpointing_beside_taps(reentrant):
         torch.testing.assert_close(mine.grad, theirs.grad)
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 @both
 def test_a_tap_inside_of_a_checkpoint_is_an_error_where_gradients_are_wanted(reentrant):
     backbone, x = Saving(reentrant), torch.randn(4, 4, requires_grad=True)
