@@ -42,8 +42,8 @@ class SoftParameterSharing(Separate):
         task_networks: One network per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
         sharing_strength: Factor of the penalty, 0 or more, no unit.
-        sharing_groups: Groups of tasks that share with each other; a task in none of them stands alone. None
-            means one group of all tasks.
+        sharing_groups: Groups of tasks that share with each other; a task in none of them, or in a group of
+            its own, stands alone. None means one group of all tasks.
         penalty: ``l2`` or ``trace_norm``.
 
     Shape:
@@ -90,7 +90,7 @@ class SoftParameterSharing(Separate):
         self.tied = tuple(self._tied(group) for group in self.groups)
 
     def sharing_penalty(self) -> Tensor:
-        """What is added to the total: the strength times the penalty, ``()``.
+        """What is added to the total: the strength times the penalty, ``()``; 0 where no tasks share.
 
         Example:
             >>> import torch
@@ -107,6 +107,8 @@ class SoftParameterSharing(Separate):
             for group, names in zip(self.groups, self.tied, strict=True)
             for name in names
         ]
+        if not terms:
+            return next(self.parameters(), torch.empty(0)).new_zeros(())
         return self.sharing_strength * torch.stack(terms).sum()
 
     def _check_shapes_known(self) -> None:
@@ -117,6 +119,8 @@ class SoftParameterSharing(Separate):
                     raise UserError(f"task_networks.{task}", rule, f"'{name}' without one")
 
     def _tied(self, group: Sequence[str]) -> tuple[str, ...]:
+        if len(group) == 1:
+            return ()
         networks = [dict(self.heads[task].named_parameters()) for task in group]
         common = [name for name in networks[0] if all(name in network for network in networks)]
         apart = [name for name in common if len({network[name].shape for network in networks}) > 1]
