@@ -175,6 +175,8 @@ LAYERS = [
     (nn.Conv2d(2, 6, (3, 1), stride=2, padding=1), (3, 2, 8, 7)),
     (nn.Conv2d(2, 6, 3, dilation=2, padding="same", padding_mode="reflect"), (3, 2, 8, 7)),
     (nn.Conv3d(2, 6, 2, bias=False), (3, 2, 4, 5, 4)),
+    (nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode="circular"), (3, 4, 8, 7)),
+    (nn.Conv1d(4, 6, 3, groups=2, stride=2), (3, 4, 8)),
 ]
 
 

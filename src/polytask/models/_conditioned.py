@@ -52,14 +52,14 @@ def _in_place(backbone: nn.Module, units: Mapping[str, Unit], noun: str) -> Iter
     called: set[str] = set()
     learns = torch.is_grad_enabled()
 
-    def change(name: str, unit: Unit, module: nn.Module, args: Any, output: Any) -> Any:
+    def change(name: str, unit: Unit, module: nn.Module, args: Any, named: Any, output: Any) -> Any:
         called.add(name)
         if learns:
             check_not_run_again(f"{noun} '{name}'")
-        return unit(module, args[0] if args else None, output)
+        return unit(module, next(iter((*args, *named.values())), None), output)
 
     handles = [
-        backbone.get_submodule(name).register_forward_hook(partial(change, name, unit))
+        backbone.get_submodule(name).register_forward_hook(partial(change, name, unit), with_kwargs=True)
         for name, unit in units.items()
     ]
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from polytask._errors import UserError, hint
 from polytask._tasks import TaskModules, check_known
@@ -31,6 +32,7 @@ class LoRA(ByTask):
 
     B begins with 0, so that the model begins as the plain backbone. The backbone runs once for each task that
     is asked for; `merged` gives the network of one task without adapters, at the cost of the backbone.
+    In training, batch norm layers in it see every batch once per task, also where it is frozen.
 
     Args:
         backbone: The part that all tasks share.
@@ -48,7 +50,7 @@ class LoRA(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a target names no layer or another kind of layer, its convolution is grouped, the
+        UserError: Where a target names no layer or another kind of layer, its shape is not known yet, the
             rank is above the layer's size, or a target is never called.
 
     Example:
@@ -175,6 +177,8 @@ class Adapter(nn.Module):
         if isinstance(module, nn.Linear):
             return output + self.scale * F.linear(F.linear(x, self.down), self.up)
         # The layer's own call pads as it does for its weights.
+        if module.groups > 1:
+            return output + module._conv_forward(x, self.change().view(module.weight.shape), None)
         hidden = module._conv_forward(x, self.down, None)
         dimensions = self.down.dim() - 2
         pointwise = self.up.view(*self.up.shape, *([1] * dimensions))
@@ -211,8 +215,8 @@ def _adaptable(layer: nn.Module, name: str, rank: int) -> Layer:
     where = f"targets.{name}"
     if not isinstance(layer, Layer):
         raise UserError(where, "must be a Linear or a convolution", f"a {type(layer).__name__}")
-    if not isinstance(layer, nn.Linear) and layer.groups > 1:
-        raise UserError(where, "must be a convolution without groups", f"{layer.groups} groups")
+    if isinstance(layer.weight, UninitializedParameter):
+        raise UserError(where, "needs a layer of a known shape", f"a {type(layer).__name__}")
     size = min(len(layer.weight), layer.weight[0].numel())
     if rank > size:
         shape = f"{len(layer.weight)} x {layer.weight[0].numel()}"

@@ -38,7 +38,7 @@ class Attention(nn.Module):
         (MLP(5, [7], 4), 0, ["linear1"], {}, "rank: must be an integer of at least 1"),
         (MLP(5, [7], 4), 2, ["linear1"], {"alpha": -1}, "alpha: must be a number above 0"),
         (MLP(5, [7], 4), 2, ["linear1"], {"dropout": 1.0}, "dropout: must be a number in"),
-        (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), 1, ["0"], {}, "without groups. Found 2 groups"),
+        (nn.Sequential(nn.LazyLinear(4)), 1, ["0"], {}, "needs a layer of a known shape. Found a LazyLinear"),
         (nn.Sequential(nn.ConvTranspose2d(4, 4, 3)), 1, ["0"], {}, "must be a Linear or a convolution"),
         (MLP, 1, ["0"], {}, "backbone: must be a torch.nn.Module. Found the class MLP"),
     ],
@@ -49,6 +49,20 @@ def test_arguments(backbone, rank, targets, options, message):
         return
     with pytest.raises(UserError, match=message):
         LoRA(backbone, heads(), rank, targets, **options)
+
+
+def test_a_layer_that_is_called_by_keyword():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 4)
+
+        def forward(self, x):
+            return self.layer(input=x)
+
+    model = LoRA(Wrapped(), heads(), 2, ["layer"])
+    nn.init.normal_(model.adapters["a"][0].up)
+    torch.testing.assert_close(model(X, "a"), model.merged("a")(X, "a"))
 
 
 def test_a_layer_whose_weights_are_used_without_a_call_is_an_error():
