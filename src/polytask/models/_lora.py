@@ -178,7 +178,8 @@ class Adapter(nn.Module):
             return output + self.scale * F.linear(F.linear(x, self.down), self.up)
         # The layer's own call pads as it does for its weights.
         if module.groups > 1:
-            return output + module._conv_forward(x, self.change().view(module.weight.shape), None)
+            changed: Tensor = module._conv_forward(x, self.change().view(module.weight.shape), None)
+            return output + changed
         hidden = module._conv_forward(x, self.down, None)
         dimensions = self.down.dim() - 2
         pointwise = self.up.view(*self.up.shape, *([1] * dimensions))
