@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from polytask._arrays import as_inputs, as_tensor, as_tensors, float_dtype
 from polytask._data_errors import data_errors
 from polytask._errors import UserError
+from polytask._numbers import is_integer
 from polytask._parts import SILENT
 from polytask._quiet import quiet_lightning
 from polytask.adapters import BatchAdapter
@@ -101,11 +102,11 @@ class Session(System):
         Returns:
             What `by_epoch` gives for these epochs.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        if not is_integer(epochs, 1):
             raise UserError("epochs", "is a number of epochs, 1 or more", repr(epochs))
         done = len(self.history)
         loaders = {"train": train} if val is None else {"train": train, "val": _one(val)}
-        with self._lightning(loaders, callbacks, max_epochs=done + epochs) as trainer:
+        with self._lightning(loaders, callbacks, max_epochs=done + int(epochs)) as trainer:
             _begin_at(trainer, done)
             trainer.fit(self)
         return self.by_epoch(done)

@@ -15,6 +15,7 @@ from polytask._errors import UserError
 from polytask._forward import outputs_by_task
 from polytask._keep_best import KeepBest
 from polytask._label_codes import Kind, LabelCodes, check_kinds, columns_of
+from polytask._numbers import is_finite, is_integer
 from polytask._session import Session
 from polytask._tasks import check_known
 from polytask.data import create_multitask_dataloader
@@ -160,17 +161,17 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _check_parameters(self) -> None:
         fraction = self.validation_fraction
-        if fraction is not None and not 0 < fraction < 1:
+        if fraction is not None and not (is_finite(fraction) and 0 < fraction < 1):
             raise UserError("validation_fraction", "is between 0 and 1, or None", repr(fraction))
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
+        if not is_integer(self.patience, 1):
             raise UserError("patience", "is a number of epochs, 1 or more", repr(self.patience))
         if self.weighting is not None and not isinstance(self.weighting, Weighting):
             raise UserError("weighting", "is one of polytask.weighting", type(self.weighting).__name__)
         if self.model is not None and (isinstance(self.model, nn.Module) or not callable(self.model)):
             rule = "is a callable from features and outputs by task to a module"
             raise UserError("model", rule, type(self.model).__name__, "Pass a function that makes the module")
-        if self.model is None and not len(self.hidden_dims):
-            raise UserError("hidden_dims", "needs one layer at least", "none")
+        if not np.iterable(self.hidden_dims) or (self.model is None and not len(self.hidden_dims)):
+            raise UserError("hidden_dims", "is a list of layers, one at least", repr(self.hidden_dims))
 
     def _split(self, rows: int, random: np.random.RandomState) -> tuple[Any, Any]:
         """The rows to train on, and those held back."""

@@ -189,6 +189,21 @@ def test_a_search_in_a_pipeline(frame):
     assert len(scores) == 3
 
 
+def test_a_search_over_numbers_of_numpy():
+    grid = {"batch_size": np.array([16, 32]), "epochs": np.arange(1, 2), "patience": np.array([2])}
+    search = GridSearchCV(small(), grid, cv=2, error_score="raise").fit(X, pd.DataFrame(Y))
+    assert search.best_params_["batch_size"] in (16, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [({"hidden_dims": 8}, "hidden_dims"), ({"validation_fraction": "0.1"}, "validation_fraction")],
+)
+def test_parameters_of_another_type(options, where):
+    with pytest.raises(UserError, match=f"^{where}: "):
+        small(**options).fit(X, Y)
+
+
 # ---- kinds ------------------------------------------------------------------------------------
 
 
@@ -285,7 +300,7 @@ def test_targets_that_cannot_be_used(targets, message):
         ({"weighting": "UW"}, "weighting: is one of polytask.weighting. Found str"),
         ({"model": nn.Linear(3, 1)}, "model: is a callable"),
         ({"model": lambda features, outputs: None}, "model: returns a torch.nn.Module"),
-        ({"hidden_dims": []}, "hidden_dims: needs one layer"),
+        ({"hidden_dims": []}, "hidden_dims: is a list of layers, one at least"),
         ({"task_types": {"sume": "regression"}}, "task_types: no task is called 'sume'"),
         ({"task_types": {"sum": "regresion"}}, "Did you mean 'regression'"),
         ({"task_types": {"side": "regression"}}, "task 'side': regression needs numbers"),

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from polytask._errors import UserError
 from polytask._tasks import check_known, check_task_names
 from polytask._term import IGNORE_INDEX
-from polytask.data._arrays import by_name, check_gaps, target_of, tensor_of
+from polytask.data._arrays import by_name, check_class_names, check_gaps, target_of, tensor_of
 
 Sample = tuple[Any, dict[str, Tensor]]
 # torch gathers none of these, but the same bytes under another name.
@@ -32,7 +32,8 @@ class ArrayDataset(Dataset[Sample]):
         targets: By task an array with a row for each row of the inputs. Integers are classes: whole numbers
             that are values have to be floating point. Booleans are two classes, or several labels where a row
             has more than one. None where nothing is to be learnt.
-        classes: By task how many classes there are, or their names in order; targets may then be texts.
+        classes: By task how many classes there are, or their names in order; targets may then be texts, or
+            floating point with NaN where one is missing.
         ignore_index: The integer that means "no label".
 
     Shape:
@@ -68,6 +69,7 @@ class ArrayDataset(Dataset[Sample]):
             raise UserError("targets", "is a dict by task", type(targets).__name__, "Write {'task': ...}")
         names = check_task_names(targets, "targets") if targets else ()
         check_known(self.classes, names, "classes")
+        check_class_names(self.classes)
         self.targets = {
             name: target_of(name, own, self.classes.get(name), ignore_index)
             for name, own in (targets or {}).items()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polytask._errors import UserError
+from polytask._numbers import is_integer
 from polytask._term import IGNORE_INDEX
 from polytask.data._array_dataset import ArrayDataset
 from polytask.data._normalize import Normalization, normalizers
@@ -252,6 +253,6 @@ def _check_kind(dataset: object) -> None:
 
 
 def _integer(value: object, least: int, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_integer(value, least):
         raise UserError(where, f"is an integer, {least} or more", repr(value))
-    return value
+    return int(value)

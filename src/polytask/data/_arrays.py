@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polytask._errors import UserError, hint
+from polytask._numbers import is_integer
 from polytask._term import is_missing
 
 # Elements that a check looks at in one go, so that it needs little memory beside a mapped file.
@@ -42,10 +43,13 @@ def array_of(value: Any, where: str) -> np.ndarray[Any, Any]:
     """A numpy array of the values; a file's is a map of it.
 
     Raises:
-        UserError: Where there is no such file, or it is no ``.npy`` file.
+        UserError: Where there is no such file, it is no ``.npy`` file, or rows differ in shape.
     """
     if not isinstance(value, (str, os.PathLike)):
-        return np.asarray(value)
+        try:
+            return np.asarray(value)
+        except ValueError as error:
+            raise UserError(where, "has rows of one shape", " ".join(str(error).split())) from error
     try:
         # Copy on write: writable, so that torch takes it, and never written back.
         array = np.load(value, mmap_mode="c")
@@ -79,8 +83,10 @@ def _shared(array: np.ndarray[Any, Any], where: str) -> Tensor:
 
 
 def _sample(array: np.ndarray[Any, Any]) -> str:
-    kind = "texts" if array.dtype.kind in "USO" else str(array.dtype)
-    first = [repr(value) for value in array.reshape(-1)[:2].tolist()]
+    values = array.reshape(-1).tolist()
+    texts = any(isinstance(value, (str, bytes)) for value in values)
+    kind = "texts" if texts else "objects" if array.dtype == object else str(array.dtype)
+    first = [repr(value) for value in values[:2]]
     return f"{kind} such as {', '.join(first)}" if first else kind
 
 
@@ -107,6 +113,8 @@ def target_of(name: str, value: Any, classes: int | Sequence[str] | None, ignore
         if value.dtype.kind in "USO":
             value = _encoded(value, classes, name, ignore_index)
     target = tensor_of(value, where)
+    if classes is not None and target.is_floating_point():
+        target = _whole(name, target, ignore_index)
     integers = not target.is_floating_point() and target.dtype != torch.bool
     if integers and target.shape[1:] == (1,):
         target = target[:, 0]
@@ -120,7 +128,7 @@ def target_of(name: str, value: Any, classes: int | Sequence[str] | None, ignore
 def _encoded(
     texts: np.ndarray[Any, Any], classes: int | Sequence[str] | None, name: str, ignore_index: int
 ) -> Tensor:
-    if classes is None or isinstance(classes, int):
+    if classes is None or not isinstance(classes, Sequence):
         fix = f"Pass classes={{'{name}': [...]}} with the classes' names in order"
         raise UserError(
             f"task '{name}'", "targets are numbers, or texts whose classes are named", _sample(texts), fix
@@ -137,8 +145,39 @@ def _encoded(
 
 
 def _text(value: Any) -> str:
-    """The text; nothing where there is none: None, or NaN, which pandas has for it."""
-    return "" if value is None or value != value else str(value)
+    """The text; nothing where there is none: None, or what pandas has for it, NaN or NA."""
+    if value is None:
+        return ""
+    try:
+        return "" if value != value else str(value)
+    except TypeError:
+        # NA is neither equal to itself nor different.
+        return ""
+
+
+def _whole(name: str, target: Tensor, ignore_index: int) -> Tensor:
+    """Classes that a missing one made floating point are integers again."""
+    missing = target.isnan()
+    whole = target.masked_fill(missing, ignore_index).long()
+    strange = target[~missing & (whole != target)]
+    if len(strange):
+        raise UserError(f"task '{name}'", "classes are whole numbers", f"{strange[0].item():.4g}")
+    return whole
+
+
+def check_class_names(classes: Mapping[str, int | Sequence[str]]) -> None:
+    """Raise where classes are neither a number of them, nor texts, each once.
+
+    Args:
+        classes: By task.
+
+    Raises:
+        UserError: With the task.
+    """
+    for name, given in classes.items():
+        texts = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+        if not is_integer(given, 1) and (not texts or len(set(map(str, texts))) < len(texts)):
+            raise UserError(f"classes.{name}", "are texts in order, each once; or their number", repr(given))
 
 
 def _check_classes(name: str, target: Tensor, classes: int | Sequence[str] | None, ignore_index: int) -> None:

@@ -1,13 +1,14 @@
 """Means and standard deviations taken out of whole batches."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from polytask._errors import UserError, hint
+from polytask._numbers import is_finite
 from polytask.data._array_dataset import ArrayDataset
 
 Normalization = Sequence[float | Sequence[float]]
@@ -87,11 +88,13 @@ def _fitting(pair: Any, array: Tensor, where: str) -> Normalizer:
 
 
 def _numbers(value: object, where: str) -> Tensor:
-    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if isinstance(value, (np.ndarray, Tensor)):
+        value = value.tolist()
+    values: list[Any] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     for number in values:
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        if not is_finite(number):
             raise UserError(where, "has finite numbers", repr(number))
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor([float(number) for number in values], dtype=torch.float64)
 
 
 def _shaped(numbers: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from polytask._errors import UserError
+from polytask._numbers import is_integer
 from polytask.data._replay import Resumable, State, check_same, length_of
 
 
@@ -36,10 +37,10 @@ class SeededLoader(Resumable):
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        if seed is not None and not is_integer(seed, 0):
             raise UserError("seed", "is an integer, 0 or more", repr(seed))
         self._given = seed is not None
-        self.seed = torch.initial_seed() if seed is None else seed
+        self.seed = torch.initial_seed() if seed is None else int(seed)
         self._passes = 0
         self._batches = 0
         self._resume = False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from polytask._errors import UserError
+from polytask._numbers import is_finite
 from polytask._term import IGNORE_INDEX
 from polytask.data._array_dataset import ArrayDataset, Sample
 from polytask.data._table_files import CSVFormat, read_table, table_files
@@ -138,7 +139,8 @@ def targets_of(targets: TableTargets | Mapping[str, str] | None) -> TableTargets
 
 
 def _rows(count: int, part: Sequence[float], seed: int) -> Any:
-    if len(part) != 2 or not 0 <= part[0] < part[1] <= 1:
+    numbers = len(part) == 2 and all(map(is_finite, part))
+    if not numbers or not 0 <= part[0] < part[1] <= 1:
         raise UserError("part", "is two rising numbers in [0, 1]", repr(part), "Write for example [0, 0.8]")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     chosen = order[round(part[0] * count) : round(part[1] * count)]

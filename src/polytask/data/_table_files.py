@@ -75,6 +75,10 @@ class CSVFormat:
     names: Sequence[str] | None = None
     delimiter: str = ","
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.delimiter, str) or len(self.delimiter) != 1:
+            raise UserError("delimiter", "is one character", repr(self.delimiter))
+
     def header(self, path: Path) -> list[str]:
         """The columns of a file."""
         with whole(path), _opened(path) as lines:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from polytask._errors import UserError
+from polytask._numbers import is_integer
 from polytask.data._seeded import ranks
 from polytask.data._table_dataset import Inputs, check_inputs, targets_of
 from polytask.data._table_files import common_schema, is_parquet, open_parquet, table_files, whole
@@ -89,7 +90,7 @@ class TableStream(IterableDataset[Rows]):
         missing: Sequence[str] = (),
     ) -> None:
         for argument, size in (("batch_size", batch_size), ("window", window)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            if not is_integer(size, 1):
                 raise UserError(f"TableStream.{argument}", "is a whole number of at least 1", repr(size))
         self.columns = check_inputs(columns)
         self.labels = targets_of(targets)
@@ -100,7 +101,7 @@ class TableStream(IterableDataset[Rows]):
         paths = table_files(files)
         found = [_row_groups(path, self._needed) for path in paths]
         self._groups = [piece for pieces, _ in found for piece in pieces]
-        # A file's own types are not the table's: whole numbers in one may have fractions beside them in another.
+        # A file's own types are not the table's: whole numbers in one may be fractions in another.
         self._schema = common_schema(paths, [schema for _, schema in found])
         self.rows = sum(piece.end - piece.begin for piece in self._groups)
         if not self.rows:

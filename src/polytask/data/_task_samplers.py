@@ -1,6 +1,5 @@
 """Which tasks a step draws."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from polytask._errors import UserError
+from polytask._numbers import is_finite
 from polytask._tasks import check_known
 
 Sizes = Mapping[str, int | None]
@@ -236,11 +236,12 @@ class FixedProbabilities(TaskSampler):
                 raise UserError(
                     "FixedProbabilities", "needs a number for every task", f"none for '{name}'", fix
                 )
-        return _shares(torch.tensor([self.values[name] for name in sizes]), 1.0)
+        return _shares(torch.tensor([self.values[name] for name in sizes], dtype=torch.float64), 1.0)
 
 
 def _shares(sizes: Tensor, power: float) -> Tensor:
-    shares = sizes.double() ** power
+    # A high power of a large size has no place in a float.
+    shares = (sizes / sizes.max()) ** power
     return (shares / shares.sum()).float()
 
 
@@ -253,13 +254,12 @@ def _known(sizes: Sizes, sampler: TaskSampler) -> Tensor:
                 "none",
                 "Choose Uniform, RoundRobin or FixedProbabilities",
             )
-    return torch.tensor([float(size) for size in sizes.values() if size is not None])
+    return torch.tensor([size for size in sizes.values() if size is not None], dtype=torch.float64)
 
 
 def _positive(value: object, where: str, zero: bool = False) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (value > 0 or (zero and value == 0)):  # type: ignore[operator]
+    if not is_finite(value) or value < 0 or (value == 0 and not zero):
         raise UserError(
             where, "is a finite number, 0 or more" if zero else "is a finite number above 0", repr(value)
         )
-    return float(value)  # type: ignore[arg-type]
+    return float(value)

@@ -220,3 +220,32 @@ def test_dense_labels_are_checked_throughout():
     maps[2, 1, 1] = -3
     with pytest.raises(UserError, match=r"task 'a': integers are classes from 0.* Found -3"):
         ArrayDataset(np.zeros(3), {"a": maps})
+
+
+@pytest.mark.parametrize("kind", ["string", "object"])
+def test_texts_that_are_missing_in_a_series(kind):
+    texts = pd.Series(["b", None, "a", pd.NA], dtype=kind)
+    data = ArrayDataset(np.zeros(4), {"kind": texts}, classes={"kind": ["a", "b"]})
+    assert data.targets["kind"].tolist() == [1, -100, 0, -100]
+
+
+@pytest.mark.parametrize("given", [3, ["a", "b", "c"]])
+def test_classes_that_a_missing_one_made_floating_point(given):
+    data = ArrayDataset(np.zeros(3), {"kind": [2.0, NAN, 0.0]}, classes={"kind": given})
+    assert data.take(rows(0, 1, 2))[1]["kind"].tolist() == [2, -100, 0]
+    assert data.take(rows(0))[1]["kind"].dtype == torch.int64
+    with pytest.raises(UserError, match=r"task 'kind': classes are whole numbers\. Found 0\.5\."):
+        ArrayDataset(np.zeros(2), {"kind": [0.5, 1.0]}, classes={"kind": given})
+
+
+@pytest.mark.parametrize("given", [0, -1, True, 2.5, "ab", [], ["a", "a"]])
+def test_classes_that_are_none(given):
+    with pytest.raises(UserError, match=r"classes\.kind: are texts in order, each once; or their number"):
+        ArrayDataset(np.zeros(2), {"kind": [0, 1]}, classes={"kind": given})
+
+
+def test_values_that_are_told_from_texts():
+    with pytest.raises(UserError, match="Found objects such as True, None"):
+        ArrayDataset(np.zeros(2), {"kind": np.array([True, None])})
+    with pytest.raises(UserError, match=r"inputs: has rows of one shape\."):
+        ArrayDataset([[1, 2], [3]])

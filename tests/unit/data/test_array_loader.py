@@ -273,3 +273,20 @@ def test_one_pair_is_for_every_input():
 def test_other_data_sets_are_for_torchs_loader():
     with pytest.raises(UserError, match=r"dataset: is a polytask.data.ArrayDataset\. Found list\."):
         ArrayLoader([1, 2])
+
+
+def test_numbers_of_numpy_are_numbers():
+    images = np.arange(12, dtype=np.float32).reshape(4, 3)
+    ours = create_multitask_dataloader(
+        images,
+        {"a": np.zeros(4)},
+        np.int64(4),
+        shuffle=False,
+        seed=np.uint8(3),
+        normalize=(images.mean(0), torch.from_numpy(images.std(0))),
+    )
+    inputs, _ = next(iter(ours))
+    np.testing.assert_allclose(inputs, (images - images.mean(0)) / images.std(0), rtol=1e-6)
+    assert (type(ours.batch_size), type(ours.seed)) == (int, int)
+    whole = create_multitask_dataloader(images, normalize=(images.mean(), images.std()), shuffle=False)
+    torch.testing.assert_close(next(iter(whole))[0].mean(), torch.zeros(()), atol=1e-6, rtol=0)

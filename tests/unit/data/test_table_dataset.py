@@ -105,7 +105,7 @@ def test_parts_are_apart_and_the_same_each_time(tmp_path):
     assert rows(0, 0.7) == parts[0] != rows(0, 0.7, seed=1)
 
 
-@pytest.mark.parametrize("part", [[0.5, 0.5], [0.5, 0.2], [0, 1.2], [0.5], [0, 0.01]])
+@pytest.mark.parametrize("part", [[0.5, 0.5], [0.5, 0.2], [0, 1.2], [0.5], [0, 0.01], ["0", "1"]])
 def test_parts_that_are_none(file, part):
     with pytest.raises(UserError, match="part: "):
         houses(file, part=part)

@@ -181,3 +181,9 @@ def test_a_text_that_is_no_number_is_named_with_its_row():
         as_numbers(pa.array(["1", None, "x"]), "a")
     with pytest.raises(UserError, match=r"column 'a': must hold numbers\. Found list"):
         as_numbers(pa.array([[1]]), "a")
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", None])
+def test_a_delimiter_that_is_none(delimiter):
+    with pytest.raises(UserError, match="delimiter: is one character"):
+        CSVFormat(delimiter=delimiter)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -118,3 +119,12 @@ def test_unusable_numbers(make, message):
     with pytest.raises(UserError) as caught:
         make()
     assert str(caught.value).startswith(message)
+
+
+def test_numbers_at_the_ends_of_a_float():
+    assert Temperature(1e-3).probabilities({"a": 10**6, "b": 10**7}, 0).tolist() == [0.0, 1.0]
+    assert (
+        FixedProbabilities({"a": 1e308, "b": 1e308}).probabilities({"a": 1, "b": 1}, 0).tolist() == [0.5] * 2
+    )
+    numbers = FixedProbabilities({"a": np.float32(1), "b": np.int64(3)})
+    assert numbers.probabilities({"a": 1, "b": 1}, 0).tolist() == [0.25, 0.75]
