@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from polytask._arrays import as_inputs, as_tensor, as_tensors, float_dtype
 from polytask._data_errors import data_errors
 from polytask._errors import UserError
-from polytask._numbers import is_integer
+from polytask._numbers import is_finite, is_integer
 from polytask._parts import SILENT
 from polytask._quiet import quiet_lightning
 from polytask.adapters import BatchAdapter
@@ -181,7 +181,18 @@ class Session(System):
             self.balance.keep_weights()
 
     def on_train_epoch_end(self) -> None:
-        """Keep the epoch's values."""
+        """Keep the epoch's values.
+
+        Raises:
+            UserError: Where the epoch had no batch, as the second one over an iterator has none.
+        """
+        if not self.trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+            raise UserError(
+                "train loader",
+                "has to yield batches every time it is gone through",
+                f"none in epoch {self.current_epoch + 1}",
+                "Pass a loader, not an iterator over it",
+            )
         weights = {} if self.balance is None else self.balance.weights
         super().on_train_epoch_end()
         self.history.append({**self.latest, **{f"weights/{name}": w for name, w in weights.items()}})
@@ -282,6 +293,5 @@ def _check_optimizer(optimizer: Any) -> None:
 
 
 def _check_clip(clip: Any) -> None:
-    known = isinstance(clip, (int, float)) and not isinstance(clip, bool)
-    if clip is not None and not (known and 0 < clip < math.inf):
+    if clip is not None and not (is_finite(clip) and clip > 0):
         raise UserError("grad_clip", "is a norm above 0, or None", repr(clip))

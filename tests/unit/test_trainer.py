@@ -288,7 +288,7 @@ def test_an_optimizer_of_another_model():
         ({"device": "meta"}, "device: must be there"),
         ({"metric_fns": {"size": accuracy}}, "no task is called 'size'"),
         ({"metric_fns": {"shape": "accuracy"}}, "must be a torchmetrics.Metric"),
-        ({"metric_fns": {"shape": lambda p, t: 0.0}}, "Found '<lambda>'"),
+        ({"metric_fns": {"shape": lambda p, t: 0.0}}, "Found '<lambda>'. Name it by a key"),
     ],
 )
 def test_an_option_that_cannot_be_used(options, message):
@@ -311,6 +311,15 @@ def test_a_number_of_epochs_that_is_none(epochs):
 def test_an_empty_loader(call):
     with pytest.raises(UserError, match=r"dataloaders\.\w+: needs one batch at least"):
         getattr(trainer(), call)([])
+
+
+def test_a_loader_that_is_used_up():
+    with pytest.raises(UserError, match=r"train loader: has to yield batches every time.* none in epoch 1\."):
+        trainer().fit((batch for batch in ()), verbose=False)
+    used = trainer()
+    with pytest.raises(UserError, match=r"none in epoch 2\. Pass a loader, not an iterator over it"):
+        used.fit((batch for batch in batches()), epochs=2, verbose=False)
+    assert used.fit(batches(), epochs=1, verbose=False)["train/loss/total/epoch"][0] > 0
 
 
 def test_a_metric_that_returns_no_number():

@@ -53,7 +53,8 @@ def metric_names(given: Given, where: str) -> dict[str, Metric]:
         if not isinstance(metric, Metric):
             raise UserError(f"{where}.{name}", "must be a torchmetrics.Metric", type(metric).__name__)
         if not re.fullmatch(r"\w+", name):
-            raise UserError(where, "a metric's name has letters, digits and underscores", repr(name))
+            rule = "a metric's name has letters, digits and underscores"
+            raise UserError(where, rule, repr(name), "Name it by a key, {'name': ...}")
     return named
 
 
