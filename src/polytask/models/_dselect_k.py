@@ -40,7 +40,8 @@ class DSelectK(ByTask):
         k: Experts that a task uses at the most.
         gate: None for gates without an input; values per sample of what the gates look at, for linear gates;
             or something that makes a module when called with the number of values to return,
-            k (⌈log₂ n⌉ + 1): the digits' logits, selector by selector, and :math:`\alpha`.
+            k (⌈log₂ n⌉ + 1): the digits' logits, selector by selector, and :math:`\alpha`. Logits of such a
+            module that begin beyond :math:`\pm\gamma/2` are decided, and get no gradient.
         gamma: Width of the smooth step.
         gate_input: What the gates look at: None for the input, a key or place of it, or a module that is
             called with it.
