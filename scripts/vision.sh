@@ -11,6 +11,8 @@ if [ "$(cat .venv-vision/made-from 2>/dev/null)" != "$wanted" ]; then
     "${PYTHON:-python3}" -m venv .venv-vision
     .venv-vision/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
     .venv-vision/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchvision pillow
+    .venv-vision/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+        timm transformers huggingface_hub tokenizers safetensors regex hf-xet httpx httpcore h11 anyio
     echo "$wanted" > .venv-vision/made-from
 fi
 exec .venv-vision/bin/python -m pytest tests/vision "$@"

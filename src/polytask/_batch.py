@@ -35,6 +35,14 @@ class Batch:
     labelled: dict[str, Tensor | None] = field(default_factory=dict)
     rows: dict[str, Tensor | None] | None = None
 
+    def inputs_of(self, name: str) -> Any:
+        """The inputs that a task's outputs are for.
+
+        Args:
+            name: The task.
+        """
+        return take_rows(self.inputs, None if self.rows is None else self.rows[name])
+
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on the device."""
         self.inputs = move(self.inputs, device)
@@ -42,6 +50,47 @@ class Batch:
         self.labelled = move(self.labelled, device)
         self.rows = move(self.rows, device)
         return self
+
+
+class TaskBatches(dict[str, Any]):
+    """What one step draws from several tasks' loaders: by task a batch of its own data."""
+
+
+class JoinedBatch(Batch):
+    """Several tasks' own batches in one step: ``inputs`` by task, and their rows one after another."""
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Batch]) -> "JoinedBatch":
+        """The batches as one.
+
+        Args:
+            parts: By task a batch of its own.
+
+        Example:
+            >>> parts = {"a": Batch(torch.ones(2), None, 2), "b": Batch(torch.zeros(1), None, 1)}
+            >>> joined = JoinedBatch.of(parts)
+            >>> joined.size, joined.rows["b"], joined.inputs_of("b")
+            (3, tensor([2]), tensor([0.]))
+        """
+        ends = list(itertools.accumulate(part.size for part in parts.values()))
+        return cls(
+            {name: part.inputs for name, part in parts.items()},
+            Targets.joined([part.targets for part in parts.values() if part.targets is not None]),
+            ends[-1],
+            {name: rows for part in parts.values() for name, rows in part.labelled.items()},
+            {
+                name: torch.arange(end - part.size, end)
+                for (name, part), end in zip(parts.items(), ends, strict=True)
+            },
+        )
+
+    def inputs_of(self, name: str) -> Any:
+        """The inputs that a task's outputs are for.
+
+        Args:
+            name: The task.
+        """
+        return self.inputs[name]
 
 
 def move(value: Any, device: torch.device) -> Any:

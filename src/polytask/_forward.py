@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polytask._batch import Batch, describe, take_rows
+from polytask._batch import Batch, describe
 from polytask._errors import UserError
 
 
 def outputs_by_task(model: nn.Module, batch: Batch, names: Sequence[str]) -> Any:
     """The model's outputs by task; as they come where the tasks have no names.
 
-    Where the batch carries task ids, the model is called as ``model(inputs, i)`` with the rows of task *i*.
+    Where the batch carries task ids, or batches of several tasks, the model is called as ``model(inputs, i)``
+    with the rows of task *i*.
 
     Args:
         model: The model.
@@ -31,8 +32,8 @@ def outputs_by_task(model: nn.Module, batch: Batch, names: Sequence[str]) -> Any
     if batch.rows is None:
         return _named(_call(model, batch.inputs), names)
     outputs = {}
-    for name, rows in batch.rows.items():
-        output = _call(model, take_rows(batch.inputs, rows), names.index(name))
+    for name in batch.rows:
+        output = _call(model, batch.inputs_of(name), names.index(name))
         outputs[name] = output[name] if isinstance(output, Mapping) else output
     return outputs
 

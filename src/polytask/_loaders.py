@@ -1,11 +1,12 @@
 """The loader of a stage."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from typing import Any
 
 from polytask._errors import UserError, hint
 from polytask._stages import STAGES
-from polytask.data import ReplayableLoader
+from polytask.data import ReplayableLoader, TaskLoader
+from polytask.data._replay import length_of
 
 
 def loaders_by_stage(dataloaders: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def loader_of(dataloaders: Mapping[str, Any], stage: str) -> Any:
         stage: ``train``, ``val``, ``test`` or ``predict``.
 
     Raises:
-        UserError: Where there is none, or it has no batch.
+        UserError: Where there is none, it has no batch, or draws tasks outside training.
 
     Example:
         >>> loader_of({"val": [1, 2]}, "val")
@@ -45,9 +46,24 @@ def loader_of(dataloaders: Mapping[str, Any], stage: str) -> Any:
     if loader is None:
         given = hint(stage, dataloaders, "Given")
         raise UserError(f"dataloaders.{stage}", "is needed here", "none", given)
-    if isinstance(loader, Sized) and len(loader) == 0:
+    if length_of(loader) == 0:
         raise UserError(f"dataloaders.{stage}", "needs one batch at least", "none", "Look at the data set")
+    if isinstance(loader, TaskLoader):
+        _check_draws(loader, stage)
     return loader
+
+
+def _check_draws(loader: TaskLoader, stage: str) -> None:
+    """Raise where an evaluation would see some data twice, or a training task after task."""
+    draws = loader.task_sampler is not None
+    if draws and stage != "train":
+        rule, fix = "sees every task's data once, so without a sampler", "Leave the sampler out"
+        raise UserError(f"dataloaders.{stage}", rule, repr(loader.task_sampler), fix)
+    if not draws and stage == "train":
+        fix = "Pass for example sampler=polytask.data.Proportional()"
+        raise UserError(
+            f"dataloaders.{stage}", "needs a sampler, which draws the tasks of each step", "none", fix
+        )
 
 
 def replayable(loader: Any) -> Any:

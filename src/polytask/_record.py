@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polytask._batch import Batch, take_rows
+from polytask._batch import Batch
 from polytask._meter import LossMeter
 from polytask._stages import STAGES
 from polytask._tasks import check_known
@@ -22,6 +22,7 @@ class Record(nn.Module):
         names: All tasks, in order.
         metrics: Metrics by task, by stage.
         adapters: The adapters of every stage.
+        beside: Losses that are no task's.
 
     Raises:
         UserError: Where metrics are given for something that is no task.
@@ -33,7 +34,11 @@ class Record(nn.Module):
     """
 
     def __init__(
-        self, names: Sequence[str], metrics: Mapping[str, Any], adapters: Mapping[str, Mapping[str, Any]]
+        self,
+        names: Sequence[str],
+        metrics: Mapping[str, Any],
+        adapters: Mapping[str, Mapping[str, Any]],
+        beside: Sequence[str] = (),
     ) -> None:
         super().__init__()
         for stage in MEASURED:
@@ -44,7 +49,7 @@ class Record(nn.Module):
                 for stage in MEASURED
             }
         )
-        self.meters = {stage: LossMeter(names) for stage in MEASURED}
+        self.meters = {stage: LossMeter([*names, *beside]) for stage in MEASURED}
 
     def of(self, stage: str) -> StageMetrics:
         """The metrics of a stage."""
@@ -117,8 +122,9 @@ class Record(nn.Module):
             return
         for name in metrics.rows:
             if name in batch.targets and name in outputs:
-                inputs = batch.inputs if batch.rows is None else take_rows(batch.inputs, batch.rows[name])
-                metrics.add(name, inputs, outputs[name], batch.targets[name], batch.labelled.get(name))
+                metrics.add(
+                    name, batch.inputs_of(name), outputs[name], batch.targets[name], batch.labelled.get(name)
+                )
 
     def step_values(self, losses: Mapping[str, float]) -> dict[str, float]:
         """The training's values over the steps since the last reading, by log key.

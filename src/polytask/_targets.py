@@ -1,6 +1,6 @@
 """Targets by task, their labels counted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -57,6 +57,21 @@ class Targets(dict[str, Any]):
             if 0 < count < elements:
                 partial[name] = Labels.of(~missing)
         return cls(kept, counts, partial)
+
+    @classmethod
+    def joined(cls, parts: Iterable["Targets"]) -> "Targets":
+        """The targets of several tasks as one, in the order of the parts.
+
+        Args:
+            parts: Targets of different tasks.
+        """
+        joined = cls({}, {}, {})
+        for part in parts:
+            joined.update(part)
+            joined.counts |= part.counts
+            joined.partial |= part.partial
+            joined.full |= part.full
+        return joined
 
     def to(self, device: torch.device) -> "Targets":
         """Where the labels are, on the device; the targets themselves are moved by the batch."""

@@ -7,7 +7,8 @@ from torch import nn
 
 from polytask._errors import UserError, hint
 
-RESERVED = ("loss", "total", "sharing", "train", "val", "test", "predict", "step", "epoch")
+SHARING = "sharing"
+RESERVED = ("loss", "total", SHARING, "train", "val", "test", "predict", "step", "epoch")
 PREFIX = "task_"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 

@@ -54,6 +54,7 @@ _NOISE = (
     "is smaller than the logging interval",
     "Checkpoint directory .* exists and is not empty",
     "The dirpath has changed",
+    "Your `IterableDataset` has `__len__` defined",
 )
 
 

@@ -1,5 +1,6 @@
 """Predictions as one Parquet file, written batch by batch."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a file."""
+        # Of loaders that are not torch's; places in the data set are not written.
+        warnings.filterwarnings("ignore", message="Couldn't infer the batch indices.*")
         self._writer = None
         self._tasks = list(getattr(pl_module, "names", ()))
         if trainer.world_size > 1:

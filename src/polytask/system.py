@@ -21,8 +21,9 @@ from polytask._monitors import monitor_problems
 from polytask._nonfinite import check_weights, nonfinite
 from polytask._ranks import Ranks
 from polytask._record import Record
+from polytask._sharing_penalty import penalty_of, with_penalty
 from polytask._stages import STAGES, adapters_by_stage, by_stage
-from polytask._tasks import check_known, check_task_names
+from polytask._tasks import SHARING, check_known, check_task_names
 from polytask.adapters import CriterionAdapter, LoggingAdapter
 from polytask.losses import MultiTaskLoss, Targets
 from polytask.losses._for_model import criterion_for
@@ -115,7 +116,8 @@ class System(pl.LightningModule):
         self.names = self._names(given)
         self.adapters = adapters_by_stage(adapters)
         self._check_order()
-        self.record = Record(self.names, given, self.adapters)
+        self.penalty = penalty_of(model)
+        self.record = Record(self.names, given, self.adapters, () if self.penalty is None else (SHARING,))
         self.dataloaders = loaders_by_stage(dataloaders)
         self.on_nonfinite = on_nonfinite
         self.skipped = 0
@@ -280,7 +282,10 @@ class System(pl.LightningModule):
         """Outputs, total and losses by task."""
         outputs = self.outputs(batch)
         adapter: CriterionAdapter = self.adapters[stage]["criterion"]
-        return outputs, *adapter(self.criterion, batch.inputs, outputs, batch.targets)
+        total, losses = adapter(self.criterion, batch.inputs, outputs, batch.targets)
+        # Without any label on any rank there is no step, and nothing to add to.
+        idle = isinstance(batch.targets, Targets) and not losses
+        return outputs, *with_penalty(None if idle else self.penalty, total, losses)
 
     # ---- training -----------------------------------------------------------------------------
 

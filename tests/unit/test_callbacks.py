@@ -10,7 +10,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from polytask.callbacks import ExactResume, StopOnSignal, _count_used
+from polytask.callbacks import ExactResume, StopOnSignal
+from polytask.callbacks._resume import _count_used
 from polytask.data import ReplayableLoader
 
 pytestmark = pytest.mark.filterwarnings(

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from polytask import System
 from polytask._errors import RunError, UserError
+from polytask.callbacks import Freezer
 from polytask.gradients import Engine
 from polytask.losses import MultiTaskLoss
 from polytask.models import MultiHead, Separate
@@ -460,3 +461,16 @@ def test_windows_that_grow_are_checked_in_each_epoch():
     growing = pl.callbacks.GradientAccumulationScheduler({0: 1, 1: 2})
     with pytest.raises(UserError, match="accumulate_grad_batches: is 1 where"):
         trainer(max_epochs=2, callbacks=[growing]).fit(system(MGDA(), level="representation"), loader())
+
+
+@pytest.mark.parametrize("weighting", [MGDA(), GradDrop(), GradNorm()])
+def test_a_backbone_may_be_frozen_for_a_while(weighting):
+    one = system(weighting)
+    before = copy.deepcopy(one.model)
+    trainer(callbacks=[Freezer(["backbone"], until_epoch=1)]).fit(one, loader())
+    same(one.model.backbone, before.backbone)
+    plain = system(Equal())
+    trainer(callbacks=[Freezer(["backbone"], until_epoch=1)]).fit(plain, loader())
+    same(one.model, plain.model)
+    trainer(callbacks=[Freezer(["backbone"], until_epoch=1)], max_epochs=2).fit(one, loader())
+    assert not torch.equal(one.model.backbone[0].weight, before.backbone[0].weight)

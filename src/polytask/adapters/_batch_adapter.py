@@ -6,7 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polytask._batch import Accessor, Batch, access, check_accessor, count_rows, find, take_rows
+from polytask._batch import (
+    Accessor,
+    Batch,
+    JoinedBatch,
+    TaskBatches,
+    access,
+    check_accessor,
+    count_rows,
+    find,
+    take_rows,
+)
 from polytask._errors import UserError, hint, nearest
 from polytask._targets import Targets
 from polytask._tasks import check_known
@@ -73,9 +83,28 @@ class BatchAdapter:
         Raises:
             UserError: Where a part is not there, an id is no task, or ids and rows differ in number.
         """
+        if isinstance(batch, TaskBatches):
+            check_known(batch, names, "TaskLoader")
+            return JoinedBatch.of(
+                {
+                    name: self._parts(own, names, ignore_index, need_targets, name)
+                    for name, own in batch.items()
+                }
+            )
+        return self._parts(batch, names, ignore_index, need_targets)
+
+    def _parts(
+        self,
+        batch: Any,
+        names: Sequence[str],
+        ignore_index: Mapping[str, int] | None,
+        need_targets: bool,
+        task: str | None = None,
+    ) -> Batch:
+        """The parts of one batch; of a task's own batch where the task is named."""
         inputs = self._inputs(batch)
         size = count_rows(inputs)
-        rows = self._rows(batch, names, size)
+        rows: dict[str, Tensor | None] | None = {task: None} if task else self._rows(batch, names, size)
         if not need_targets:
             return Batch(inputs, None, size, {}, rows)
         targets = self._targets(batch, names)

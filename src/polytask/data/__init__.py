@@ -1,5 +1,42 @@
 """Loaders and data sets."""
 
+from polytask.data._array_dataset import ArrayDataset
+from polytask.data._array_loader import ArrayLoader, create_multitask_dataloader
+from polytask.data._kornia import KorniaAugmentation
 from polytask.data._replay import ReplayableLoader
+from polytask.data._table_columns import TableColumns
+from polytask.data._table_dataset import TableDataset
+from polytask.data._table_inputs import TableInputs
+from polytask.data._table_stream import TableStream
+from polytask.data._table_targets import TableTargets
+from polytask.data._task_loader import TaskLoader
+from polytask.data._task_samplers import (
+    Annealed,
+    FixedProbabilities,
+    Proportional,
+    RoundRobin,
+    TaskSampler,
+    Temperature,
+    Uniform,
+)
 
-__all__ = ["ReplayableLoader"]
+__all__ = [
+    "Annealed",
+    "ArrayDataset",
+    "ArrayLoader",
+    "FixedProbabilities",
+    "KorniaAugmentation",
+    "Proportional",
+    "ReplayableLoader",
+    "RoundRobin",
+    "TableColumns",
+    "TableDataset",
+    "TableInputs",
+    "TableStream",
+    "TableTargets",
+    "TaskLoader",
+    "TaskSampler",
+    "Temperature",
+    "Uniform",
+    "create_multitask_dataloader",
+]

@@ -1,6 +1,7 @@
 """A loader whose order can be replayed, so that a run resumes in the middle of an epoch."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,7 +14,28 @@ from polytask._random import drawn, host_state, set_host_state
 State = dict[str, Any]
 
 
-class ReplayableLoader:
+class Resumable(ABC):
+    """A loader that says where it is, in batches, so that a run goes on from there."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Any]:
+        """The batches; the rest of them after `load_state_dict`."""
+
+    @abstractmethod
+    def state_dict(self) -> State:
+        """Where it is, as plain data and tensors; ``batches`` is 0 between epochs."""
+
+    @abstractmethod
+    def load_state_dict(self, state: State) -> None:
+        """Take a state; the next epoch goes on from there."""
+
+    @staticmethod
+    def owns(state: State) -> bool:
+        """Whether a state is of a loader of this package, among those of other loaders in a checkpoint."""
+        return {"batches", "length"} <= state.keys()
+
+
+class ReplayableLoader(Resumable):
     r"""A loader that can go on in the middle of an epoch, with the batches that were still to come.
 
     It yields what ``loader`` yields, drawn from the same random numbers. When an epoch begins it notes the
@@ -84,35 +106,21 @@ class ReplayableLoader:
         ``batches`` is 0 between epochs. A loop that fetches ahead of its steps has to lower it.
         """
         return {
-            "batches": 0 if self._batches == _length(self.loader) else self._batches,
+            "batches": 0 if self._batches == length_of(self.loader) else self._batches,
             "start": self._start,
             "generators": [generator.get_state() for generator in self._generators()],
-            "length": _length(self.loader),
+            "length": length_of(self.loader),
             "workers": self._workers(),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Take a state; the next epoch goes on from there."""
-        self._check("length", state["length"], _length(self.loader), "batches")
-        self._check("workers", state["workers"], self._workers(), "workers")
+        check_same("length", state["length"], length_of(self.loader), "batches")
+        check_same("workers", state["workers"], self._workers(), "workers")
         self._start, self._batches = state["start"], state["batches"]
         self._resume = self._start is not None
         for generator, generator_state in zip(self._generators(), state["generators"], strict=True):
             generator.set_state(generator_state)
-
-    @staticmethod
-    def owns(state: State) -> bool:
-        """Whether a state is one of this class, among those of other loaders in a checkpoint."""
-        return state.keys() == {"batches", "start", "generators", "length", "workers"}
-
-    def _check(self, key: str, saved: int | None, found: int | None, noun: str) -> None:
-        if saved != found:
-            raise UserError(
-                f"train loader ({key})",
-                f"a run resumes with as many {noun} as it was stopped with, here {saved}",
-                found,
-                "Resume with the same data, batch size and workers, or start a new run from the weights",
-            )
 
     def _begin(self) -> Iterator[Any]:
         self._batches = 0
@@ -237,8 +245,35 @@ class ReplayableLoader:
         self.loader._iterator = iterator
 
 
-def _length(loader: Any) -> int | None:
+def length_of(loader: Any) -> int | None:
+    """The number of batches, or None where the loader does not know it.
+
+    Example:
+        >>> length_of([1, 2]), length_of(iter([1, 2]))
+        (2, None)
+    """
     try:
         return len(loader)
     except (TypeError, NotImplementedError):
         return None
+
+
+def check_same(key: str, saved: int | None, found: int | None, noun: str) -> None:
+    """Raise where a loader is not the one that a state was taken of.
+
+    Args:
+        key: What is compared, for the message.
+        saved: Its number in the state.
+        found: Its number now.
+        noun: What is counted.
+
+    Raises:
+        UserError: Where the numbers differ.
+    """
+    if saved != found:
+        raise UserError(
+            f"train loader ({key})",
+            f"a run resumes with as many {noun} as it was stopped with, here {saved}",
+            found,
+            "Resume with the same data, batch size and workers, or start a new run from the weights",
+        )

@@ -74,11 +74,13 @@ class Sharing:
             all_names: All tasks, present or not.
 
         Raises:
-            UserError: Where every task was seen and there is no such parameter.
+            UserError: Where every task was seen and there is no such parameter, nor a frozen one.
         """
         least = min(2, len(all_names))
         found = [parameter for parameter, tasks in self.tasks.items() if len(tasks) >= least]
-        if not found and self.seen.issuperset(all_names):
+        # What is frozen may be what they share, and nothing is left to balance until it is trained.
+        frozen = any(not parameter.requires_grad for parameter in self.parameters.values())
+        if not found and not frozen and self.seen.issuperset(all_names):
             raise UserError(
                 "model",
                 f"a weighting by gradients needs parameters that the tasks {', '.join(all_names)} share",

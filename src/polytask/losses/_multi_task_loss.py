@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polytask._errors import UserError, hint
 from polytask._ranks import Ranks
 from polytask._targets import Targets
-from polytask._tasks import TaskModules, check_known, check_task_names
+from polytask._tasks import SHARING, TaskModules, check_known, check_task_names
 from polytask._term import HALF, Term
 from polytask.losses._loss_weights import loss_weights_of
 from polytask.losses._task_losses import TaskLosses
@@ -325,7 +325,7 @@ class MultiTaskLoss(nn.Module):
         A subclass with a ``forward`` of its own keeps the total that is given.
 
         Args:
-            losses: Losses by task, and ``total``.
+            losses: Losses by task, and ``total``; ``sharing``, a model's own penalty, is added as it is.
 
         Example:
             >>> criterion = MultiTaskLoss({"a": nn.MSELoss(), "b": nn.MSELoss()}, loss_weights={"b": 0.5})
@@ -338,7 +338,7 @@ class MultiTaskLoss(nn.Module):
         device = next((tensor.device for tensor in (*self.parameters(), *self.buffers())), None)
         with torch.no_grad():
             total = self.combine(torch.tensor([losses[name] for name in names], device=device), names)
-        return {**losses, "total": float(total)}
+        return {**losses, "total": float(total) + losses.get(SHARING, 0.0)}
 
     @property
     def ignore_index(self) -> dict[str, int]:

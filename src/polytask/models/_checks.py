@@ -1,5 +1,6 @@
 """What arguments and inputs of models must be."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -39,6 +40,19 @@ def check_sizes(values: object, where: str) -> tuple[int, ...]:
     return tuple(check_size(value, f"{where}[{index}]") for index, value in enumerate(values))
 
 
+def check_sides(value: int | Sequence[int], where: str) -> tuple[int, int]:
+    """Height and width, given as a pair or as one number for both.
+
+    Raises:
+        UserError: Where they are not ints above zero.
+    """
+    both = value if isinstance(value, Sequence) else (value, value)
+    if len(both) != 2:
+        raise UserError(where, "must be one number, or height and width", repr(value))
+    height, width = (check_size(side, where) for side in both)
+    return height, width
+
+
 def check_dropout(value: object, where: str = "dropout") -> float:
     """The value, once it is a probability below one.
 
@@ -47,6 +61,28 @@ def check_dropout(value: object, where: str = "dropout") -> float:
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
         raise UserError(where, "must be a number in [0, 1)", repr(value))
+    return float(value)
+
+
+def check_share(value: object, where: str) -> float:
+    """The value, once it is a number from 0 to 1.
+
+    Raises:
+        UserError: Where it is not.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise UserError(where, "must be a number from 0 to 1", repr(value))
+    return float(value)
+
+
+def check_strength(value: object, where: str) -> float:
+    """The value, once it is a finite number of at least 0.
+
+    Raises:
+        UserError: Where it is not.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise UserError(where, "must be a number of at least 0", repr(value))
     return float(value)
 
 

@@ -1,18 +1,18 @@
 """Hard parameter sharing, and its factory."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from polytask._errors import UserError, hint
+from polytask._errors import UserError
 from polytask._tasks import check_task_names
 from polytask.models._base import Heads
 from polytask.models._checks import check_mapping, check_module, check_size, is_size
 from polytask.models._multi_head import MultiHead
+from polytask.models._task_configs import from_config
 from polytask.models._task_head import TaskHead
-
-HEAD_OPTIONS = ("output_dim", "hidden_dims", "activation", "dropout")
 
 
 class HardParameterSharing(MultiHead):
@@ -126,22 +126,8 @@ def create_hard_sharing_model(
     features = _known(_features(backbone, representation_dim))
     width = features if shared_head_dim is None else check_size(shared_head_dim, "shared_head_dim")
     tasks = check_task_names(check_mapping(task_configs, "task_configs"), "task_configs")
-    heads = {task: _head(task, task_configs[task], width) for task in tasks}
+    heads = {task: from_config(partial(TaskHead, width), task, task_configs[task]) for task in tasks}
     return HardParameterSharing(backbone, heads, shared_head_dim, representation_dim=features)
-
-
-def _head(task: str, config: Mapping[str, Any], features: int) -> TaskHead:
-    where = f"task_configs.{task}"
-    for option in check_mapping(config, where):
-        if option not in HEAD_OPTIONS:
-            raise UserError(f"{where}.{option}", "no such option", None, hint(str(option), HEAD_OPTIONS))
-    if "output_dim" not in config:
-        raise UserError(f"{where}.output_dim", "is needed", "nothing", "Set the task's number of outputs")
-    try:
-        return TaskHead(features, **config)
-    except UserError as error:
-        argument, *rest = error.args
-        raise UserError(f"{where}.{argument}", *rest) from error
 
 
 def _features(backbone: nn.Module, representation_dim: int | None) -> int | None:

@@ -62,7 +62,10 @@ class MLP(nn.Module):
         Args:
             x: The batch.
         """
+        rule = f"needs inputs of shape (N, {self.input_dim})"
+        if not isinstance(x, Tensor):
+            raise UserError("MLP", rule, f"a {type(x).__name__}")
         if x.dim() < 2 or math.prod(x.shape[1:]) != self.input_dim:
-            raise UserError("MLP", f"needs inputs of shape (N, {self.input_dim})", f"shape {tuple(x.shape)}")
+            raise UserError("MLP", rule, f"shape {tuple(x.shape)}")
         output: Tensor = self.layers(x.flatten(1))
         return output

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from polytask._errors import UserError
-from polytask.models._checks import check_size
+from polytask.models._checks import check_sides, check_size
 
 CHANNELS = (32, 64)
 HIDDEN = 128
@@ -43,9 +43,12 @@ class SimpleCNN(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, img_size: int | Sequence[int]) -> None:
         super().__init__()
         self.output_dim = check_size(num_classes, "num_classes")
-        self.input_shape = (check_size(in_channels, "in_channels"), *_sides(img_size))
+        height, width = check_sides(img_size, "img_size")
+        if min(height, width) < SMALLEST:
+            rule = f"must be at least {SMALLEST} pixels, as two poolings halve it"
+            raise UserError("img_size", rule, img_size)
+        self.input_shape = (check_size(in_channels, "in_channels"), height, width)
         first, second = CHANNELS
-        _, height, width = self.input_shape
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, first, kernel_size=3, padding=1),
             nn.ReLU(),
@@ -74,13 +77,3 @@ class SimpleCNN(nn.Module):
             )
         output: Tensor = self.classifier(self.features(x).flatten(1))
         return output
-
-
-def _sides(img_size: int | Sequence[int]) -> tuple[int, int]:
-    sides = img_size if isinstance(img_size, Sequence) else (img_size, img_size)
-    if len(sides) != 2:
-        raise UserError("img_size", "must be one number, or height and width", repr(img_size))
-    height, width = (check_size(side, "img_size") for side in sides)
-    if min(height, width) < SMALLEST:
-        raise UserError("img_size", f"must be at least {SMALLEST} pixels, as two poolings halve it", img_size)
-    return height, width

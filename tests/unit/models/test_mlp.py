@@ -40,3 +40,8 @@ def test_an_input_of_another_size_is_an_error_with_both_shapes(shape):
 def test_single_values_need_the_dimension_of_features_too():
     with pytest.raises(UserError, match=r"shape \(N, 1\)\. Found shape \(5,\)"):
         MLP(1, [], 2)(torch.zeros(5))
+
+
+def test_inputs_that_are_no_tensor():
+    with pytest.raises(UserError, match=r"MLP: needs inputs of shape \(N, 4\). Found a dict"):
+        MLP(4, [], 2)({"x": torch.rand(3, 4)})

@@ -17,16 +17,19 @@ from polytask._errors import UserError
 from polytask._tasks import TaskModules, check_task_names
 from polytask._term import HALF
 from polytask.adapters import MetricsAdapter
+from polytask.metrics._functions import Function, FunctionMetric, as_metric
 
-Given = Metric | Sequence[Metric] | Mapping[str, Metric]
+Given = Metric | Function | Sequence[Metric | Function] | Mapping[str, Metric | Function]
 _MOST_BYTES = 8 * 2**20
 
 
 def metric_names(given: Given, where: str) -> dict[str, Metric]:
     """Metrics by name: by key where a dict gives one, else by class without torchmetrics' task prefix.
 
+    A plain function ``(predictions, targets) -> float`` on arrays is a `FunctionMetric` under its own name.
+
     Args:
-        given: One metric, a list of them, or a dict.
+        given: One metric or function, a list of them, or a dict.
         where: The key they came from, for the message.
 
     Raises:
@@ -38,9 +41,9 @@ def metric_names(given: Given, where: str) -> dict[str, Metric]:
         ['Accuracy']
     """
     if isinstance(given, (Mapping, MetricCollection)):
-        named = {str(name): metric for name, metric in given.items()}
+        named = {str(name): as_metric(metric) for name, metric in given.items()}
     else:
-        metrics = list(given) if isinstance(given, Sequence) else [given]
+        metrics = [as_metric(metric) for metric in (given if isinstance(given, (list, tuple)) else [given])]
         named = {_name(metric): metric for metric in metrics}
         if len(named) < len(metrics):
             names = [_name(metric) for metric in metrics]
@@ -50,11 +53,14 @@ def metric_names(given: Given, where: str) -> dict[str, Metric]:
         if not isinstance(metric, Metric):
             raise UserError(f"{where}.{name}", "must be a torchmetrics.Metric", type(metric).__name__)
         if not re.fullmatch(r"\w+", name):
-            raise UserError(where, "a metric's name has letters, digits and underscores", repr(name))
+            rule = "a metric's name has letters, digits and underscores"
+            raise UserError(where, rule, repr(name), "Name it by a key, {'name': ...}")
     return named
 
 
 def _name(metric: Any) -> str:
+    if isinstance(metric, FunctionMetric):
+        return metric.name
     name = type(metric).__name__
     if type(metric).__module__.startswith("torchmetrics."):
         return re.sub(r"^(Binary|Multiclass|Multilabel)(?=[A-Z])", "", name)
@@ -69,7 +75,7 @@ class StageMetrics(nn.Module):
     and rows that are no tensors, are an update of their own. Half precision becomes float32.
 
     Args:
-        metrics: One metric, a list or a dict of them for each task.
+        metrics: One metric or function on arrays, a list or a dict of them for each task.
         adapter: How a metric is called.
 
     Raises:

@@ -16,7 +16,7 @@ from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from polytask._random import full_state, set_full_state
-from polytask.data._replay import ReplayableLoader
+from polytask.data._replay import Resumable
 
 _KEY = "polytask_resume"
 
@@ -25,7 +25,7 @@ class ExactResume(Callback):
     """Saves in every checkpoint what Lightning leaves out, so that a resumed run equals one never stopped.
 
     Added are the random states of python, numpy, torch and CUDA (one set for each rank), the values that
-    callbacks monitor, whether the run had been told to stop, and the position of `ReplayableLoader`\\ s in
+    callbacks monitor, whether the run had been told to stop, and the position of this package's loaders in
     batches that were *used*, whatever was fetched ahead. All of it is plain data and tensors. The states are
     put back in ``on_train_start``: place this callback last where another one draws random numbers there.
 
@@ -79,8 +79,8 @@ class ExactResume(Callback):
 
 
 def _replayable(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The states of `ReplayableLoader`\\ s among those of all loaders that have one."""
-    return [state for state in states if ReplayableLoader.owns(state)]
+    """The states of this package's loaders among those of all loaders that have one."""
+    return [state for state in states if Resumable.owns(state)]
 
 
 def _count_used(loaders: list[dict[str, Any]], progress: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ def _load_loaders(trainer: Trainer, states: list[dict[str, Any]]) -> None:
     # between two epochs before the random states were put back.
     if fetcher.fetched and any(state["batches"] for state in states):
         return
-    loaders = [item for item in combined.flattened if isinstance(item, ReplayableLoader)]
+    loaders = [item for item in combined.flattened if isinstance(item, Resumable)]
     for loader, state in zip(loaders, states, strict=False):
         loader.load_state_dict(state)
     if fetcher.fetched:

@@ -1,0 +1,67 @@
+"""What a model adds to the total by itself, shown as a loss of its own."""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from polytask._errors import UserError
+from polytask._tasks import SHARING
+
+Penalty = Callable[[], Tensor]
+
+
+def penalty_of(model: nn.Module) -> Penalty | None:
+    """The model's ``sharing_penalty``, where it has one that gives something.
+
+    Args:
+        model: The model.
+
+    Raises:
+        UserError: Where it gives something else than one number.
+
+    Example:
+        >>> from polytask.models import SoftParameterSharing
+        >>> penalty_of(nn.Linear(1, 1)) is None
+        True
+        >>> penalty_of(SoftParameterSharing([nn.Linear(1, 1), nn.Linear(1, 1)]))().shape
+        torch.Size([])
+    """
+    penalty = getattr(model, "sharing_penalty", None)
+    if not inspect.ismethod(penalty):
+        return None
+    with torch.no_grad():
+        value = penalty()
+    if value is None:
+        return None
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError("model.sharing_penalty", "returns one number as a tensor, or None", found)
+    return penalty
+
+
+def with_penalty(
+    penalty: Penalty | None, total: Tensor, losses: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The total with the penalty in it, and the losses with the penalty beside them.
+
+    Args:
+        penalty: What `penalty_of` found.
+        total: What is minimised without it.
+        losses: The losses it is made of.
+
+    Raises:
+        UserError: Where the criterion has a loss of that name itself.
+
+    Example:
+        >>> with_penalty(lambda: torch.tensor(0.5), torch.tensor(2.0), {"digit": torch.tensor(2.0)})
+        (tensor(2.5000), {'digit': tensor(2.), 'sharing': tensor(0.5000)})
+    """
+    if penalty is None:
+        return total, dict(losses)
+    if SHARING in losses:
+        rule = f"'{SHARING}' is the penalty of the model"
+        raise UserError("criterion", rule, "a loss of this name", "Rename the loss")
+    value = penalty().reshape(())
+    return total + value, {**losses, SHARING: value}

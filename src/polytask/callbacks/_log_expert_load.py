@@ -1,0 +1,42 @@
+"""The experts' loads, logged."""
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from polytask.models import ExpertLoad
+
+
+class LogExpertLoad(Callback):
+    """Logs at the end of each training epoch how much each expert counted for each task.
+
+    The keys are ``experts/<task>/<expert>``, the values mean gate weights, which sum to one for each task and
+    level; see `polytask.models.ExpertLoad`.
+
+    Example:
+        >>> LogExpertLoad().load is None
+        True
+    """
+
+    def __init__(self) -> None:
+        self.load: ExpertLoad | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch the model's gates."""
+        self.load = ExpertLoad(pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's mean weights, and begin anew."""
+        assert self.load is not None
+        shares = self.load.shares()
+        values = {
+            f"experts/{task}/{name}": share
+            for task, by_expert in shares.items()
+            for name, share in by_expert.items()
+        }
+        pl_module.log_dict(values, sync_dist=trainer.world_size > 1)
+        self.load.reset()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop watching."""
+        if self.load is not None:
+            self.load.close()
+            self.load = None

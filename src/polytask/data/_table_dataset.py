@@ -1,0 +1,149 @@
+"""A table in memory, with inputs and targets by task."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from polytask._errors import UserError
+from polytask._numbers import is_finite
+from polytask._term import IGNORE_INDEX
+from polytask.data._array_dataset import ArrayDataset, Sample
+from polytask.data._table_files import CSVFormat, read_table, table_files
+from polytask.data._table_inputs import TableInputs
+from polytask.data._table_targets import TableTargets
+
+Inputs = Tensor | Mapping[str, Tensor]
+
+
+class TableDataset(ArrayDataset):
+    """A table from CSV or Parquet files in memory, with inputs and targets by task.
+
+    A row is a pair: what ``columns`` makes of it, and a dict of targets by task. It is an `ArrayDataset`, so
+    that an `ArrayLoader` takes whole batches from it. `TableStream` is for files that are larger than memory.
+
+    Args:
+        files: A ``.parquet`` file, any other as CSV (gzipped, where it ends in ``.gz``), a folder of
+            ``.parquet`` or of ``.csv`` and ``.csv.gz`` files, or a list of them.
+        columns: What the inputs are made of: a `TableColumns`, or a `TableInputs` of your own. Data sets of
+            one run share one object.
+        targets: The column of each task, or a `TableTargets`; none where it is only predicted.
+        part: The share of the rows from one number to another, both in [0, 1], after a shuffle by ``seed``;
+            None takes all rows, in order.
+        seed: Decides which rows these are.
+        train: Whether ``columns`` learns from these rows. Every task then needs labels, without gaps between
+            its classes.
+        names: The columns of CSV files that have no line with their names.
+        delimiter: What stands between two cells of a CSV file.
+        missing: Texts, besides empty ones, that stand for a missing value.
+
+    Raises:
+        UserError: Where a file cannot be read, a row has too few or too many cells, a column is not there, a
+            text is no number or no class, or a task has no label; where rows are read before anything was
+            learnt.
+
+    Example:
+        >>> import tempfile
+        >>> from polytask.data import TableColumns
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "houses.csv")
+        ...     _ = file.write_text("rooms,price,sold\\n3,1.5,1\\n5,2.5,0\\n4,,1\\n")
+        ...     columns = TableColumns(["rooms"])
+        ...     houses = TableDataset(file, columns, {"price": "price", "sold": "sold"}, train=True)
+        >>> houses.take(torch.tensor([0, 2]))[1]
+        {'price': tensor([1.5000,    nan]), 'sold': tensor([1, 1])}
+    """
+
+    def __init__(
+        self,
+        files: str | Path | Sequence[str | Path],
+        columns: TableInputs,
+        targets: TableTargets | Mapping[str, str] | None = None,
+        *,
+        part: Sequence[float] | None = None,
+        seed: int = 0,
+        train: bool = False,
+        names: Sequence[str] | None = None,
+        delimiter: str = ",",
+        missing: Sequence[str] = (),
+    ) -> None:
+        self.columns = check_inputs(columns)
+        labels = targets_of(targets)
+        needed = [*columns.names, *(labels.names if labels else ())]
+        table = read_table(table_files(files), needed, CSVFormat(names, delimiter), ["", *missing])
+        if part is not None:
+            table = table.take(_rows(len(table), part, seed))
+        self.targets = labels.encode(table) if labels else {}
+        self.classes = labels.classes if labels else {}
+        self.ignore_index = IGNORE_INDEX
+        if train and labels:
+            labels.check([table])
+        if train:
+            columns.learn([table])
+        self._table: pa.Table = table.select(list(dict.fromkeys(columns.names)))
+        self.inputs: dict[str, Tensor] = {}
+        self.single = False
+        self._revision: int | None = None
+
+    def take(self, rows: Tensor) -> Sample:
+        """A batch, with one gather for each column of the model's inputs.
+
+        The table is encoded when it is first asked for: until then a checkpoint may be loaded.
+
+        Args:
+            rows: Places of rows, 0 or more, ``(rows,)``.
+
+        Returns:
+            The inputs, and the targets by task, ``(rows, ...)`` each.
+        """
+        if self._revision != self.columns.revision:
+            inputs = self.columns.encode(self._table)
+            self.single = isinstance(inputs, Tensor)
+            self.inputs = {"": inputs} if isinstance(inputs, Tensor) else dict(inputs)
+            self._revision = self.columns.revision
+        return super().take(rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not read again: the file may be another by then.
+        return _restored, (type(self), self.__dict__)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __repr__(self) -> str:
+        return f"TableDataset(rows={len(self)}, columns={self.columns!r}, tasks={list(self.targets)})"
+
+
+def _restored(kind: type[TableDataset], state: dict[str, Any]) -> TableDataset:
+    made = kind.__new__(kind)
+    made.__dict__.update(state)
+    return made
+
+
+def check_inputs(columns: Any) -> TableInputs:
+    """The columns, once they are some."""
+    if not isinstance(columns, TableInputs):
+        found = type(columns).__name__
+        raise UserError("columns", "is a polytask.data.TableColumns, or another TableInputs", found)
+    return columns
+
+
+def targets_of(targets: TableTargets | Mapping[str, str] | None) -> TableTargets | None:
+    """The targets of a table, however they are given."""
+    if isinstance(targets, TableTargets):
+        return targets
+    return TableTargets(targets) if targets else None
+
+
+def _rows(count: int, part: Sequence[float], seed: int) -> Any:
+    numbers = len(part) == 2 and all(map(is_finite, part))
+    if not numbers or not 0 <= part[0] < part[1] <= 1:
+        raise UserError("part", "is two rising numbers in [0, 1]", repr(part), "Write for example [0, 0.8]")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    chosen = order[round(part[0] * count) : round(part[1] * count)]
+    if not len(chosen):
+        raise UserError("part", f"holds a row at least of {count}", repr(part))
+    return chosen.numpy()

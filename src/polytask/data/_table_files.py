@@ -1,0 +1,211 @@
+"""A table in CSV or Parquet files: which files they are, and what is wrong with them."""
+
+import csv
+import gzip
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from polytask._errors import UserError, hint
+from polytask.data._table_values import cleaned
+
+PathLike = str | Path
+_ENDINGS = (".parquet", ".csv", ".csv.gz")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet by its name; any other is CSV, such as ``adult.data``.
+
+    Example:
+        >>> is_parquet(Path("part-0.parquet")), is_parquet(Path("adult.data"))
+        (True, False)
+    """
+    return path.suffix.lower() == ".parquet"
+
+
+def table_files(files: PathLike | Sequence[PathLike]) -> list[Path]:
+    """The files of a table: those that are named, and those in a folder that is, by name.
+
+    Args:
+        files: A file, a folder, or a list of them.
+
+    Raises:
+        UserError: Where there is no such file, or a folder holds none, or CSV beside Parquet.
+    """
+    given = [files] if isinstance(files, str | Path) else list(files)
+    found = [path for name in given for path in _in_folder(Path(name))]
+    if not found:
+        raise UserError("files", "needs one file at least", "none")
+    for path in found:
+        if not path.is_file():
+            beside = path.parent.iterdir() if path.parent.is_dir() else ()
+            names = [other.name for other in sorted(beside)]
+            fix = hint(path.name, names, "There") if names else "Name a file, or a folder of Parquet files"
+            raise UserError(str(path), "there is no such file", None, fix)
+    return found
+
+
+def _in_folder(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    hidden = ("_", ".")
+    named = (p for p in path.rglob("*") if p.name.lower().endswith(_ENDINGS))
+    inside = sorted(p for p in named if not p.name.startswith(hidden))
+    if len({is_parquet(p) for p in inside}) != 1:
+        found = f"{inside[0].name} beside {inside[-1].name}" if inside else f"none in {', '.join(_ENDINGS)}"
+        raise UserError(str(path), "a folder holds tables of one kind", found, "Name the files")
+    return inside
+
+
+@dataclass(frozen=True)
+class CSVFormat:
+    """How a CSV file is written.
+
+    Args:
+        names: The columns, where the file has no line with their names.
+        delimiter: What stands between two cells.
+    """
+
+    names: Sequence[str] | None = None
+    delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.delimiter, str) or len(self.delimiter) != 1:
+            raise UserError("delimiter", "is one character", repr(self.delimiter))
+
+    def header(self, path: Path) -> list[str]:
+        """The columns of a file."""
+        with whole(path), _opened(path) as lines:
+            first = next(csv.reader(lines, delimiter=self.delimiter), [])
+        if not first:
+            raise UserError(str(path), "needs a line at least", "an empty file")
+        if self.names is not None and len(self.names) != len(first):
+            raise UserError(f"{path}, line 1", f"names has {len(self.names)} columns", f"{len(first)} cells")
+        return [name.strip() for name in first] if self.names is None else list(self.names)
+
+    def read(self, path: Path, columns: Sequence[str]) -> pa.Table:
+        """These columns of a file, as texts."""
+        header = self.header(path)
+        check_columns(columns, header, path)
+        with whole(path):
+            try:
+                return pc.read_csv(
+                    str(path),
+                    read_options=pc.ReadOptions(column_names=header, skip_rows=int(self.names is None)),
+                    parse_options=pc.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+                    convert_options=pc.ConvertOptions(
+                        column_types=dict.fromkeys(header, pa.string()), include_columns=list(columns)
+                    ),
+                )
+            except pa.ArrowInvalid:
+                self._refuse_ragged(path, len(header))
+                raise
+
+    def _refuse_ragged(self, path: Path, width: int) -> None:
+        with _opened(path) as lines:
+            reader = csv.reader(lines, delimiter=self.delimiter)
+            begin = 1
+            for row in reader:
+                if row and len(row) != width:
+                    raise UserError(
+                        f"{path}, line {begin}", f"a row has {width} cells", f"{len(row)}", "Mend the row"
+                    )
+                begin = reader.line_num + 1
+
+
+def read_table(
+    files: Sequence[Path], columns: Sequence[str], form: CSVFormat, missing: Sequence[str]
+) -> pa.Table:
+    """These columns of all files, one after the other.
+
+    Args:
+        files: What `table_files` gave.
+        columns: Names; each is read once.
+        form: How CSV files are written.
+        missing: Texts that stand for a missing value.
+
+    Raises:
+        UserError: Where a column is not there, a file is not whole, or files do not fit each other.
+    """
+    columns = list(dict.fromkeys(columns))
+    tables = [_read(path, columns, form) for path in files]
+    with _one_type(files):
+        table = pa.concat_tables(tables, promote_options="permissive")
+    if not len(table):
+        raise UserError(str(files[0]), "needs one row at least", "none")
+    return cleaned(table, missing)
+
+
+def _read(path: Path, columns: Sequence[str], form: CSVFormat) -> pa.Table:
+    if not is_parquet(path):
+        return form.read(path, columns)
+    with open_parquet(path, columns) as file, whole(path):
+        return file.read(columns=list(columns))
+
+
+def open_parquet(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    """A Parquet file that has these columns.
+
+    Raises:
+        UserError: Where it is not whole, or a column is not there.
+    """
+    with whole(path):
+        # Pages come one by one: several row groups are open at a time.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
+    check_columns(columns, file.schema_arrow.names, path)
+    return file
+
+
+def common_schema(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """The types that the columns of all files fit: whole numbers beside others are numbers, for example.
+
+    Args:
+        files: The files, for the message.
+        schemas: Their columns, the same names in one order.
+
+    Raises:
+        UserError: Where a column's types do not go together.
+    """
+    with _one_type(files):
+        return pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
+
+
+@contextmanager
+def _one_type(files: Sequence[Path]) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        rule = "a column has one type in all files"
+        raise UserError(str(files[0].parent), rule, " ".join(str(error).split())) from error
+
+
+def check_columns(columns: Sequence[str], header: Sequence[str], path: Path) -> None:
+    """Raise where a column is not there, or there twice."""
+    for name in columns:
+        if name not in header:
+            raise UserError(str(path), f"has no column '{name}'", None, hint(name, header, "Columns"))
+        if list(header).count(name) > 1:
+            raise UserError(str(path), f"has two columns '{name}'", None, "Rename one of them")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Say which file it is that cannot be read."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        reason = " ".join(str(error).split())[:200]
+        rule = f"is not a whole {'Parquet' if is_parquet(path) else 'CSV'} file"
+        raise UserError(str(path), rule, reason, "Copy or write it again") from error
+
+
+def _opened(path: Path) -> TextIO:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")

@@ -1,0 +1,313 @@
+"""MultiTaskEstimator: scikit-learn's contract for several targets at once. Needs scikit-learn."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from polytask._arrays import predict_rows
+from polytask._batch import Batch
+from polytask._errors import UserError
+from polytask._forward import outputs_by_task
+from polytask._keep_best import KeepBest
+from polytask._label_codes import Kind, LabelCodes, check_kinds, columns_of
+from polytask._numbers import is_finite, is_integer
+from polytask._session import Session
+from polytask._tasks import check_known
+from polytask.data import create_multitask_dataloader
+from polytask.losses import MultiTaskLoss
+from polytask.models import MLP, create_hard_sharing_model
+from polytask.weighting import Weighting
+
+try:
+    from sklearn.base import BaseEstimator
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "polytask.estimator needs scikit-learn: pip install 'polytask[sklearn]'", name=error.name
+    ) from error
+
+Arrays = dict[str, NDArray[Any]]
+_LOSSES: dict[Kind, type[nn.Module]] = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
+_PREDICT_ROWS = 4096
+
+
+class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
+    """One network for several targets, with scikit-learn's ``fit``, ``predict`` and ``score``.
+
+    Targets are a dict by task, a data frame (pandas, polars) with a column for each task, or a structured
+    array; the latter two can be cut into folds by scikit-learn itself, which `GridSearchCV` needs. A label is
+    missing where it is NaN, None or null, or -100 among integers. Texts, booleans and whole numbers of up to
+    20 different values are classes, fractions are values; whatever is neither has to be named.
+
+    Values are scaled to variance 1 for the training, and predicted in their own unit. Inputs are taken as
+    they are: put a scaler before the estimator in a `Pipeline`.
+
+    Args:
+        hidden_dims: Units of the shared layers, the last of which the heads see.
+        task_types: ``classification`` or ``regression`` by task, where it is not to be told from the targets.
+        weighting: One of `polytask.weighting`; a copy is trained. Equal weights where None.
+        loss_weights: Factors of the tasks' losses, no unit; 1 for the others.
+        model: Called with the number of features and a dict of outputs by task; returns the module to train,
+            whose outputs are ``(rows, outputs)`` by task. A backbone of ``hidden_dims`` with a linear head
+            for each task where None.
+        lr: Learning rate of AdamW.
+        weight_decay: Of AdamW, for the model's parameters.
+        batch_size: Rows of a training step.
+        epochs: The most epochs to train.
+        validation_fraction: Share of the rows that is held back to stop early, between 0 and 1; None trains
+            on all rows for all epochs.
+        patience: Epochs without a smaller sum of the held-back rows' losses after which training stops. The
+            weights of the best epoch are kept.
+        grad_clip: Largest norm of the gradient; None clips nothing.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``. The trained model is kept on the host.
+        random_state: Seed of the initial weights, the held-back rows and the order of the data.
+
+    Attributes:
+        tasks_: The tasks, in order.
+        classes_: The classes of each task in the order of `predict_proba`; None for values.
+        model_: The trained module.
+        history_: By log key a list with a value for each epoch.
+        n_iter_: Epochs that were trained.
+        weights_: The weight of each task at the last step.
+        n_features_in_: Features that the inputs have.
+        feature_names_in_: Their names, where they are a data frame of named columns.
+
+    Raises:
+        UserError: Where a parameter or the data cannot be used, in `fit`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.normal(size=(200, 4))
+        >>> y = {"side": np.where(X[:, 0] > 0, "right", "left"), "sum": X.sum(axis=1)}
+        >>> estimator = MultiTaskEstimator([16], lr=0.02, epochs=20, random_state=0).fit(X, y)
+        >>> estimator.score(X, y) > 0.8, estimator.classes_["side"].tolist()
+        (True, ['left', 'right'])
+        >>> estimator.predict(X[:2])["side"].shape, estimator.predict_proba(X[:2])["side"].shape
+        ((2,), (2, 2))
+    """
+
+    def __init__(
+        self,
+        hidden_dims: Sequence[int] = (128, 64),
+        *,
+        task_types: Mapping[str, Kind] | None = None,
+        weighting: Weighting | None = None,
+        loss_weights: Mapping[str, float] | None = None,
+        model: Callable[[int, Mapping[str, int]], nn.Module] | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        batch_size: int = 64,
+        epochs: int = 100,
+        validation_fraction: float | None = 0.1,
+        patience: int = 10,
+        grad_clip: float | None = None,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.hidden_dims = hidden_dims
+        self.task_types = task_types
+        self.weighting = weighting
+        self.loss_weights = loss_weights
+        self.model = model
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.grad_clip = grad_clip
+        self.device = device
+        self.random_state = random_state
+
+    # ---- fit ----------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+        """Train anew.
+
+        Args:
+            X: Inputs, ``(rows, features)``; ``(rows, ...)`` with a ``model`` that takes them.
+            y: Targets by task, see the class.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            UserError: Where a parameter or the data cannot be used.
+        """
+        self._check_parameters()
+        X = self._inputs(X, reset=True)  # noqa: N806
+        columns = columns_of(y, len(X))
+        kinds = check_kinds(self.task_types, columns)
+        codes = {name: LabelCodes(name, column, kinds.get(name)) for name, column in columns.items()}
+        targets = {name: codes[name].encode(column) for name, column in columns.items()}
+        random = check_random_state(self.random_state)
+        seed = int(random.randint(2**31 - 1))
+        train, held_back = self._split(len(X), random)
+        with torch.random.fork_rng(_cuda(self.device)):
+            torch.manual_seed(seed)
+            session = self._session(X.shape[1] if X.ndim > 1 else 1, codes)
+            best = KeepBest(self.patience)
+            training, validation = (self._loader(X, targets, rows, seed) for rows in (train, held_back))
+            session.train_for(self.epochs, training, validation, [best])
+        best.restore(session)
+        self._keep(session, codes)
+        return self
+
+    def _check_parameters(self) -> None:
+        fraction = self.validation_fraction
+        if fraction is not None and not (is_finite(fraction) and 0 < fraction < 1):
+            raise UserError("validation_fraction", "is between 0 and 1, or None", repr(fraction))
+        if not is_integer(self.patience, 1):
+            raise UserError("patience", "is a number of epochs, 1 or more", repr(self.patience))
+        if self.weighting is not None and not isinstance(self.weighting, Weighting):
+            raise UserError("weighting", "is one of polytask.weighting", type(self.weighting).__name__)
+        if self.model is not None and (isinstance(self.model, nn.Module) or not callable(self.model)):
+            rule = "is a callable from features and outputs by task to a module"
+            raise UserError("model", rule, type(self.model).__name__, "Pass a function that makes the module")
+        if not np.iterable(self.hidden_dims) or (self.model is None and not len(self.hidden_dims)):
+            raise UserError("hidden_dims", "is a list of layers, one at least", repr(self.hidden_dims))
+
+    def _split(self, rows: int, random: np.random.RandomState) -> tuple[Any, Any]:
+        """The rows to train on, and those held back."""
+        if self.validation_fraction is None:
+            return np.arange(rows), None
+        number = max(1, round(rows * self.validation_fraction))
+        if number >= rows:
+            found = f"{number} of {rows} rows"
+            raise UserError("validation_fraction", "leaves rows to train on", found, "Pass None")
+        order = random.permutation(rows)
+        return np.sort(order[number:]), np.sort(order[:number])
+
+    def _loader(self, inputs: Any, targets: Mapping[str, Any], rows: Any, seed: int) -> Any:
+        if rows is None:
+            return None
+        own = {name: target[rows] for name, target in targets.items()}
+        # Few rows that are held back may lack a task's labels, which the training's rows may not.
+        own = {name: target for name, target in own.items() if _is_labelled(target)}
+        coded = [name for name, target in own.items() if target.dtype == np.int64]
+        classes = {name: int(targets[name].max()) + 1 for name in coded}
+        return create_multitask_dataloader(inputs[rows], own, self.batch_size, classes=classes, seed=seed)
+
+    def _session(self, features: int, codes: Mapping[str, LabelCodes]) -> Session:
+        sizes = {name: code.size for name, code in codes.items()}
+        model = (self.model or self._default)(features, sizes)
+        if not isinstance(model, nn.Module):
+            raise UserError("model", "returns a torch.nn.Module", type(model).__name__)
+        criterion = MultiTaskLoss(
+            {name: _LOSSES[code.kind]() for name, code in codes.items()},
+            self.loss_weights,
+            weighting=copy.deepcopy(self.weighting),
+        )
+        groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+        if learned := list(criterion.parameters()):
+            groups.append({"params": learned, "weight_decay": 0.0})
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        return Session(model, criterion, optimizer, self.device, grad_clip=self.grad_clip)
+
+    def _default(self, features: int, sizes: Mapping[str, int]) -> nn.Module:
+        *hidden, last = self.hidden_dims
+        backbone = MLP(features, hidden, last, activate_output=True)
+        return create_hard_sharing_model(backbone, {name: {"output_dim": n} for name, n in sizes.items()})
+
+    def _keep(self, session: Session, codes: dict[str, LabelCodes]) -> None:
+        self.model_ = session.model.cpu()
+        self.tasks_ = tuple(codes)
+        self.classes_ = {name: code.classes for name, code in codes.items()}
+        self.history_ = session.by_epoch()
+        self.n_iter_ = len(session.history)
+        self.weights_ = {name: self.history_[f"weights/{name}"][-1] for name in codes}
+        self._codes = codes
+
+    # ---- predict ------------------------------------------------------------------------------
+
+    def predict(self, X: Any) -> Arrays:  # noqa: N803
+        """Classes, or values in the unit of the targets, by task.
+
+        Args:
+            X: Inputs as those of `fit`.
+
+        Returns:
+            ``(rows,)`` by task; ``(rows, k)`` where the targets were.
+
+        Raises:
+            UserError: Where the inputs do not fit the model.
+        """
+        return self._labels(X)
+
+    def _labels(self, X: Any) -> Arrays:  # noqa: N803
+        return {name: self._codes[name].decode(output) for name, output in self._outputs(X).items()}
+
+    def predict_proba(self, X: Any) -> Arrays:  # noqa: N803
+        """Probabilities of the classes of each classification, in the order of ``classes_``.
+
+        Args:
+            X: Inputs as those of `fit`.
+
+        Returns:
+            ``(rows, classes)`` by task.
+
+        Raises:
+            UserError: Where no task is a classification, or the inputs do not fit the model.
+        """
+        outputs = self._outputs(X)
+        chosen = [name for name, code in self._codes.items() if code.classes is not None]
+        if not chosen:
+            raise UserError(
+                "predict_proba", "needs a classification", f"values only: {', '.join(self.tasks_)}"
+            )
+        return {name: torch.from_numpy(outputs[name]).softmax(dim=1).numpy() for name in chosen}
+
+    def score(self, X: Any, y: Any) -> float:  # noqa: N803
+        """The mean over the tasks of accuracy, or of the coefficient of determination for values.
+
+        Args:
+            X: Inputs as those of `fit`.
+            y: Targets of some tasks or all; rows without a label are left out.
+
+        Raises:
+            UserError: Where a task is not known, or has no label.
+        """
+        predicted = self._labels(X)
+        columns = columns_of(y, len(next(iter(predicted.values()))))
+        check_known(columns, self.tasks_, "y")
+        scores = [self._codes[name].score(column, predicted[name]) for name, column in columns.items()]
+        return float(np.mean(scores))
+
+    def _outputs(self, X: Any) -> Arrays:  # noqa: N803
+        check_is_fitted(self)
+        X = self._inputs(X, reset=False)  # noqa: N806
+
+        def forward(inputs: Any) -> Any:
+            return outputs_by_task(self.model_, Batch(inputs, None, len(inputs)), self.tasks_)
+
+        try:
+            return predict_rows(self.model_.to(self.device), forward, X, _PREDICT_ROWS)
+        finally:
+            self.model_.cpu()
+
+    def _inputs(self, X: Any, reset: bool) -> NDArray[np.float32]:  # noqa: N803
+        checked: NDArray[np.float32] = validate_data(
+            self, X, reset=reset, dtype=np.float32, allow_nd=self.model is not None
+        )
+        return checked
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        return tags
+
+
+def _cuda(device: str) -> list[torch.device]:
+    return [torch.device(device)] if str(device).startswith("cuda") else []
+
+
+def _is_labelled(target: NDArray[Any]) -> bool:
+    return bool((target >= 0).any() if target.dtype == np.int64 else np.isfinite(target).any())

@@ -1,0 +1,125 @@
+"""Metrics that are functions on arrays."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from polytask._errors import UserError
+
+Function = Callable[[NDArray[Any], NDArray[Any]], float]
+
+
+class FunctionMetric(Metric):
+    """A function on the arrays of all rows as a torchmetrics metric; it keeps the rows on the host.
+
+    Args:
+        function: From predictions and targets, as arrays, to a number.
+        name: What the metric is called; the function's name where not given.
+
+    Shape:
+        - predictions, targets: ``(rows, ...)``, joined over the updates.
+        - returns: ``()``.
+
+    Raises:
+        TypeError: Where the function returns something else than a number.
+
+    Example:
+        >>> metric = FunctionMetric(accuracy)
+        >>> metric.update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
+        >>> metric.compute()
+        tensor(0.6667)
+    """
+
+    full_state_update = False
+    predictions: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self, function: Function, name: str | None = None) -> None:
+        super().__init__(compute_on_cpu=True)
+        self.function = function
+        self.name = _name(function) if name is None else name
+        self.add_state("predictions", default=[], dist_reduce_fx="cat")
+        self.add_state("targets", default=[], dist_reduce_fx="cat")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Keep rows.
+
+        Args:
+            predictions: Outputs of the task.
+            targets: Their targets.
+        """
+        self.predictions.append(predictions.detach())
+        self.targets.append(targets.detach())
+
+    def compute(self) -> Tensor:
+        """The function on all rows."""
+        value = self.function(_array(self.predictions), _array(self.targets))
+        if np.ndim(value) != 0 or not np.issubdtype(np.asarray(value).dtype, np.number):
+            raise TypeError(f"{self.name} returned {value!r}, which is not a number")
+        return torch.tensor(float(value))
+
+
+def as_metric(given: Any) -> Any:
+    """A plain function as a metric; anything else as it is."""
+    plain = callable(given) and not isinstance(given, (type, nn.Module))
+    return FunctionMetric(given) if plain else given
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _array(rows: list[Tensor]) -> NDArray[Any]:
+    joined = dim_zero_cat(rows).cpu()
+    array: NDArray[Any] = (joined.float() if joined.dtype == torch.bfloat16 else joined).numpy()
+    return array
+
+
+def accuracy(predictions: ArrayLike, targets: ArrayLike) -> float:
+    """The share of rows, or elements, whose class is right.
+
+    Args:
+        predictions: Classes, or scores (of any scale) whose greatest along axis 1 is the class.
+        targets: Classes.
+
+    Shape:
+        - predictions: ``(rows, ...)`` or, as scores, ``(rows, classes, ...)``; ``(rows, 1)`` is ``(rows,)``.
+        - targets: ``(rows, ...)``; ``(rows, 1)`` is ``(rows,)``.
+
+    Raises:
+        UserError: Where the shapes do not fit, there is no row, or predictions of the targets' shape are
+            no classes.
+
+    Example:
+        >>> accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1])
+        0.5
+        >>> accuracy([1, 0], [[1], [0]])
+        1.0
+    """
+    classes, labels = _column(np.asarray(predictions)), _column(np.asarray(targets))
+    if classes.ndim == labels.ndim + 1 and classes.shape[:1] + classes.shape[2:] == labels.shape:
+        classes = classes.argmax(axis=1) if classes.shape[1] > 1 else classes[:, 0]
+    if classes.shape != labels.shape or classes.ndim == 0 or classes.size == 0:
+        found = f"predictions {np.shape(predictions)} and targets {np.shape(targets)}"
+        raise UserError("accuracy", "needs classes or scores by class for every target", found)
+    if np.issubdtype(classes.dtype, np.floating) and not np.array_equal(classes, np.trunc(classes)):
+        raise UserError(
+            "accuracy",
+            "predictions of the targets' shape are classes",
+            f"the number {classes[classes != np.trunc(classes)].flat[0]:.4g}",
+            "Pass scores by class, or compare them with a threshold first",
+        )
+    return float((classes == labels).mean())
+
+
+def _column(values: NDArray[Any]) -> NDArray[Any]:
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values

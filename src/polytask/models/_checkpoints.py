@@ -1,0 +1,24 @@
+"""Activation checkpoints, which run a part of the forward again without what stands behind its modules."""
+
+import torch
+
+from polytask._errors import UserError
+
+
+def check_not_run_again(where: str) -> None:
+    """Raise inside an activation checkpoint: its gradients would be those of the plain backbone.
+
+    Args:
+        where: The module behind which something stands, for the message.
+
+    Raises:
+        UserError: Where a backward would run the module again.
+    """
+    if torch.compiler.is_compiling():
+        return
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    anew = hooks is not None and "_checkpoint_hook" in getattr(hooks[0], "__qualname__", "")
+    # Of what turns gradients off, an autograd function alone turns those of forward mode off too.
+    if anew or not torch._C._is_fwd_grad_enabled():
+        rule = "must not be inside of an activation checkpoint, which calls it again as it was"
+        raise UserError(where, rule, "torch.utils.checkpoint", "Turn checkpointing off for this part")

@@ -1,0 +1,81 @@
+"""How much each expert counts for each task, watched while a model runs."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from polytask._errors import UserError
+from polytask.models._gate import Gate
+
+
+class ExpertLoad:
+    """Mean weight that the gates of a model give each expert, by task, over the samples that they saw.
+
+    Watches `MMoE`, `CGC`, `PLE` and `DSelectK`. The sums stay on the device until they are asked for. Samples
+    are counted in training only. What the gate of a `PLE` level's shared part does stands under ``sharing``.
+
+    Args:
+        model: The model.
+
+    Raises:
+        UserError: Where no gates are in it.
+
+    Example:
+        >>> import functools
+        >>> from polytask.models import CGC, MLP
+        >>> heads = {"a": nn.Linear(3, 1), "b": nn.Linear(3, 1)}
+        >>> model = CGC(functools.partial(MLP, 2, [], 3), heads, gate=2)
+        >>> with ExpertLoad(model) as load:
+        ...     _ = model(torch.rand(5, 2), "a")
+        ...     shares = load.shares()
+        >>> {task: list(by_expert) for task, by_expert in shares.items()}
+        {'a': ['own0', 'shared0']}
+        >>> round(sum(shares["a"].values()), 6)
+        1.0
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        gates = [module for module in model.modules() if isinstance(module, Gate)]
+        if not gates:
+            raise UserError("model", "needs gates, as those of polytask.models.MMoE", type(model).__name__)
+        self._sums: dict[Gate, Tensor] = {}
+        self._handles = [gate.register_forward_hook(self._add) for gate in gates]
+
+    @torch.no_grad()
+    def _add(self, gate: Gate, args: Any, weights: Tensor) -> None:
+        if not gate.training:
+            return
+        rows = weights.detach().reshape(-1, len(gate.experts)).to(torch.float32)
+        counted = torch.cat([rows.sum(dim=0), rows.new_full((1,), len(rows))])
+        self._sums[gate] = self._sums[gate] + counted if gate in self._sums else counted
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Mean weights by task and expert since the last `reset`; they sum to one at each level of a task."""
+        found: dict[str, dict[str, float]] = {}
+        for gate, counted in self._sums.items():
+            *sums, rows = counted.tolist()
+            if rows:
+                by_expert = dict(zip(gate.experts, (value / rows for value in sums), strict=True))
+                found.setdefault(gate.task, {}).update(by_expert)
+        return found
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self._sums.clear()
+
+    def close(self) -> None:
+        """Stop watching."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop watching."""
+        self.close()

@@ -1,0 +1,119 @@
+"""Experts from a factory, and their mixture."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polytask._errors import UserError
+from polytask._tasks import check_known
+from polytask.models._base import MultiTaskModel
+
+Factory = Callable[..., nn.Module]
+
+
+class ByTask(MultiTaskModel):
+    """A model whose representation is a dict with an entry for each task."""
+
+    def for_task(self, representation: Any, task: str) -> Any:
+        """The task's entry.
+
+        Args:
+            representation: What `represent` returned.
+            task: The name of one of the tasks it was computed for.
+        """
+        return representation[task]
+
+
+def make(factory: Factory, where: str, *args: int) -> nn.Module:
+    """A module from a factory.
+
+    Args:
+        factory: Something that makes a module when called.
+        where: What the user calls it.
+        args: What it is called with.
+
+    Raises:
+        UserError: Where it is a module already, cannot be called so, or makes something else.
+    """
+    fix = "Pass functools.partial(MLP, ...); in a config write _partial_: true"
+    if isinstance(factory, nn.Module) or not callable(factory):
+        found = f"a {type(factory).__name__}"
+        raise UserError(where, "must make a module when called, so that each is initialised anew", found, fix)
+    try:
+        made = factory(*args)
+    except TypeError as error:
+        raise UserError(where, f"cannot be called with {args}", str(error), fix) from error
+    if not isinstance(made, nn.Module):
+        raise UserError(where, "must make a torch.nn.Module", f"a {type(made).__name__}", fix)
+    return made
+
+
+def make_experts(factory: Factory, count: int, where: str = "expert") -> nn.ModuleList:
+    """As many experts as asked for, each with parameters of its own.
+
+    Raises:
+        UserError: Where the factory makes no modules, or returns one twice.
+    """
+    made = [make(factory, where) for _ in range(count)]
+    if len({id(module) for module in made}) < len(made):
+        raise UserError(where, "must make a new module at every call", "the same one twice")
+    return nn.ModuleList(made)
+
+
+def counts_by_task(value: int | Mapping[str, int], tasks: Sequence[str], where: str) -> dict[str, int]:
+    """A number of experts for each task, from one number for all or one by task.
+
+    Raises:
+        UserError: Where a task is unknown or left out, or a number is not an integer of at least 0.
+    """
+    given = value if isinstance(value, Mapping) else dict.fromkeys(tasks, value)
+    check_known(given, tasks, where)
+    for task in tasks:
+        if task not in given:
+            raise UserError(f"{where}.{task}", "is needed", "nothing", "Set the task's number of experts")
+    return {task: check_count(given[task], f"{where}.{task}") for task in tasks}
+
+
+def check_count(value: object, where: str) -> int:
+    """The value, once it is an integer of at least 0.
+
+    Raises:
+        UserError: Where it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(where, "must be an integer of at least 0", repr(value))
+    return value
+
+
+def mix(weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+    """The experts' outputs, summed with weights.
+
+    Args:
+        weights: ``(*rows, experts)``, where ``rows`` are leading dimensions of the outputs; may be empty.
+        outputs: One tensor for each expert, ``(*rows, ...)``.
+
+    Raises:
+        UserError: Where the experts return no tensors of one shape, or those do not fit the weights.
+    """
+    shape = _common_shape(outputs)
+    rows, experts = weights.shape[:-1], weights.shape[-1]
+    if experts != len(outputs) or shape[: len(rows)] != rows or len(rows) >= len(shape):
+        rule = (
+            f"must return a tensor of shape (rows, {len(outputs)}) beside experts that return {tuple(shape)}"
+        )
+        raise UserError("gate", rule, f"shape {tuple(weights.shape)}")
+    stacked = torch.stack(tuple(outputs), dim=len(rows)).flatten(len(rows) + 1)
+    return (weights.unsqueeze(-2) @ stacked).reshape(shape)
+
+
+def _common_shape(outputs: Sequence[Tensor]) -> torch.Size:
+    for output in outputs:
+        if not isinstance(output, Tensor) or output.shape != outputs[0].shape or output.dim() < 2:
+            found = [
+                tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in outputs
+            ]
+            rule = "all experts return tensors of one shape (rows, ...)"
+            raise UserError("expert", rule, ", ".join(str(each) for each in found))
+    return outputs[0].shape

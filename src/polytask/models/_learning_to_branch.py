@@ -1,0 +1,150 @@
+"""Learning to branch."""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polytask._errors import UserError
+from polytask.models._base import Heads
+from polytask.models._taps import Taps
+from polytask.models._towers import Backbone, Mixing, Towers
+
+
+class LearningToBranch(Towers):
+    r"""A search for the tree of layers: behind each tap, every tower learns whose features to go on with.
+
+    In training a tower goes on with a random mixture of all towers' features,
+
+    .. math:: \tilde x_t = \sum_s d_{ts} x_s, \qquad
+        d_t = \mathrm{softmax}\left((\log\pi_t + g) / \tau\right),
+
+    with Gumbel noise *g*, learned :math:`\log\pi`, and a temperature :math:`\tau` that falls step by step.
+    In evaluation it goes on with the features of the likeliest tower alone, and towers that none of the tasks
+    that are asked for goes on from do not run. `branches` tells the tree that was found.
+
+    Args:
+        backbone: A module that is copied, with its weights, for each task; or by task modules that return
+            features of the same shapes at the taps.
+        heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
+            ``task1`` and so on.
+        taps: Names of the backbone's modules behind which the tree may branch.
+        temperature: :math:`\tau` of the first step, above 0.
+        decay: What :math:`\tau` is multiplied with after each forward in training, above 0 and at most 1.
+        lowest: Where :math:`\tau` stops falling, above 0.
+
+    Shape:
+        - Input: what the backbone takes.
+        - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
+        - The tapped modules return one tensor.
+
+    Raises:
+        UserError: Where a tap is no module of the backbone, is not called or returns something else than
+            one tensor, the towers' features differ in shape, or a number is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from polytask.models import MLP, LearningToBranch, TaskHead
+        >>> heads = {"digit": TaskHead(16, 10), "odd": TaskHead(16, 2)}
+        >>> model = LearningToBranch(MLP(64, [32], 16), heads, taps=["layers.activation1"])
+        >>> {task: tuple(output.shape) for task, output in model(torch.rand(8, 64)).items()}
+        {'digit': (8, 10), 'odd': (8, 2)}
+        >>> model.branches()
+        {'layers.activation1': {'digit': 'digit', 'odd': 'odd'}}
+
+    Reference:
+        Guo, Lee, Ulbricht, "Learning to Branch for Multi-Task Learning", ICML 2020, equation 3.
+
+    Deviations:
+        Every level has as many nodes as there are tasks. A tower starts out with its own features likeliest,
+        by 1 in :math:`\log\pi`, since copies of one backbone would otherwise be told apart by noise alone. A
+        tower that goes on from another one still runs as far as the tap: for a smaller model, build the tree
+        that `branches` tells and train it anew, as the paper does.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Heads,
+        taps: Taps,
+        *,
+        temperature: float = 10.0,
+        decay: float = 0.999,
+        lowest: float = 0.1,
+    ) -> None:
+        _check_positive(temperature, "temperature", math.inf)
+        _check_positive(decay, "decay", 1.0)
+        _check_positive(lowest, "lowest", math.inf)
+        super().__init__(backbone, heads, taps, partial(_Choice, temperature=float(temperature)))
+        self.decay, self.lowest = float(decay), float(lowest)
+
+    def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
+        """By task, what its tower returns.
+
+        Args:
+            x: A batch of inputs.
+            tasks: The tasks it is needed for; all where None.
+        """
+        found = super().represent(x, tasks)
+        for unit in self._choices() if self.training else ():
+            # A new tensor, as the graph still needs the one that this step used.
+            unit.temperature = (unit.temperature * self.decay).clamp(min=self.lowest)
+        return found
+
+    def _choices(self) -> list["_Choice"]:
+        return [unit for unit in self.units if isinstance(unit, _Choice)]
+
+    def branches(self) -> dict[str, dict[str, str]]:
+        """By tap and task, whose tower the task's tower goes on from."""
+        tree = {}
+        for tap, unit in zip(self.taps, self._choices(), strict=True):
+            parents = unit.log_odds.argmax(dim=1).tolist()
+            tree[tap] = {
+                task: self.task_names[parent] for task, parent in zip(self.task_names, parents, strict=True)
+            }
+        return tree
+
+
+class _Choice(Mixing):
+    """Whose features each tower goes on with; ``log_odds`` is ``(tasks, tasks)``."""
+
+    temperature: Tensor
+
+    def __init__(self, tap: str, tasks: Sequence[str], temperature: float) -> None:
+        super().__init__(tap)
+        self.log_odds = nn.Parameter(torch.eye(len(tasks)))
+        self.register_buffer("temperature", torch.tensor(temperature))
+        self.parents = list(range(len(tasks)))
+
+    def train(self, mode: bool = True) -> "_Choice":
+        """Choose once, so that evaluation need not read weights on the host, which no export can."""
+        super().train(mode)
+        self.parents = self.log_odds.argmax(dim=1).tolist()
+        return self
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        super()._load_from_state_dict(*given)
+        self.parents = self.log_odds.argmax(dim=1).tolist()
+
+    def sources(self, tower: int, towers: int) -> Iterable[int]:
+        """All towers in training, the chosen one afterwards."""
+        return range(towers) if self.training else [self.parents[tower]]
+
+    def forward(self, features: Sequence[Tensor], tower: int) -> Tensor:
+        """The mixture for one tower."""
+        if not self.training:
+            return features[0]
+        odds = self.log_odds[tower]
+        # The negative logarithm of an exponential variable has a Gumbel distribution.
+        noise = -torch.log(torch.empty_like(odds).exponential_())
+        weights = torch.softmax((odds + noise) / self.temperature, dim=0)
+        return torch.einsum("s,s...->...", weights.to(features[0].dtype), torch.stack(list(features)))
+
+
+def _check_positive(value: object, where: str, most: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= most:
+        limit = "" if math.isinf(most) else f" and at most {most:g}"
+        raise UserError(where, f"must be a number above 0{limit}", repr(value))

@@ -1,0 +1,165 @@
+"""Sluice networks."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polytask._errors import UserError
+from polytask.models._base import Heads
+from polytask.models._checks import check_share, check_size, check_strength
+from polytask.models._cross_stitch import shares
+from polytask.models._taps import Taps, channels_of
+from polytask.models._towers import Backbone, Mixing, Towers, Trip
+
+
+class Sluice(Towers):
+    r"""Cross-stitch between subspaces of the towers' features, and a learned mixture of layers.
+
+    The channels of each tower's features at a tap are cut into ``subspaces``. With
+    :math:`x_{s,h}` subspace *h* of tower *s*,
+
+    .. math:: \tilde x_{t,g} = \sum_{s,h} \alpha_{tg,sh} \, x_{s,h}, \qquad
+        r_t = \sum_l \beta_{t,l} \, \tilde x^{(l)}_t,
+
+    with :math:`\alpha` learned at each tap. :math:`r_t` goes to the head where ``mix_layers`` is set, and
+    what the tower returns at its end otherwise. Where ``orthogonality`` is above 0, it times
+
+    .. math:: \sum_t \sum_l \sum_{g<h} \lVert G_{t,l,g} G_{t,l,h}^\top \rVert_F^2
+
+    is added to the total, as ``loss/sharing``, with :math:`G_{t,l,g}` the rows of the tapped layer's weight
+    that make subspace *g*.
+
+    Args:
+        backbone: A module that is copied, with its weights, for each task; or by task modules that return
+            features of the same shapes at the taps.
+        heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
+            ``task1`` and so on.
+        taps: Names of the backbone's modules behind which features are mixed.
+        subspaces: How many parts of equal size the channels are cut into.
+        own: Initial :math:`\alpha` of a subspace for itself; all others share the remainder to 1 equally.
+        mix_layers: Whether the head takes the mixture of the taps' features, which then have one shape.
+            :math:`\beta` starts equal; what the backbone does after the last tap is left out.
+        orthogonality: Factor of the penalty, no unit.
+        channel_dim: The features' dimension that holds the channels; -1 for tokens.
+
+    Shape:
+        - Input: what the backbone takes.
+        - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
+        - The tapped modules return one tensor.
+
+    Raises:
+        UserError: Where a tap is no module of the backbone, is not called or returns something else than
+            one tensor; features differ in shape between towers, or between taps that are mixed; channels
+            cannot be cut evenly; or orthogonality is asked of a module without a weight.
+
+    Example:
+        >>> import torch
+        >>> from polytask.models import MLP, Sluice, TaskHead
+        >>> heads = {"digit": TaskHead(16, 10), "odd": TaskHead(16, 2)}
+        >>> model = Sluice(MLP(64, [32], 16), heads, ["layers.linear1"], orthogonality=0.01)
+        >>> {task: tuple(output.shape) for task, output in model(torch.rand(8, 64)).items()}
+        {'digit': (8, 10), 'odd': (8, 2)}
+        >>> model.sharing_penalty().shape
+        torch.Size([])
+
+    Reference:
+        Ruder, Bingel, Augenstein, Søgaard, "Latent Multi-task Architecture Learning", AAAI 2019.
+
+    Deviations:
+        Any number of tasks and subspaces, and any backbone, where the paper has recurrent networks.
+        Orthogonality is that of weights, so that it does not depend on the batch.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Heads,
+        taps: Taps,
+        *,
+        subspaces: int = 2,
+        own: float = 0.9,
+        mix_layers: bool = False,
+        orthogonality: float = 0.0,
+        channel_dim: int = 1,
+    ) -> None:
+        check_share(own, "own")
+        parts = check_size(subspaces, "subspaces")
+
+        def unit(tap: str, tasks: Sequence[str]) -> Mixing:
+            return _Subspaces(tap, len(tasks), parts, own, channel_dim)
+
+        super().__init__(backbone, heads, taps, unit)
+        self.subspaces = subspaces
+        self.orthogonality = check_strength(orthogonality, "orthogonality")
+        depth = len(self.taps)
+        self.layer_weights = (
+            nn.Parameter(torch.full((len(self.task_names), depth), 1 / depth)) if mix_layers else None
+        )
+        if self.orthogonality:
+            self.sharing_penalty()
+
+    def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
+        """By task, what its tower returns, or the mixture of its taps' features.
+
+        Args:
+            x: A batch of inputs.
+            tasks: The tasks it is needed for; all where None.
+        """
+        if self.layer_weights is None:
+            return super().represent(x, tasks)
+        trip = Trip(self.backbones, self.taps, self.units, x)
+        chosen = self.task_names if tasks is None else tasks
+        return {task: self._layers(trip, self.task_names.index(task)) for task in chosen}
+
+    def _layers(self, trip: Trip, tower: int) -> Tensor:
+        assert self.layer_weights is not None
+        features = [trip.mixed(tower, stop) for stop in range(len(self.taps))]
+        for tap, values in zip(self.taps, features, strict=True):
+            if values.shape != features[0].shape:
+                found = f"{tuple(features[0].shape)} and {tuple(values.shape)}"
+                raise UserError(f"tap '{tap}'", "layers that are mixed need features of one shape", found)
+        weights = self.layer_weights[tower].to(features[0].dtype)
+        return torch.einsum("l,l...->...", weights, torch.stack(features))
+
+    def sharing_penalty(self) -> Tensor | None:
+        """What is added to the total: how far subspaces are from orthogonal; None where that is not asked."""
+        if not self.orthogonality:
+            return None
+        towers = [tower for _, tower in self.backbones.items()]
+        overlaps = [self._overlap(tower, tap) for tower in towers for tap in self.taps]
+        return self.orthogonality * torch.stack(overlaps).sum()
+
+    def _overlap(self, tower: nn.Module, tap: str) -> Tensor:
+        weight = getattr(tower.get_submodule(tap), "weight", None)
+        if not isinstance(weight, Tensor) or weight.dim() < 2 or len(weight) % self.subspaces:
+            rule = f"orthogonality needs a layer with a weight of {self.subspaces} equal parts"
+            found = f"a {type(tower.get_submodule(tap)).__name__}"
+            raise UserError(f"tap '{tap}'", rule, found, "Tap a Linear or a convolution")
+        parts = weight.flatten(1).chunk(self.subspaces)
+        pairs = [(one @ other.mT).square().sum() for one, other in combinations(parts, 2)]
+        return torch.stack(pairs).sum() if pairs else weight.new_zeros(())
+
+
+class _Subspaces(Mixing):
+    """One unit; ``alpha`` is ``(tasks * subspaces, tasks * subspaces)``."""
+
+    def __init__(self, tap: str, tasks: int, subspaces: int, own: float, channel_dim: int) -> None:
+        super().__init__(tap)
+        self.subspaces, self.channel_dim = subspaces, channel_dim
+        self.alpha = nn.Parameter(shares(tasks * subspaces, own))
+
+    def forward(self, features: Sequence[Tensor], tower: int) -> Tensor:
+        """The mixture for one tower."""
+        channels = channels_of(features[0], self.channel_dim, self.tap)
+        if channels % self.subspaces:
+            found = f"{channels} in shape {tuple(features[0].shape)}"
+            raise UserError(f"tap '{self.tap}'", f"channels must be a multiple of {self.subspaces}", found)
+        parts = torch.stack(
+            [part for values in features for part in values.chunk(self.subspaces, self.channel_dim)]
+        )
+        rows = self.alpha[tower * self.subspaces : (tower + 1) * self.subspaces].to(parts.dtype)
+        mixed = torch.einsum("gp,p...->g...", rows, parts)
+        return torch.cat(list(mixed), self.channel_dim)

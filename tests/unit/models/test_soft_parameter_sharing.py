@@ -1,0 +1,179 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from polytask._errors import UserError
+from polytask.models import MLP, SimpleCNN, SoftParameterSharing, create_soft_sharing_model
+
+LINEAR1 = ("layers.linear1.weight", "layers.linear1.bias")
+
+
+def networks(*widths, hidden=(4,)):
+    return {task: MLP(3, list(hidden), width) for task, width in zip("abcdef", widths, strict=False)}
+
+
+def test_output_layers_may_differ():
+    assert SoftParameterSharing(networks(5, 2)).tied == (LINEAR1,)
+
+
+def test_output_layers_of_one_width_are_tied_too():
+    (tied,) = SoftParameterSharing(networks(5, 5)).tied
+    assert tied == (*LINEAR1, "layers.linear2.weight", "layers.linear2.bias")
+
+
+def test_groups_share_among_themselves_only():
+    made = networks(2, 2, 2, 2)
+    model = SoftParameterSharing(made, 1.0, [["a", "c"], ["b"]])
+    model.sharing_penalty().backward()
+    assert all(parameter.grad.any() for task in "ac" for parameter in made[task].parameters())
+    assert all(parameter.grad is None for task in "bd" for parameter in made[task].parameters())
+
+
+def test_groups_may_have_networks_of_other_kinds():
+    made = {**networks(2, 3), "c": SimpleCNN(1, 2, 4), "d": SimpleCNN(1, 5, 4)}
+    first, second = SoftParameterSharing(made, 1.0, [["a", "b"], ["c", "d"]]).tied
+    assert first == LINEAR1
+    assert "features.0.weight" in second
+    assert "classifier.2.weight" not in second
+
+
+def test_equal_networks_have_no_penalty():
+    network = MLP(3, [4], 2)
+    model = SoftParameterSharing([network, copy.deepcopy(network)])
+    assert float(model.sharing_penalty().detach()) == 0
+    model.sharing_penalty().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("penalty", ["l2", "trace_norm"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(penalty, dtype):
+    torch.manual_seed(0)
+    model = SoftParameterSharing(networks(2, 2), penalty=penalty)
+    expected = float(model.sharing_penalty().detach())
+    found = model.to(dtype).sharing_penalty()
+    found.backward()
+    assert float(found.detach()) == pytest.approx(expected, rel=0.02)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("penalty", ["l2", "trace_norm"])
+def test_the_trace_norm_of_copies_has_a_finite_gradient(penalty):
+    network = MLP(3, [4], 2)
+    model = SoftParameterSharing([copy.deepcopy(network) for _ in range(4)], penalty=penalty)
+    model.sharing_penalty().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_one_task_alone():
+    model = SoftParameterSharing(networks(2))
+    assert float(model.sharing_penalty().detach()) == 0
+    assert model(torch.randn(5, 3))["a"].shape == (5, 2)
+
+
+@pytest.mark.parametrize("penalty", ["l2", "trace_norm"])
+def test_a_task_in_a_group_of_its_own_shares_nothing(penalty):
+    tasks = networks(2, 2) | {"c": nn.Identity()}
+    alone = SoftParameterSharing(tasks, sharing_groups=[["a", "b"], ["c"]], penalty=penalty)
+    left_out = SoftParameterSharing(tasks, sharing_groups=[["a", "b"]], penalty=penalty)
+    torch.testing.assert_close(alone.sharing_penalty(), left_out.sharing_penalty())
+    single = SoftParameterSharing({"a": tasks["a"]}, penalty=penalty)
+    assert float(single.sharing_penalty()) == 0
+
+
+def test_the_factory_passes_every_option():
+    config = {"output_dim": 2, "hidden_dims": [4], "activation": nn.Tanh(), "dropout": 0.25}
+    model = create_soft_sharing_model(
+        3, {"a": config, "b": config}, 0.5, sharing_groups=[["b", "a"]], penalty="trace_norm"
+    )
+    kinds = [type(layer) for layer in model.heads["a"].layers]
+    assert kinds == [nn.Linear, nn.Tanh, nn.Dropout, nn.Linear]
+    assert (model.sharing_strength, model.groups, model.penalty) == (0.5, (("b", "a"),), "trace_norm")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: SoftParameterSharing({"a": MLP(3, [4], 2), "b": MLP(3, [6], 2)}),
+            "sharing_groups (a, b): hidden sizes must be the same. "
+            "Found 'layers.linear1.weight' of shape (4, 3) in 'a' and (6, 3) in 'b'.",
+        ),
+        (
+            lambda: SoftParameterSharing({"a": MLP(3, [4, 5], 2), "b": MLP(3, [4, 6], 2)}),
+            "sharing_groups (a, b): hidden sizes must be the same. "
+            "Found 'layers.linear2.weight' of shape (5, 4) in 'a' and (6, 4) in 'b'.",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2) | {"b": SimpleCNN(1, 2, 4)}),
+            "sharing_groups (a, b): needs a parameter of the same name and shape in all its networks. "
+            "Found no name in common.",
+        ),
+        (
+            lambda: SoftParameterSharing([nn.Linear(3, 2), nn.Linear(3, 4)]),
+            "sharing_groups (task0, task1): needs a parameter of the same name and shape in all its networks"
+            ". Found 'weight' of shape (2, 3) in 'task0' and (4, 3) in 'task1'.",
+        ),
+        (
+            lambda: SoftParameterSharing([nn.ReLU(), nn.ReLU()]),
+            "sharing_groups (task0, task1): needs a parameter of the same name and shape in all its networks"
+            ". Found no name in common.",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2, 2), -0.1),
+            "sharing_strength: must be a number of at least 0. Found -0.1.",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2, 2), float("nan")),
+            "sharing_strength: must be a number of at least 0. Found nan.",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2, 2), penalty="l1"),
+            "penalty: is 'l2' or 'trace_norm'. Found 'l1'.",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2, 2), sharing_groups=["a", "b"]),
+            "sharing_groups: is a list of lists of tasks. Found ['a', 'b']. Write [[a, b], [c]].",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2, 2), sharing_groups=[]),
+            "sharing_groups: is a list of lists of tasks. Found []. Write [[a, b], [c]].",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2, 2), sharing_groups=[["a"], []]),
+            "sharing_groups[1]: needs at least one task. Found none.",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2, 2), sharing_groups=[["a", "bb"]]),
+            "sharing_groups[0]: no task is called 'bb'.",
+        ),
+        (
+            lambda: SoftParameterSharing(networks(2, 2), sharing_groups=[["a", "b"], ["b"]]),
+            "sharing_groups: a task is in one group. Found 'b' 2 times.",
+        ),
+        (
+            lambda: SoftParameterSharing([nn.LazyLinear(2), nn.LazyLinear(2)]),
+            "task_networks.task0: needs parameters of a known shape. Found 'weight' without one.",
+        ),
+        (
+            lambda: create_soft_sharing_model(3, {"a": {"hidden_dims": [4]}}),
+            "task_configs.a.output_dim: is needed. Found nothing.",
+        ),
+        (
+            lambda: create_soft_sharing_model(3, {"a": {"output_dim": 2, "hiden_dims": [4]}}),
+            "task_configs.a.hiden_dims: no such option. Did you mean 'hidden_dims'?",
+        ),
+        (
+            lambda: create_soft_sharing_model(3, {"a": {"output_dim": 0}}),
+            "task_configs.a.output_dim: must be an integer of at least 1. Found 0.",
+        ),
+        (lambda: create_soft_sharing_model(3, {}), "task_configs: needs at least one task. Found none."),
+        (lambda: create_soft_sharing_model(3, ["a"]), "task_configs: must be a dict. Found ['a']."),
+    ],
+)
+def test_what_cannot_be_used_is_an_error(build, message):
+    with pytest.raises(UserError) as caught:
+        build()
+    assert str(caught.value).startswith(message)

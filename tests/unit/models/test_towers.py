@@ -1,0 +1,276 @@
+"""Towers that exchange features: what all schemes on them have in common, and what they refuse."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from polytask._errors import UserError
+from polytask.models import (
+    MLP,
+    MTAN,
+    NDDR,
+    ClassificationHead,
+    CrossStitch,
+    LearningToBranch,
+    SimpleCNN,
+    Sluice,
+    TaskHead,
+)
+
+TAP = "layers.activation1"
+
+
+def heads(*tasks):
+    return {task: TaskHead(4, 2) for task in tasks or ("a", "b")}
+
+
+SCHEMES = {
+    "CrossStitch": lambda backbone, heads: CrossStitch(backbone, heads, [TAP]),
+    "Sluice": lambda backbone, heads: Sluice(backbone, heads, [TAP]),
+    "Sluice-mix_layers": lambda backbone, heads: Sluice(backbone, heads, [TAP], mix_layers=True),
+    "NDDR": lambda backbone, heads: NDDR(backbone, heads, {TAP: 4}),
+    "LearningToBranch": lambda backbone, heads: LearningToBranch(backbone, heads, [TAP]),
+}
+schemes = pytest.mark.parametrize("scheme", SCHEMES)
+
+
+@schemes
+@pytest.mark.parametrize("tasks", ["a", "abcdef"])
+def test_any_number_of_tasks(scheme, tasks):
+    outputs = SCHEMES[scheme](MLP(3, [4], 4), heads(*tasks))(torch.randn(5, 3))
+    assert {task: tuple(output.shape) for task, output in outputs.items()} == dict.fromkeys(tasks, (5, 2))
+
+
+def test_attention_for_one_task():
+    model = MTAN(SimpleCNN(1, 2, 4).features, {"a": ClassificationHead(64, 2)}, {"3": 64})
+    assert model(torch.randn(5, 1, 4, 4))["a"].shape == (5, 2)
+
+
+@schemes
+def test_towers_are_copies_with_parameters_of_their_own(scheme):
+    backbone = MLP(3, [4], 4)
+    model = SCHEMES[scheme](backbone, heads())
+    one, other = model.backbones["a"], model.backbones["b"]
+    for mine, first, second in zip(backbone.parameters(), one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, first)
+        assert torch.equal(mine, second)
+        assert len({id(mine), id(first), id(second)}) == 3
+
+
+def test_a_tower_nobody_needs_any_more_stands_still():
+    model = CrossStitch(MLP(3, [4, 4], 4), heads(), [TAP])
+    called = []
+    for name, module in model.backbones["b"].layers.named_children():
+        module.register_forward_pre_hook(lambda module, args, name=name: called.append(name))
+    model(torch.randn(5, 3), "a")
+    assert called == ["linear1", "activation1"]
+
+
+def test_a_branch_leaves_towers_alone_that_it_does_not_go_on_from():
+    model = LearningToBranch(MLP(3, [4], 4), heads("a", "b", "c"), [TAP])
+    with torch.no_grad():
+        model.units[0].log_odds[1, 2] = 9.0
+    model.eval()
+    called = []
+    for task, tower in model.backbones.items():
+        tower.layers.linear1.register_forward_pre_hook(lambda module, args, task=task: called.append(task))
+    model(torch.randn(5, 3), "b")
+    assert called == ["b", "c"]
+
+
+def test_the_choice_of_branches_is_part_of_the_state():
+    model, other = (
+        LearningToBranch({task: MLP(3, [4], 4) for task in "ab"}, heads(), [TAP]).eval() for _ in range(2)
+    )
+    x = torch.randn(5, 3)
+    before = other(x)["a"]
+    with torch.no_grad():
+        model.units[0].log_odds[0, 1] = 9.0
+    own = model(x)["a"]
+    other.load_state_dict(model.state_dict())
+    chosen = other(x)["a"]
+    assert not torch.equal(chosen, before)
+    assert not torch.equal(chosen, own), "a choice is made on the way to evaluation, not in it"
+    assert torch.equal(chosen, model.train().eval()(x)["a"])
+    assert torch.equal(chosen, copy.deepcopy(other)(x)["a"])
+
+
+def test_the_temperature_falls_in_training_only():
+    model = LearningToBranch(MLP(3, [4], 4), heads(), [TAP], temperature=4.0, decay=0.5, lowest=1.5)
+    found = []
+    for training in (True, False, True, True):
+        model.train(training)
+        model(torch.randn(5, 3))
+        found.append(float(model.state_dict()["units.0.temperature"]))
+    assert found == [2.0, 2.0, 1.5, 1.5]
+
+
+def test_tokens_have_their_channels_last():
+    x = torch.randn(5, 7, 3)
+    backbone = nn.Sequential(nn.Linear(3, 4))
+    for model in (
+        CrossStitch(backbone, heads(), {"0": 4}, channel_dim=-1),
+        NDDR(backbone, heads(), {"0": 4}, channel_dim=-1),
+        Sluice(backbone, heads(), ["0"], channel_dim=-1),
+    ):
+        assert model(x)["a"].shape == (5, 7, 2)
+
+
+def test_stitches_per_channel_are_of_the_tapped_channels():
+    model = CrossStitch(MLP(3, [4], 4), heads(), {TAP: 4}, own=0.5)
+    assert model.units[0].alpha.shape == (2, 2, 4)
+    with torch.no_grad():
+        model.units[0].alpha[0, :, 2] = 0
+    x = torch.randn(5, 3)
+    layers = model.backbones["a"].layers
+    features = layers.activation1(layers.linear1(x)).clone()
+    features[:, 2] = 0
+    torch.testing.assert_close(model.represent(x)["a"], layers.linear2(features))
+
+
+class Lists(nn.Module):
+    def __init__(self, tuples=False, width=4):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, width), nn.Linear(width, 4)
+        self.parts = nn.ModuleList([nn.Identity()])
+        self.rnn = nn.RNN(4, 4) if tuples else None
+
+    def forward(self, x):
+        x = self.second(self.first(x))
+        return self.rnn(x)[0] if self.rnn is not None else x
+
+
+def swapped():
+    one, other = nn.Module(), nn.Module()
+    for module, order in ((one, (0, 1)), (other, (1, 0))):
+        module.first, module.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        module.order = order
+        module.forward = lambda x, module=module: _in_order(module, x)
+    return {"a": one, "b": other}
+
+
+def _in_order(module, x):
+    layers = (module.first, module.second)
+    for place in module.order:
+        x = layers[place](x)
+    return x
+
+
+def run(model):
+    return model(torch.randn(5, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: CrossStitch(MLP(3, [4], 4), heads(), ["layers.activation2"]),
+            "taps.layers.activation2: no such module in MLP. Did you mean 'layers.activation1'?",
+        ),
+        (
+            lambda: NDDR(MLP(3, [4], 4), heads(), [TAP]),
+            "taps: needs the channels of what each module returns. Found ['layers.activation1'].",
+        ),
+        (
+            lambda: MTAN(MLP(3, [4], 4), heads(), [TAP]),
+            "taps: needs the channels of what each module returns. Found ['layers.activation1'].",
+        ),
+        (
+            lambda: CrossStitch({"a": MLP(3, [4], 4)}, heads(), [TAP]),
+            "backbone.b: every task needs one, or one module is copied for all. Found none.",
+        ),
+        (
+            lambda: CrossStitch({"a": nn.ReLU(), "c": nn.ReLU()}, heads(), [TAP]),
+            "backbone: no task is called 'c'. Tasks: a, b.",
+        ),
+        (
+            lambda: CrossStitch({"a": MLP(3, [4], 4), "b": nn.ReLU()}, heads(), [TAP]),
+            "taps (b).layers.activation1: no such module in ReLU. Modules: none.",
+        ),
+        (
+            lambda: CrossStitch(MLP, heads(), [TAP]),
+            "backbone: must be a torch.nn.Module. Found the class MLP. Pass an instance.",
+        ),
+        (lambda: CrossStitch(MLP(3, [4], 4), {}, [TAP]), "heads: needs at least one task. Found none."),
+        (
+            lambda: CrossStitch(MLP(3, [4], 4), heads(), [TAP], own=1.5),
+            "own: must be a number from 0 to 1. Found 1.5.",
+        ),
+        (
+            lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], subspaces=0),
+            "subspaces: must be an integer of at least 1. Found 0.",
+        ),
+        (
+            lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], orthogonality=-1),
+            "orthogonality: must be a number of at least 0. Found -1.",
+        ),
+        (
+            lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], orthogonality=0.1),
+            "tap 'layers.activation1': orthogonality needs a layer with a weight of 2 equal parts. "
+            "Found a ReLU. Tap a Linear or a convolution.",
+        ),
+        (
+            lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], temperature=0),
+            "temperature: must be a number above 0. Found 0.",
+        ),
+        (
+            lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], decay=1.1),
+            "decay: must be a number above 0 and at most 1. Found 1.1.",
+        ),
+        (
+            lambda: run(CrossStitch(MLP(3, [4], 4), heads(), {TAP: 5})),
+            "tap 'layers.activation1': the model was made for 5 channels. Found 4 in shape (5, 4). "
+            "Write layers.activation1: 4.",
+        ),
+        (
+            lambda: run(NDDR(MLP(3, [4], 4), heads(), {TAP: 4}, channel_dim=2)),
+            "tap 'layers.activation1': needs features with a dimension 2 for their channels. "
+            "Found shape (5, 4). Set channel_dim.",
+        ),
+        (
+            lambda: run(Sluice(MLP(3, [5], 4), heads(), [TAP])),
+            "tap 'layers.activation1': channels must be a multiple of 2. Found 5 in shape (5, 5).",
+        ),
+        (
+            lambda: run(Sluice(MLP(3, [4], 6), heads(), [TAP, "layers"], mix_layers=True)),
+            "tap 'layers': layers that are mixed need features of one shape. Found (5, 4) and (5, 6).",
+        ),
+        (
+            lambda: run(CrossStitch({"a": MLP(3, [4], 4), "b": MLP(3, [5], 4)}, heads(), [TAP])),
+            "tap 'layers.activation1': the towers' features need one shape. Found (5, 4) and (5, 5).",
+        ),
+        (
+            lambda: run(CrossStitch(Lists(), heads(), ["parts"])),
+            "tap 'parts': has to be called in the backbone's forward. Found no call.",
+        ),
+        (
+            lambda: run(CrossStitch(Lists(tuples=True), heads(), ["rnn"])),
+            "tap 'rnn': has to return one tensor. Found a tuple.",
+        ),
+        (
+            lambda: run(CrossStitch(swapped(), heads(), ["first", "second"])),
+            "tap 'first': tower 1 has to come by the same taps in the same order as tower 0. "
+            "Found tap 'second'.",
+        ),
+        (
+            lambda: run(MTAN(MLP(3, [4], 4), heads(), {TAP: 4})),
+            "tap 'layers.activation1': needs feature maps (N, channels, height, width). Found shape (5, 4).",
+        ),
+        (
+            lambda: run(MTAN(Lists(tuples=True), heads(), {"rnn": 4})),
+            "tap 'rnn': needs feature maps (N, channels, height, width). Found a tuple.",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_an_error(build, message):
+    with pytest.raises(UserError) as caught:
+        build()
+    assert str(caught.value).startswith(message)
+
+
+def test_attention_needs_the_channels_it_was_made_for():
+    model = MTAN(SimpleCNN(1, 2, 4).features, {"a": ClassificationHead(60, 2)}, {"3": 60})
+    with pytest.raises(UserError, match=r"tap '3': the model was made for 60 channels. Found 64 in shape"):
+        model(torch.randn(5, 1, 4, 4))

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+
+from polytask import UserError
+from polytask.predictions import read_predictions
+from polytask.predictor import Predictor, load
+
+
+def points(rows=8):
+    angles = 2 * np.pi * (np.arange(rows) * 0.618 % 1)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+@pytest.fixture
+def run(demo, cli):
+    done = cli("fit", "config.yaml", "--quiet")
+    assert done.code == 0, done.err
+    return done.run
+
+
+def test_a_run_predicts_what_the_command_writes(run, cli):
+    assert cli("predict", "config.yaml", "--quiet").code == 0
+    written = read_predictions(next(run.parent.parent.parent.rglob("predictions.parquet")).parent)
+    predictor = load(run)
+    predicted = predictor.predict(points(), batch_size=3)
+    assert predicted.keys() == written.keys() == set(predictor.names)
+    for task, values in written.items():
+        np.testing.assert_allclose(predicted[task], values, rtol=1e-4, atol=1e-5)
+        assert type(predicted[task]) is np.ndarray
+
+
+def test_the_newest_of_several_runs(run):
+    assert repr(load(run.parent)) == repr(load(run)) == "Predictor(Net, tasks=['shape', 'height'])"
+
+
+def test_a_checkpoints_code_is_imported_only_where_it_is_named(run, demo):
+    file = run / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError, match=r"never imported unasked, and 'net.Net' needs it. Pass project=DIR"):
+        load(file)
+    np.testing.assert_array_equal(
+        load(file, project=demo).predict(points())["shape"], load(run).predict(points())["shape"]
+    )
+    assert load(run, project=demo).names == ("shape", "height")
+
+
+def test_loading_draws_no_random_numbers_of_the_callers(run):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load(run)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_inputs_of_any_kind_and_dropout_is_off(run, tmp_path):
+    predictor = load(run)
+    expected = predictor.predict(points())
+    np.save(tmp_path / "points.npy", points())
+    for inputs in (
+        torch.tensor(points()),
+        points().astype(np.float16),
+        points().tolist(),
+        tmp_path / "points.npy",
+    ):
+        predicted = predictor.predict(inputs)
+        for task, values in expected.items():
+            np.testing.assert_allclose(predicted[task], values, atol=5e-3)
+    assert not predictor.model.training
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.zeros((3, 5)), "model: Net failed on a tensor of shape"),
+        (np.zeros((0, 2)), "inputs: needs one row at least"),
+        (np.array([["a", "b"]]), "inputs: needs numbers"),
+        (points, "inputs: needs numbers"),
+    ],
+)
+def test_inputs_that_do_not_fit(run, inputs, message):
+    with pytest.raises(UserError, match=message):
+        load(run).predict(inputs)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_a_batch_size_that_is_none(run, size):
+    with pytest.raises(UserError, match="batch_size"):
+        load(run).predict(points(), batch_size=size)
+
+
+def test_a_device_that_is_not_there(run):
+    with pytest.raises(UserError, match="device: must be there"):
+        load(run, device="cuda:99")
+
+
+def test_what_is_no_run_and_no_checkpoint(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    (tmp_path / "torn.ckpt").write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:1000])
+    for name, message in {
+        "absent.ckpt": "absent.ckpt: there is no file",
+        "empty": "empty: must be a run, or a folder of runs",
+        "foreign.ckpt": "foreign.ckpt: the checkpoint carries no config",
+        "torn.ckpt": "torn.ckpt: the file is not a whole checkpoint",
+    }.items():
+        with pytest.raises(UserError, match=message) as caught:
+            load(tmp_path / name)
+        assert "--" not in str(caught.value)
+
+
+def test_a_predictor_of_a_system_in_hand(run):
+    system = load(run)._system
+    assert Predictor(system).predict(points(2))["height"].shape == (2, 1)
