@@ -182,8 +182,8 @@ def main() -> None:
         rows.append([name, f"{size:,}", *column(TASKS), f"{sum(each['seconds'] for each in runs):.0f} s"])
     write_table(
         "multimnist",
-        f"MultiMNIST, test accuracy in percent after {arguments.epochs} epochs, "
-        f"mean and 95 % interval over {arguments.seeds} seeds",
+        f"MultiMNIST, test accuracy in percent after {arguments.epochs} epochs of "
+        f"{len(data['train'][0]):,} examples, mean and 95 % interval over {arguments.seeds} seeds",
         ["scheme", "parameters", *TASKS, "training, all seeds"],
         rows,
     )
