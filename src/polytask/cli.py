@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from polytask import __version__
+from polytask import __version__, _report_command
 from polytask._errors import RunError, UserError, hint
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ COMMANDS = {
     "methods": "list all ways of balancing the tasks, and when to choose which",
     "init": "write a small project that trains as it stands",
 }
+
+# Commands whose words and work stand in a module of their own.
+MODULES = (_report_command,)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
                 "--resume", action="store_true", help="continue the newest run with this config"
             )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    for module in MODULES:
+        module.add(commands)
     completion = commands.add_parser("completion", help="print a completion script for a shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     completion.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
@@ -152,6 +157,8 @@ def _run(options: argparse.Namespace) -> int:
         return _show(options)
     if options.command == "methods":
         return _methods()
+    if hasattr(options, "call"):
+        return int(options.call(options))
     from polytask import commands
 
     if options.command == "check":
