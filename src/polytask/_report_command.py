@@ -9,13 +9,9 @@ from polytask._errors import UserError
 if TYPE_CHECKING:
     from polytask.report import LiveServer
 
-NAME = "report"
-TEXT = "write one HTML page about runs or a comparison"
 
-
-def add(commands: Any) -> None:
-    """Add the command to those of the command line."""
-    command = commands.add_parser(NAME, help=TEXT, description=TEXT.capitalize() + ".", allow_abbrev=False)
+def add(command: argparse.ArgumentParser) -> None:
+    """Add the command's words."""
     command.add_argument(
         "paths",
         nargs="+",
@@ -41,8 +37,6 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--port", type=int, default=0, metavar="N", help="port of --live, default any free one"
     )
-    command.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    command.set_defaults(call=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,7 +3,8 @@
 Drawn with matplotlib: plotly's own export starts a browser, which a cluster's machine seldom has.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,12 +39,21 @@ def write_figures(collection: Collection, folder: Path) -> list[Path]:
         UserError: Where matplotlib is not installed, or the folder cannot be written.
     """
     charts = [chart for part in sections(collection) for chart in part.charts]
-    named = {name: (chart, view) for chart in charts for name, view in _views(chart)}
+    named: dict[str, tuple[Chart, View]] = {}
+    for chart in charts:
+        for name, view in _views(chart):
+            named[_unused(name, named)] = (chart, view)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [file for name, (chart, view) in named.items() for file in _write(chart, view, folder / name)]
     except OSError as error:
         raise UserError(f"--figures {folder}", "must be a folder to write to", error.strerror) from error
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """Tasks may differ in what a file's name leaves out."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(free for free in chain([name], numbered) if free not in taken)
 
 
 def _views(chart: Chart) -> Iterable[tuple[str, View]]:

@@ -108,7 +108,7 @@ def _cosine_chart(entry: Entry, group: str, tasks: Sequence[str]) -> Chart:
     steps_seen = np.array(sorted(matrices))
     kept = steps_seen[thinned(len(steps_seen), MOST_FRAMES)].tolist()
     views = tuple(
-        View(f"step {step}", Heat("task", "task", tuple(tasks), mean_of(matrices[step]), 1.0))
+        View(f"step {step}", Heat("", "", tuple(tasks), mean_of(matrices[step]), 1.0))
         for step in kept
     )
     where = "" if group == "shared" else f", {group}"

@@ -102,7 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.OK, "text/html" if asked.path == "/" else "application/json", text)
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def _hosts(self) -> tuple[str, ...]:
         return tuple(f"{name}:{self.server.server_port}" for name in (_ADDRESS, "localhost"))

@@ -12,7 +12,7 @@ from polytask.report import _plotly
 from polytask.report._charts import Section
 from polytask.report._entries import Collection
 from polytask.report._sections import sections
-from polytask.report._tables import configs, results, versions
+from polytask.report._tables import configs, definition, results, versions
 
 
 def page(collection: Collection, refresh_ms: int = 0) -> str:
@@ -46,7 +46,8 @@ def body(collection: Collection, parts: list[Section]) -> Markup:
             sections=parts,
             results=results(collection),
             configs=configs(collection),
-            versions=versions(collection),
+            definition=definition(collection),
+            versions=versions(),
         )
     )
 

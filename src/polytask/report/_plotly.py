@@ -14,6 +14,7 @@ _GREY = "#7a7a7a"
 # Red to blue by way of grey: also apart without red or green.
 _DIVERGING = [[0, "#b2182b"], [0.25, "#ef8a62"], [0.5, "#f7f7f7"], [0.75, "#67a9cf"], [1, "#2166ac"]]
 _MOST_NUMBERS = 8
+_LONGEST = 14
 
 
 def library() -> str:
@@ -43,8 +44,11 @@ def _figure(plot: Lines | Heat | Points) -> dict[str, Any]:
             return {"data": list(_line_traces(plot)), "layout": _axes("step", plot.y_label)}
         case Heat():
             axes = _axes(plot.column_label, plot.row_label)
-            axes["xaxis"] |= {"type": "category", "tickangle": -40}
-            axes["yaxis"] |= {"type": "category", "autorange": "reversed"}
+            names = [_text(name) for name in plot.names]
+            short = [_text(_shortened(name)) for name in plot.names]
+            ticks = {"type": "category", "tickvals": names, "ticktext": short}
+            axes["xaxis"] |= ticks | {"tickangle": -40}
+            axes["yaxis"] |= ticks | {"autorange": "reversed"}
             return {"data": [_heat_trace(plot)], "layout": axes}
         case Points():
             return {"data": list(_point_traces(plot)), "layout": _axes(plot.x_label, plot.y_label)}
@@ -114,6 +118,7 @@ def _point_traces(plot: Points) -> Iterable[dict[str, Any]]:
             "y": _numbers([point.y for point in points]),
             "text": ["not dominated" if point.front else "" for point in points],
             "marker": {
+                "opacity": 1,
                 "color": colour,
                 "size": [14 if point.front else 10 for point in points],
                 "symbol": [shape if point.front or place < 0 else f"{shape}-open" for point in points],
@@ -134,6 +139,11 @@ def _axes(x: str, y: str) -> dict[str, Any]:
 def _text(name: str) -> str:
     """Plotly reads tags in names."""
     return html.escape(name, quote=False)
+
+
+def _shortened(name: str) -> str:
+    """On a phone long names leave no room for the matrix; pointing at a cell shows them whole."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _numbers(values: Sequence[float] | Any) -> list[float | None]:

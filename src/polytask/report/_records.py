@@ -27,7 +27,8 @@ COLUMNS = {
     "affinity": ("step", "form", "task", "other", "affinity"),
 }
 """The record files of a run, and the columns that the page reads."""
-_INTEGERS, _WORDS = {"step", "seed"}, {"group", "task", "other", "form"}
+_INTEGERS = {"step", "seed"}
+_NUMBERS = {"inner", "weight", "loss", "affinity", "value", "higher_is_better"}
 _BROKEN = "Delete it, or copy it again"
 
 
@@ -113,7 +114,7 @@ def read_table(file: Path, columns: tuple[str, ...]) -> Table:
 
 
 def _array(column: Any, file: Path, name: str) -> NDArray[Any]:
-    kind = pa.int64() if name in _INTEGERS else pa.string() if name in _WORDS else pa.float64()
+    kind = pa.int64() if name in _INTEGERS else pa.float64() if name in _NUMBERS else pa.string()
     try:
         values = column.cast(kind)
     except pa.ArrowException as error:

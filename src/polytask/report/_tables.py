@@ -37,7 +37,7 @@ def results(collection: Collection) -> Grid | None:
     """The comparison's own table, or the last values of plain runs."""
     if collection.table:
         header, *lines = collection.table
-        return Grid(header, tuple(Row(cells) for cells in lines), "The table of `polytask compare`.")
+        return Grid(header, tuple(Row(cells) for cells in lines), "As polytask compare wrote it.")
     if collection.definition:
         return None
     found = [_last_values(entry) for entry in collection.entries]
@@ -62,11 +62,15 @@ def configs(collection: Collection) -> Grid:
     return Grid(("key", *(entry.name for entry in collection.entries)), tuple(rows))
 
 
-def versions(collection: Collection) -> Grid:
-    """The machine and the packages that wrote the page, and what a comparison was asked for."""
+def definition(collection: Collection) -> Grid:
+    """What a comparison was asked for."""
+    return Grid(("key", "value"), tuple(Row(row) for row in flatten(collection.definition)))
+
+
+def versions() -> Grid:
+    """The machine and the packages that wrote the page."""
     rows = [Row(("Python", platform.python_version())), Row(("system", platform.platform()))]
     rows += [Row((name, _version(name))) for name in _PACKAGES]
-    rows += [Row((f"comparison: {name}", value)) for name, value in flatten(collection.definition)]
     return Grid(
         ("what", "is"), tuple(rows), "Of the machine that wrote this page; the runs may have used another."
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import combinations
 
-from polytask.report._charts import Chart, Point, Points, Section, View, listed
+from polytask.report._charts import Point, Points, Section, View, listed
 from polytask.report._entries import Collection, Score
 
 _HINT = "A trade-off needs two tasks and two runs with validation: name more runs, or a comparison."
@@ -22,7 +22,10 @@ def trade_offs(collection: Collection) -> Section:
         for first, second in combinations(tasks, 2)
     )
     split = {"val": "validation", "test": "test"}.get(scores[0].split, scores[0].split)
-    note = f"Each mark is a run, on {split} data; filled where no other run beats it on both tasks."
+    note = (
+        f"Each mark is a run, on {split} data; filled where no other run beats it on both tasks. "
+        "Arrows: which way is better."
+    )
     return Section("Trade-offs", (listed("Two tasks", note, views, "tasks"),))
 
 
@@ -80,7 +83,7 @@ def _plane(first: Sequence[Score], second: Sequence[Score], order: Sequence[str]
 
 
 def _label(score: Score) -> str:
-    return f"{score.task} {score.metric}, {'higher' if score.higher_is_better else 'lower'} is better"
+    return f"{score.task} {score.metric} {'↑' if score.higher_is_better else '↓'}"
 
 
 def _mean(values: Sequence[float]) -> float | None:
