@@ -183,11 +183,17 @@ class Balance:
         if losses is None:
             return
         if batch is not None:
-            losses = self._measured_again(batch, measure)
+            losses = self.measured_again(batch, measure)
         with torch.no_grad():
             self.weighting.after_step(self.criterion.weighed(losses.means, losses.names), losses.names)
 
-    def _measured_again(self, batch: Batch, measure: Callable[[Batch], Any]) -> TaskLosses:
+    def measured_again(self, batch: Batch, measure: Callable[[Batch], Any]) -> TaskLosses:
+        """A batch's losses without gradient, of which the weighting learns nothing.
+
+        Args:
+            batch: The batch.
+            measure: Calls the model and the criterion on a batch.
+        """
         own = self.criterion.last
         # The weighting has seen this batch, and is not to take it for the next one.
         self.weighting.eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from polytask import __version__, _compare_command, _report_command, _tune_command
+from polytask import __version__, _compare_command, _group_command, _report_command, _tune_command
 from polytask._errors import RunError, UserError, hint
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ COMMANDS = {
     "show": "print the resolved config",
     "compare": "train several methods and baselines, and say which differences are more than noise",
     "tune": "search for better values of any config keys",
+    "group": "propose which tasks to train together, from a run's affinities",
     "report": "write one HTML page about runs or a comparison",
     "methods": "list all ways of balancing the tasks, and when to choose which",
     "init": "write a small project that trains as it stands",
@@ -31,9 +32,10 @@ COMMANDS = {
 _IN_MODULES = {
     "compare": _compare_command,
     "tune": _tune_command,
+    "group": _group_command,
     "report": _report_command,
 }
-_WITHOUT_CONFIG = ("methods", "report")
+_WITHOUT_CONFIG = ("methods", "group", "report")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -166,7 +168,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "methods":
         return _methods()
     if options.command in _IN_MODULES:
-        return _IN_MODULES[options.command].run(options)
+        return int(_IN_MODULES[options.command].run(options))
     from polytask import commands
 
     if options.command == "check":

@@ -246,10 +246,10 @@ class Engine:
             shared = self._sharing.found(self.weighting.names)
             self._watch.beside(step, shared, last, True, self.weighting.names)
 
-    @property
-    def own_parameters(self) -> dict[str, int]:
-        """How many elements the parameters have that one task alone has reached so far, by task."""
-        return self._sharing.own(self.weighting.names)
+    def sizes(self) -> tuple[int, dict[str, int]]:
+        """How many parameters are shared, and how many one task alone has reached so far, by task."""
+        names = self.weighting.names
+        return sum(parameter.numel() for parameter in self._sharing.found(names)), self._sharing.own(names)
 
     def finish(self) -> None:
         """Fill ``.grad`` from the calls so far, where the last batch of a step had no label.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -174,7 +175,8 @@ def parting(step: Step) -> Tensor:
         mine = {key: value for key, value in found.items() if masks[key[0]] >> bit & 1}
         given = [roots.factors[bit]]
         with repeatable():
-            own = torch.autograd.grad([edge], list(mine.values()), given, True) if mine else ()
+            inputs: list[Any] = list(mine.values())
+            own = torch.autograd.grad([edge], inputs, given, True) if mine else ()
         gradients.append(dict(zip(mine, own, strict=True)))
     total = torch.zeros(len(gradients), len(gradients), device=step.losses.device)
     for key in found:
