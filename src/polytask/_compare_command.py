@@ -126,11 +126,12 @@ def _show(table: "Table", console: "Console") -> None:
     from rich import box
     from rich.table import Table as Shown
 
+    if not console.is_terminal:
+        console.print(table.markdown(), end="", markup=False)
+        return
     shown = Shown(*table.header(), box=box.SIMPLE)
     for row in table.rows:
         shown.add_row(*table.cells(row))
     console.print(shown)
-    for note in table.notes():
-        console.print(note)
-    for name, sentence in table.sentences():
-        console.print(f"{name}: {sentence}")
+    for text in [*table.notes(), *(f"{name}: {sentence}" for name, sentence in table.sentences())]:
+        console.print(text, markup=False)

@@ -6,11 +6,12 @@ from polytask.compare._run import compare
 from polytask.compare._search import Search, Trial, tune
 from polytask.compare._space import Space
 from polytask.compare._statistics import Interval, Paired, delta_by_task, delta_m, holm, ranks
-from polytask.compare._summary import Gain, Row, Test
+from polytask.compare._summary import Difference, Gain, Row
 from polytask.compare._table import Table
 
 __all__ = [
     "Comparison",
+    "Difference",
     "Gain",
     "Interval",
     "Paired",
@@ -19,7 +20,6 @@ __all__ = [
     "Search",
     "Space",
     "Table",
-    "Test",
     "Trial",
     "compare",
     "delta_by_task",

@@ -57,7 +57,7 @@ class Comparison:
     seeds: int = 3
     trials: int = 1
     single_task: bool = False
-    space: Mapping[str, Any] | None = None
+    space: Mapping[Any, Any] | None = None
     directions: Mapping[str, str] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     allow: Sequence[str] = ()

@@ -31,15 +31,15 @@ def run_jobs(jobs: Sequence[Job], at_once: int, report: Report, may_fail: bool =
     failed = {job.name for job in jobs if may_fail and job.broken.exists()}
     left = [job for job in jobs if not job.is_done and job.name not in failed]
     done, first = len(jobs) - len(left), None
-    running: dict[int, tuple[Job, ForkServerProcess]] = {}
+    running: list[tuple[Job, ForkServerProcess]] = []
     try:
         while running or (left and first is None):
             while left and len(running) < at_once and first is None:
                 job = left.pop(0)
-                process = start(job)
-                running[process.sentinel] = job, process
-            for sentinel in wait(list(running)):
-                job, process = running.pop(int(sentinel))  # type: ignore[call-overload]
+                running.append((job, start(job)))
+            wait([process.sentinel for _, process in running])
+            for job, process in [one for one in running if not one[1].is_alive()]:
+                running.remove((job, process))
                 process.join()
                 done += 1
                 if process.exitcode == 0:
@@ -52,7 +52,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, report: Report, may_fail: bool =
                     first = first or failure(job, process.exitcode)
     finally:
         # At Ctrl-C they got the signal too, and write a checkpoint.
-        for _, process in running.values():
+        for _, process in running:
             process.join()
     if first is not None:
         raise first

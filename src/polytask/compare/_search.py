@@ -64,7 +64,7 @@ class Search:
     """
 
     files: Sequence[str | Path]
-    space: Mapping[str, Any]
+    space: Mapping[Any, Any]
     trials: int = 20
     objectives: Sequence[str] = ()
     prune: bool = False

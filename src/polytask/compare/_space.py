@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from polytask._errors import UserError, hint
 
@@ -31,7 +31,7 @@ class Space:
         (True, False)
     """
 
-    def __init__(self, given: Mapping[str, Any], where: str = "space") -> None:
+    def __init__(self, given: Mapping[Any, Any], where: str = "space") -> None:
         if not isinstance(given, Mapping) or not given:
             rule, fix = (
                 "is a mapping from config keys to values",
@@ -104,14 +104,17 @@ def _entry(value: Any, where: str) -> Any:
                 where, f"'{option}' is no option of a range", None, hint(str(option), _RANGE, "Options")
             )
     low, high, log = (value.get(option) for option in _RANGE)
-    numbers = all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high))
-    if not numbers or not math.isfinite(low) or not math.isfinite(high) or low > high:
+    if not (_is_number(low) and _is_number(high) and low <= high):
         raise UserError(where, "needs numbers low and high, low not above high", dict(value))
     if log not in (None, True, False):
         raise UserError(f"{where} log", "is true or false", repr(log))
     if log and low <= 0:
         raise UserError(where, "a logarithmic range is above 0", f"low {low}")
     return {"low": low, "high": high, "log": bool(log)}
+
+
+def _is_number(bound: Any) -> TypeGuard[int | float]:
+    return isinstance(bound, int | float) and not isinstance(bound, bool) and math.isfinite(bound)
 
 
 def _distribution(kinds: Any, value: Any) -> "BaseDistribution":

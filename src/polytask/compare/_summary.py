@@ -32,7 +32,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Test:
+class Difference:
     """One paired test against the plain sum.
 
     Attributes:
@@ -53,7 +53,7 @@ class Row:
         architecture: The model's name.
         metrics: Mean and interval over seeds, by task and metric.
         seeds: How many seeds.
-        gain: Over single-task models; None without these, or where undefined.
+        gain: Over single-task models; None for these themselves, without them, or where undefined.
         rank: The mean rank over tasks among all rows, from 1.
         tests: Against the plain sum, by task and metric; empty for the plain sum itself.
         seconds: Mean wall time of a training; for ``single_task`` of all tasks together.
@@ -66,7 +66,7 @@ class Row:
     seeds: int
     gain: Gain | None
     rank: float
-    tests: Mapping[Key, Test]
+    tests: Mapping[Key, Difference]
     seconds: float
     peak_memory_mb: float
 
@@ -131,7 +131,7 @@ class Summary:
 
     def _gain(self, row: tuple[str, str]) -> Gain | None:
         baseline = self._values.get((SINGLE, row[1]))
-        if baseline is None:
+        if baseline is None or row[0] == SINGLE:
             return None
         means = {key: statistics.fmean(by_seed.values()) for key, by_seed in baseline.items()}
         metrics = self._values[row]
@@ -159,7 +159,7 @@ class Summary:
                 found[row].setdefault(key[0], []).append(rank)
         return {row: statistics.fmean(map(statistics.fmean, tasks.values())) for row, tasks in found.items()}
 
-    def _tests(self) -> dict[tuple[str, str], dict[Key, Test]]:
+    def _tests(self) -> dict[tuple[str, str], dict[Key, Difference]]:
         paired = {
             (row, key): self._paired(values, self._values[SUM, row[1]][key], key)
             for row, metrics in self._values.items()
@@ -168,9 +168,9 @@ class Summary:
         }
         known = {place: one for place, one in paired.items() if not math.isnan(one.p)}
         adjusted = dict(zip(known, holm([one.p for one in known.values()]), strict=True))
-        found: dict[tuple[str, str], dict[Key, Test]] = {row: {} for row in self._values}
+        found: dict[tuple[str, str], dict[Key, Difference]] = {row: {} for row in self._values}
         for (row, key), one in paired.items():
-            found[row][key] = Test(one, adjusted.get((row, key), math.nan))
+            found[row][key] = Difference(one, adjusted.get((row, key), math.nan))
         return found
 
     def _paired(self, values: BySeed, reference: BySeed, key: Key) -> Paired:

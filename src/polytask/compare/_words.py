@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from polytask.compare._candidates import SUM
-from polytask.compare._summary import Key, Row, Test
+from polytask.compare._summary import Difference, Key, Row
 
 ENOUGH = 5
 """Fewer seeds give intervals only: with three, t is 4.30."""
@@ -21,6 +21,8 @@ def verdict(row: Row, trials: int) -> str:
         return "What the others are tested against."
     if not row.tests:
         return "Without a plain sum to test against."
+    if all(test.paired.difference.mean == test.paired.detectable == 0 for test in row.tests.values()):
+        return f"The same numbers as {other} with every seed."
     if row.seeds == 1:
         return f"1 seed: no interval, no test and no verdict against {other}."
     least = _listed({key: f"{test.paired.detectable:.2g}" for key, test in row.tests.items()}, row.tests)
@@ -42,7 +44,7 @@ def verdict(row: Row, trials: int) -> str:
     return f"{text[0].upper()}{text[1:]}{detectable}."
 
 
-def _beyond(tests: Mapping[Key, Test], sign: int) -> dict[Key, str]:
+def _beyond(tests: Mapping[Key, Difference], sign: int) -> dict[Key, str]:
     """By how much, where a test holds among all of them and points this way."""
     return {
         key: f"{abs(test.paired.difference.mean):.2g} ± {test.paired.difference.half:.2g}"
@@ -51,7 +53,7 @@ def _beyond(tests: Mapping[Key, Test], sign: int) -> dict[Key, str]:
     }
 
 
-def _listed(texts: Mapping[Key, str], tests: Mapping[Key, Test]) -> str:
+def _listed(texts: Mapping[Key, str], tests: Mapping[Key, Difference]) -> str:
     """Numbers with their task, and the metric where tasks have several."""
     several = len({task for task, _ in tests}) < len(tests)
     return ", ".join(f"{'/'.join(key) if several else key[0]} ({text})" for key, text in texts.items())

@@ -125,7 +125,7 @@ def _earlier_seconds(run: Path) -> float | None:
 
 def _peak_memory() -> float:
     """MiB: of the device where one was used, else of the process."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -1,0 +1,240 @@
+"""Whole comparisons and searches: what they write, what they refuse, and that a kill changes nothing."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("optuna")
+
+import optuna
+
+from polytask.compare import read_results
+
+COSTS = ("seconds", "peak_memory_mb")
+WORDS = [
+    "config.yaml",
+    "--methods",
+    "uw",
+    "pcgrad",
+    "--seeds",
+    "2",
+    "--single-task",
+    "--jobs",
+    "2",
+    "--trials",
+    "2",
+]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "table.csv").open() as file:
+        return [
+            {key: value for key, value in row.items() if key not in COSTS} for row in csv.DictReader(file)
+        ]
+
+
+def numbers(folder: Path) -> list[dict[str, object]]:
+    return [
+        {key: value for key, value in vars(one).items() if key not in COSTS} for one in read_results(folder)
+    ]
+
+
+def interrupted(words: list[str], lines: int) -> int:
+    """Run a command in a process of its own, and kill it after so many lines of its output."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "polytask", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(lines):
+        assert process.stdout.readline(), process.stderr and process.stderr.read()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode
+
+
+def test_a_comparison_from_its_config_to_its_table(cli, demo):
+    result = cli("compare", *WORDS, "--dir", "both")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[-1] == "comparison: both"
+    folder = demo / "both"
+    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw", "pcgrad"]
+    assert (folder / "table.md").read_text() in result.out
+    found = read_results(folder)
+    # Two seeds of two tasks: three rows with both tasks in one run, one with a run for each.
+    assert len(found) == 2 * 2 * 4
+    assert {one.split for one in found} == {"test"}
+    assert {(one.task, one.metric, one.higher_is_better) for one in found} == {
+        ("shape", "Accuracy", True),
+        ("height", "MeanSquaredError", False),
+    }
+    for one in found:
+        assert (folder / one.run / "checkpoints" / "last.ckpt").is_file()
+        assert one.seconds > 0
+        assert one.peak_memory_mb > 1
+    # The table is the runs' own numbers.
+    with (folder / found[-1].run / "test" / "metrics.csv").open() as file:
+        logged = next(csv.DictReader(file))
+    assert float(logged[f"test/{found[-1].task}/{found[-1].metric}/epoch"]) == found[-1].value
+    # Trials are on another seed than what is compared, and never see the test data.
+    trial = yaml.safe_load((folder / "runs/uw-base-trial0/config.yaml").read_text())
+    assert trial["seed"] == 1_000_000
+    assert not (folder / "runs/uw-base-trial0/test").exists()
+    studies = optuna.get_all_study_summaries(f"sqlite:///{folder}/trials.db")
+    assert sorted((study.study_name, study.n_trials) for study in studies) == [
+        (f"{name}-base", 2)
+        for name in ("pcgrad", "single_task_height", "single_task_shape", "tuned_sum", "uw")
+    ]
+    # A second call repeats no run.
+    before = {one.run: (folder / one.run / "cost.json").stat().st_mtime_ns for one in found}
+    again = cli("compare", *WORDS, "--dir", "both")
+    assert again.code == 0
+    assert {run: (folder / run / "cost.json").stat().st_mtime_ns for run in before} == before
+    assert not re.search(r"^\d+/\d+ ", again.out, re.MULTILINE)
+
+    # A kill changes nothing: in the trials, in the trainings and in the tests.
+    for lines in (3, 12, 17):
+        assert interrupted(["compare", *WORDS, "--dir", "killed"], min(lines, 3)) == -signal.SIGKILL
+        assert not (demo / "killed" / "table.csv").exists()
+    assert cli("compare", *WORDS, "--dir", "killed").code == 0
+    assert numbers(demo / "killed") == numbers(folder)
+    assert rows(demo / "killed") == rows(folder)
+
+    # What a run does not depend on may change, anything else is another comparison.
+    other = cli("compare", *WORDS, "--dir", "both", "trainer.max_epochs=1")
+    assert other.code == 2
+    assert "this folder is another comparison's. Found other values of config.trainer.max_epochs" in other.err
+    more = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1", "--trials", "2", "--dir", "both")
+    assert more.code == 0
+    assert [row["seeds"] for row in rows(folder)] == ["1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "pcgard"], "no method is called 'pcgard'. Did you mean 'pcgrad'?"),
+        (["--methods", "uw", "--seeds", "0"], "--seeds: is 1 or more. Found 0"),
+        (["--methods", "uw", "--jobs", "0"], "--jobs: is 1 or more. Found 0"),
+        (["--methods", "uw", "--architectures", "none.yaml"], "none.yaml: there is no such file"),
+        (
+            ["--methods", "uw", "--direction", "shape/Acuracy=max"],
+            "no metric 'shape/Acuracy'. Did you mean 'shape/Accuracy'?",
+        ),
+        (["--methods", "uw", "--direction", "shape/Accuracy"], "is <task>/<Metric>=max or =min"),
+        (["--methods", "uw", "--direction", "shape/Accuracy=up"], "is 'max' or 'min'. Found 'up'"),
+        (["--methods", "uw", "--dir", "."], "--dir .: must be a comparison, or a new folder"),
+    ],
+)
+def test_bad_words_are_said_before_anything_runs(cli, demo, words, message):
+    result = cli("compare", "--config", "config.yaml", *words)
+    assert result.code == 2
+    assert message in result.err
+    assert not (demo / "comparisons").exists()
+
+
+def test_a_metric_of_unknown_direction_is_asked_for(cli, demo):
+    text = (demo / "config.yaml").read_text()
+    known = "{_target_: torchmetrics.MeanSquaredError}"
+    (demo / "config.yaml").write_text(text.replace(known, "{_target_: torchmetrics.MeanMetric}"))
+    result = cli("compare", "config.yaml", "--methods", "uw")
+    assert result.code == 2
+    assert "metrics.height: 'MeanMetric' does not say whether more is better" in result.err
+    assert "Say --direction height/MeanMetric=max or =min" in result.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    val: {", "    predict: {", "needed: selection uses validation data only"),
+        ("polytask.losses.MultiTaskLoss", "net.Untotalled", "system.criterion"),
+    ],
+)
+def test_a_config_that_cannot_be_compared(cli, demo, old, new, message):
+    config = yaml.safe_load((demo / "config.yaml").read_text())
+    if "val" in old:
+        del config["system"]["dataloaders"]["val"]
+    else:
+        config["system"]["criterion"] = {"_target_": new}
+    (demo / "config.yaml").write_text(yaml.safe_dump(config))
+    result = cli("compare", "config.yaml", "--methods", "uw")
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_a_run_that_breaks_down_is_named_with_its_log(cli, demo):
+    text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Infinite, rows: 24")
+    (demo / "config.yaml").write_text(text)
+    result = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1")
+    assert result.code == 1
+    assert "run tuned_sum-base-seed0: polytask fit failed" in result.err
+    assert "See comparisons/demo/logs/tuned_sum-base-seed0-fit.log" in result.err
+    # What breaks down in every trial cannot be tuned; what does in one is passed over.
+    result = cli(
+        "compare", "config.yaml", "--methods", "uw", "--seeds", "1", "--trials", "2", "--dir", "tuned"
+    )
+    assert result.code == 1
+    assert "one trial at least has to end" in result.err
+
+
+def search(folder: Path, words: list[str]) -> list[str]:
+    (folder / "space.yaml").write_text(
+        "system.optimizer.lr: {low: 1e-3, high: 1.0, log: true}\nsystem.model.width: [4, 8]\n"
+    )
+    return ["tune", "config.yaml", "--space", "space.yaml", "--trials", "4", *words]
+
+
+def tried(folder: Path) -> list[tuple[dict[str, object], list[float] | None]]:
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{folder}/trials.db")
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    return [(trial.params, trial.values) for trial in study.get_trials(states=states)]
+
+
+def test_a_search_that_is_killed_tries_what_it_would_have_tried(cli, demo):
+    words = search(demo, [])
+    whole = cli(*words, "--dir", "whole")
+    assert (whole.code, whole.err) == (0, "")
+    assert tried(demo / "whole")[0] == ({}, [0.0])
+    best = max(values[0] for _, values in tried(demo / "whole"))
+    assert f"with delta_m={best:.4g}" in whole.out
+    assert interrupted([*words, "--dir", "killed"], 2) == -signal.SIGKILL
+    assert cli(*words, "--dir", "killed").code == 0
+    assert tried(demo / "killed") == tried(demo / "whole")
+    assert cli(*words, "--dir", "whole", "trainer.max_epochs=1").code == 2
+
+
+def test_several_objectives_give_a_pareto_front(cli, demo):
+    result = cli(*search(demo, ["--objective", "shape/Accuracy", "height/loss"]), "--dir", "front")
+    assert result.code == 0
+    found = [values for _, values in tried(demo / "front")]
+    front = [one for one in found if not any(o[0] >= one[0] and o[1] <= one[1] and o != one for o in found)]
+    assert len(re.findall(r"^best: ", result.out, re.MULTILINE)) == len(front)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--objective", "shape/Acuracy"], "there is no 'shape/Acuracy'. Did you mean 'shape/Accuracy'?"),
+        (["--objective", "shape/loss", "height/loss", "--prune"], "--prune: needs a single objective"),
+        (["--trials", "0"], "--trials: is 1 or more"),
+        (["--dir", "."], "must be a search, or a new folder"),
+    ],
+)
+def test_bad_words_of_a_search(cli, demo, words, message):
+    result = cli(*search(demo, []), *words)
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_a_space_names_keys_of_the_config(cli, demo):
+    (demo / "space.yaml").write_text("system.optimiser.lr: [0.1]")
+    result = cli("tune", "config.yaml", "--space", "space.yaml")
+    assert result.code == 2
+    assert "optimiser" in result.err
+    assert "optimizer" in result.err
+    assert os.listdir(demo).count("tuning") == 0
