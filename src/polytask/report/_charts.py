@@ -105,12 +105,36 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Row:
+    """Cells of a table; ``differs`` where they do not agree with each other."""
+
+    cells: tuple[str, ...]
+    differs: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a header, sentences above it, and named sentences below."""
+
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    sentences: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def differences(self) -> int:
+        """How many rows differ."""
+        return sum(row.differs for row in self.rows)
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of the page: charts, or a hint how to get them."""
+    """A part of the page: charts and a table, or a hint how to get them."""
 
     title: str
     charts: tuple[Chart, ...]
     hint: str = ""
+    grid: Grid | None = None
 
     @property
     def key(self) -> str:

@@ -1,10 +1,14 @@
 """Losses, metrics and weights over training."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from polytask.report._charts import Chart, Line, Lines, Section, View, listed, over_seeds, single
-from polytask.report._entries import Collection, Entry, Score
+from polytask.report._entries import Collection, Entry
 from polytask.report._records import RunRecords, Series
+
+if TYPE_CHECKING:
+    from polytask.diagnostics import Values
 
 _VIEWS = (
     ("val", "epoch", "validation"),
@@ -64,7 +68,7 @@ def _chart(collection: Collection, task: str, metric: str, title: str, pattern: 
     for stage, when, label in _VIEWS:
         lines = _lines(collection.entries, pattern.format(stage=stage, when=when))
         if lines:
-            levels = _levels(collection.scores, task, metric) if stage == "val" else ()
+            levels = _levels(collection, task, metric) if stage == "val" else ()
             views.append(View(label, Lines(metric, lines, levels)))
     if not views:
         return None
@@ -80,44 +84,36 @@ def _lines(entries: Sequence[Entry], name: str) -> tuple[Line, ...]:
     return tuple(found)
 
 
-def _levels(scores: Iterable[Score], task: str, metric: str) -> tuple[tuple[str, float], ...]:
-    """The single-task models' mean on the validation data."""
-    values = [
-        score.value
-        for score in scores
-        if score.is_baseline and (score.task, score.metric, score.split) == (task, metric, "val")
-    ]
-    return (("single-task", sum(values) / len(values)),) if values else ()
-
-
 def _metric_names(collection: Collection, task: str) -> list[str]:
     keys = [name.split("/") for entry in collection.entries for run in entry.runs for name in run.metrics]
     return list(dict.fromkeys(words[2] for words in keys if len(words) == 4 and words[1] == task))
 
 
+def _levels(collection: Collection, task: str, metric: str) -> tuple[tuple[str, float], ...]:
+    level = collection.levels.get((task, metric))
+    return () if level is None else (("single-task", level),)
+
+
 def _weights(run: RunRecords, task: str) -> Series | None:
     """Those of every recorded step, else those that are logged."""
-    return _column(run, "weights", "weight", task) or run.metrics.get(f"weights/{task}")
+    return _column(run.weights, task) or run.metrics.get(f"weights/{task}")
 
 
 def _recorded(collection: Collection) -> Iterable[tuple[str, Lines]]:
     for task in collection.tasks:
         lines = []
         for place, entry in enumerate(collection.entries):
-            series = [
-                found for run in entry.runs if (found := _column(run, "losses", "loss", task)) is not None
-            ]
+            series = [found for run in entry.runs if (found := _column(run.losses, task)) is not None]
             if series:
                 lines.append(over_seeds(entry.name, place, series))
         if lines:
             yield task, Lines("loss", tuple(lines))
 
 
-def _column(run: RunRecords, table: str, column: str, task: str) -> Series | None:
-    found = run.tables.get(table)
-    if found is None or not (rows := found["task"] == task).any():
+def _column(recorded: "Values | None", task: str) -> Series | None:
+    if recorded is None or task not in recorded.tasks:
         return None
-    return found["step"][rows], found[column][rows]
+    return recorded.steps, recorded.values[:, recorded.tasks.index(task)]
 
 
 def _seeds(collection: Collection) -> str:

@@ -1,29 +1,19 @@
 """What the page compares: single runs, or the methods of a comparison with their seeds."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from polytask._errors import UserError
-from polytask.report._records import RunRecords, Table, read_run, read_table, read_yaml
+from polytask.report._charts import Grid, Row
+from polytask.report._records import RunRecords, read_run, read_yaml
+
+if TYPE_CHECKING:
+    from polytask.compare import Result
 
 COMPARISON = "comparison.yaml"
-_RESULTS = (
-    "method",
-    "architecture",
-    "kind",
-    "seed",
-    "task",
-    "metric",
-    "value",
-    "higher_is_better",
-    "split",
-    "run",
-)
+_SINGLE = "single_task"
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a run: the run's name, task, metric, value, direction and split."""
+    """One number of a run.
+
+    Args:
+        entry: The name of the run's entry.
+        run: The run.
+        task: The task.
+        metric: The metric's name.
+        value: Its value.
+        higher_is_better: Which way is better.
+        is_baseline: Whether the run is a single-task model.
+    """
 
     entry: str
     run: str
@@ -49,8 +49,7 @@ class Score:
     metric: str
     value: float
     higher_is_better: bool
-    split: str
-    is_baseline: bool
+    is_baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,10 @@ class Collection:
         name: The page's title.
         entries: Runs or methods; all of the same tasks.
         tasks: The tasks, in order.
-        scores: Results of a comparison; empty for plain runs.
-        table: The comparison's table, a header and rows; empty for plain runs.
+        scores: Numbers of each run whose direction is known.
+        split: The data that the scores are of.
+        levels: Validation values of single-task models, by task and metric; means over seeds.
+        table: The comparison's table; None for plain runs.
         definition: The comparison's definition; empty for plain runs.
     """
 
@@ -70,7 +71,9 @@ class Collection:
     entries: tuple[Entry, ...]
     tasks: tuple[str, ...]
     scores: tuple[Score, ...] = ()
-    table: tuple[tuple[str, ...], ...] = ()
+    split: str = "val"
+    levels: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    table: Grid | None = None
     definition: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -82,7 +85,14 @@ def collect(paths: Sequence[Path], single_task: Sequence[Path] = ()) -> Collecti
         single_task: Runs of single tasks, for the baselines of plain runs.
 
     Raises:
-        UserError: Where a path is neither, runs and a comparison are mixed, or runs have different tasks.
+        UserError: Where a path is neither, runs and a comparison are mixed, runs have different tasks, or a
+            file is empty or damaged.
+
+    Example:
+        >>> collect([Path("runs/digits/20260131-120000-1a2b3c")])
+        Traceback (most recent call last):
+        ...
+        polytask._errors.UserError: runs/digits/20260131-120000-1a2b3c: must be the folder of a run or of ...
     """
     comparisons = [path for path in paths if (path / COMPARISON).is_file()]
     if not paths:
@@ -103,97 +113,98 @@ def _runs(paths: Sequence[Path], single_task: Sequence[Path]) -> Collection:
     entries = tuple(Entry(name, (read_run(path),)) for name, path in zip(names, paths, strict=True))
     title = names[0] if len(names) == 1 else f"{len(names)} runs"
     tasks = _common_tasks(entries)
-    scores = [score for entry in entries for score in _last_losses(entry)]
-    scores += [score for path in single_task for score in _baselines(read_run(path), tasks)]
-    return Collection(title, entries, tasks, tuple(scores))
+    baselines = [read_run(path) for path in single_task]
+    for run in baselines:
+        if len(run.tasks) != 1 or run.tasks[0] not in tasks:
+            found = f"{', '.join(run.tasks) or 'no task'} in {run.folder}"
+            raise UserError("--single-task", f"takes a run of one of the tasks {', '.join(tasks)}", found)
+    scores = [score for entry in entries for score in _last_losses(entry, entry.runs, False)]
+    scores += _last_losses(Entry("", ()), baselines, True)
+    return Collection(title, entries, tasks, tuple(scores), levels=_levels(baselines))
 
 
-def _last_losses(entry: Entry) -> Iterable[Score]:
+def _last_losses(entry: Entry, runs: Iterable[RunRecords], is_baseline: bool) -> list[Score]:
     """A loss is the one number of a plain run whose direction is known."""
-    for run in entry.runs:
-        for task in run.tasks:
-            value = _last(run, f"val/loss/{task}/epoch")
-            if value is not None:
-                yield Score(entry.name, str(run.folder), task, "loss", value, False, "val", False)
+    return [
+        Score(entry.name, str(run.folder), task, "loss", value, False, is_baseline)
+        for run in runs
+        for (task, metric), value in _last_values(run).items()
+        if metric == "loss"
+    ]
 
 
-def _baselines(run: RunRecords, tasks: Sequence[str]) -> Iterable[Score]:
-    if len(run.tasks) != 1 or run.tasks[0] not in tasks:
-        found = f"{', '.join(run.tasks) or 'no task'} in {run.folder}"
-        raise UserError("--single-task", f"takes a run of one of the tasks {', '.join(tasks)}", found)
-    task = run.tasks[0]
-    for name in run.metrics:
-        words, value = name.split("/"), _last(run, name)
-        if value is not None and words[0] == "val" and words[-1] == "epoch" and task in words[1:3]:
-            metric = "loss" if words[1] == "loss" else words[2]
-            yield Score(run.folder.name, str(run.folder), task, metric, value, False, "val", True)
+def _levels(runs: Iterable[RunRecords]) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], list[float]] = {}
+    for run in runs:
+        for place, value in _last_values(run).items():
+            found.setdefault(place, []).append(value)
+    return {place: sum(values) / len(values) for place, values in found.items()}
 
 
-def _last(run: RunRecords, name: str) -> float | None:
-    if name not in run.metrics:
-        return None
-    return float(run.metrics[name][1][-1])
+def _last_values(run: RunRecords) -> dict[tuple[str, str], float]:
+    """The last validation loss and metrics, by task and metric."""
+    found = {}
+    for name, (_, values) in run.metrics.items():
+        words = name.split("/")
+        if len(words) == 4 and words[0] == "val" and words[3] == "epoch" and words[2] != "total":
+            place = (words[2], "loss") if words[1] == "loss" else (words[1], words[2])
+            found[place] = float(values[-1])
+    return found
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
     """As many of the last parts of the paths as it takes to tell them apart."""
     parts = [path.resolve().parts for path in paths]
+    names: list[str] = []
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(words[-depth:]) for words in parts]
         if len({*names}) == len(names):
-            return names
+            break
     return names
 
 
 def _comparison(folder: Path) -> Collection:
+    # Brings what trains the runs with it.
+    from polytask.compare import Table, read_results
+
     definition = read_yaml(folder / COMPARISON)
-    results = folder / "results.parquet"
-    if not results.exists():
-        raise UserError(
-            str(folder), "the comparison has no results yet", None, "Run `polytask compare` to its end"
-        )
-    table = read_table(results, _RESULTS)
-    for place, direction in enumerate(table["higher_is_better"]):
-        if np.isnan(direction):
-            metric = table["metric"][place]
-            raise UserError(
-                str(results),
-                f"must say whether a higher {metric} is better",
-                None,
-                "Run `polytask compare` again",
-            )
-    scores = tuple(_scores(table))
-    entries = tuple(_entries(folder, table))
+    results = read_results(folder)
+    table = Table(results, int(definition.get("trials", 1)))
+    several = len({one.architecture for one in results}) > 1
+    entries = tuple(_entries(folder, results, several))
+    singles = dict.fromkeys(one.run for one in results if one.kind == _SINGLE)
     return Collection(
-        folder.resolve().name,
-        entries,
-        _common_tasks(entries) or tuple(dict.fromkeys(score.task for score in scores)),
-        scores,
-        _read_csv(folder / "table.csv"),
-        definition,
+        name=folder.resolve().name,
+        entries=entries,
+        tasks=_common_tasks(entries) or tuple(dict.fromkeys(one.task for one in results)),
+        scores=tuple(_score(one, several) for one in results),
+        split=results[0].split,
+        levels=_levels(read_run(_inside(folder, run)) for run in singles),
+        table=Grid(
+            tuple(table.header()),
+            tuple(Row(tuple(table.cells(row))) for row in table.rows),
+            tuple(table.notes()),
+            tuple(table.sentences()),
+        ),
+        definition=definition,
     )
 
 
-def _label(method: str, architecture: str, several: bool) -> str:
-    return f"{method} · {architecture}" if several else method
+def _score(one: "Result", several: bool) -> Score:
+    name, single = _label(one, several), one.kind == _SINGLE
+    return Score(name, one.run, one.task, one.metric, one.value, one.higher_is_better, single)
 
 
-def _scores(table: Table) -> Iterable[Score]:
-    several = len({*table["architecture"]}) > 1
-    for row in zip(*(table[name] for name in _RESULTS), strict=True):
-        method, architecture, kind, _, task, metric, value, higher, split, run = row
-        name = _label(method, architecture, several)
-        yield Score(name, run, task, metric, float(value), bool(higher), split, kind == "single_task")
+def _label(one: "Result", several: bool) -> str:
+    return f"{one.method} · {one.architecture}" if several else one.method
 
 
-def _entries(folder: Path, table: Table) -> Iterable[Entry]:
+def _entries(folder: Path, results: "Sequence[Result]", several: bool) -> Iterable[Entry]:
     """The methods; single-task models are drawn as levels."""
-    several = len({*table["architecture"]}) > 1
     runs: dict[str, dict[str, None]] = {}
-    rows = zip(table["method"], table["architecture"], table["kind"], table["run"], strict=True)
-    for method, architecture, kind, run in rows:
-        if kind != "single_task":
-            runs.setdefault(_label(method, architecture, several), {})[run] = None
+    for one in results:
+        if one.kind != _SINGLE:
+            runs.setdefault(_label(one, several), {})[one.run] = None
     for name, found in runs.items():
         yield Entry(name, tuple(read_run(_inside(folder, run)) for run in found))
 
@@ -203,17 +214,6 @@ def _inside(folder: Path, run: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(str(folder / "results.parquet"), "names runs inside the comparison only", run)
     return path
-
-
-def _read_csv(file: Path) -> tuple[tuple[str, ...], ...]:
-    if not file.exists():
-        return ()
-    with file.open(newline="") as lines:
-        rows = tuple(tuple(row) for row in csv.reader(lines))
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        found = "an empty file" if not rows else "rows of different lengths"
-        raise UserError(str(file), "must be a table", found, "Run `polytask compare` again")
-    return rows
 
 
 def _common_tasks(entries: Sequence[Entry]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Gradients of the tasks on what they share: norms, cosines, conflicts."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,6 @@ from polytask.report._charts import (
     MOST_FRAMES,
     Chart,
     Heat,
-    Line,
     Lines,
     Section,
     View,
@@ -18,11 +18,11 @@ from polytask.report._charts import (
     thinned,
 )
 from polytask.report._entries import Collection, Entry
-from polytask.report._records import RunRecords, Table
+
+if TYPE_CHECKING:
+    from polytask.diagnostics import Gramians
 
 _HINT = "No gradients recorded: add {_target_: polytask.diagnostics.GradientRecorder} to trainer.callbacks."
-Gramians = tuple[NDArray[np.int64], NDArray[np.float64]]
-"""Steps, and a tasks × tasks matrix for each."""
 
 
 def gradients(collection: Collection) -> Section:
@@ -38,46 +38,18 @@ def gradients(collection: Collection) -> Section:
     return Section("Gradients", tuple(charts))
 
 
-def gramians(table: Table, group: str, tasks: Sequence[str]) -> Gramians:
-    """The recorded Gramians of a layer group; NaN for a task that was absent."""
-    rows = table["group"] == group
-    steps, at = np.unique(table["step"][rows], return_inverse=True)
-    places = {name: place for place, name in enumerate(tasks)}
-    first, second = (np.array([places[name] for name in table[key][rows]], int) for key in ("task", "other"))
-    found = np.full((len(steps), len(tasks), len(tasks)), np.nan)
-    found[at, first, second] = found[at, second, first] = table["inner"][rows]
-    return steps, found
-
-
-def norms(found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gradient norms `(steps, tasks)` of Gramians `(steps, tasks, tasks)`."""
-    # The rounding of a gradient that is nearly zero can make its square negative.
-    return np.sqrt(np.maximum(np.diagonal(found, axis1=1, axis2=2), 0))
-
-
-def cosines(found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pairwise cosines of Gramians; NaN where a gradient is zero."""
-    length = norms(found)
-    scale = length[:, :, None] * length[:, None, :]
-    return np.divide(found, scale, out=np.full_like(found, np.nan), where=scale > 0)
-
-
-def conflict_rate(found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of the pairs of present tasks whose gradients have a negative product, at each step."""
-    first, second = np.triu_indices(found.shape[1], k=1)
-    pairs = found[:, first, second]
-    present = np.isfinite(pairs).sum(axis=1)
-    rate: NDArray[np.float64] = np.where(present, (pairs < 0).sum(axis=1) / np.maximum(present, 1), np.nan)
-    return rate
-
-
 def _norm_chart(entry: Entry, tasks: Sequence[str]) -> Chart:
     views = []
     for group in _groups(entry):
-        runs = _runs(entry, group, tasks)
+        runs = _runs(entry, group)
         lines = tuple(
-            over_seeds(task, place, [(steps, norms(found)[:, place]) for steps, found in runs])
+            over_seeds(
+                task,
+                place,
+                [(run.steps, run.norms[:, run.tasks.index(task)]) for run in runs if task in run.tasks],
+            )
             for place, task in enumerate(tasks)
+            if any(task in run.tasks for run in runs)
         )
         views.append(View(group, Lines("gradient norm", lines)))
     note = "A task whose gradient is much the longest decides the step."
@@ -88,34 +60,39 @@ def _conflict_chart(collection: Collection) -> Chart:
     groups = dict.fromkeys(group for entry in collection.entries for group in _groups(entry))
     views = []
     for group in groups:
-        lines: list[Line] = []
-        for place, entry in enumerate(collection.entries):
-            runs = _runs(entry, group, collection.tasks)
-            if runs:
-                rates = [(steps, conflict_rate(found)) for steps, found in runs]
-                lines.append(over_seeds(entry.name, place, rates))
-        views.append(View(group, Lines("share of pairs in conflict", tuple(lines))))
-    return listed(
-        "Conflict rate", "Pairs of tasks whose gradients point against each other.", views, "layers"
-    )
+        lines = tuple(
+            over_seeds(entry.name, place, [(run.steps, run.conflict_rate) for run in runs])
+            for place, entry in enumerate(collection.entries)
+            if (runs := _runs(entry, group))
+        )
+        views.append(View(group, Lines("share of pairs in conflict", lines)))
+    note = "Pairs of tasks whose gradients point against each other."
+    return listed("Conflict rate", note, views, "layers")
 
 
 def _cosine_chart(entry: Entry, group: str, tasks: Sequence[str]) -> Chart:
     matrices: dict[int, list[NDArray[np.float64]]] = {}
-    for steps, found in _runs(entry, group, tasks):
-        for step, matrix in zip(steps.tolist(), cosines(found), strict=True):
-            matrices.setdefault(step, []).append(matrix)
-    steps_seen = np.array(sorted(matrices))
-    kept = steps_seen[thinned(len(steps_seen), MOST_FRAMES)].tolist()
+    for run in _runs(entry, group):
+        for step, matrix in zip(run.steps.tolist(), run.cosines, strict=True):
+            matrices.setdefault(step, []).append(arranged(matrix, run.tasks, tasks))
+    steps = np.array(sorted(matrices))
     views = tuple(
         View(f"step {step}", Heat("", "", tuple(tasks), mean_of(matrices[step]), 1.0))
-        for step in kept
+        for step in steps[thinned(len(steps), MOST_FRAMES)].tolist()
     )
-    where = "" if group == "shared" else f", {group}"
+    where = f", {group}" if len(_groups(entry)) > 1 else ""
     note = "Below 0 two tasks pull in opposite directions." + (
         " Mean over seeds." if len(entry.runs) > 1 else ""
     )
     return Chart(f"Gradient cosines, {entry.name}{where}", note, views, "slider", "training")
+
+
+def arranged(matrix: NDArray[np.float64], own: Sequence[str], tasks: Sequence[str]) -> NDArray[np.float64]:
+    """A tasks × tasks matrix in another order of tasks; NaN for tasks that it lacks."""
+    places = np.array([tasks.index(name) for name in own], dtype=np.int64)
+    found = np.full((len(tasks), len(tasks)), np.nan)
+    found[np.ix_(places, places)] = matrix
+    return found
 
 
 def mean_of(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -129,14 +106,8 @@ def mean_of(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _groups(entry: Entry) -> list[str]:
-    tables = [table for run in entry.runs if (table := _table(run)) is not None]
-    return list(dict.fromkeys(str(group) for table in tables for group in table["group"]))
+    return list(dict.fromkeys(group for run in entry.runs for group in run.gradients))
 
 
-def _runs(entry: Entry, group: str, tasks: Sequence[str]) -> list[Gramians]:
-    tables = [table for run in entry.runs if (table := _table(run)) is not None]
-    return [gramians(table, group, tasks) for table in tables if (table["group"] == group).any()]
-
-
-def _table(run: RunRecords) -> Table | None:
-    return run.tables.get("gradients")
+def _runs(entry: Entry, group: str) -> "list[Gramians]":
+    return [run.gradients[group] for run in entry.runs if group in run.gradients]

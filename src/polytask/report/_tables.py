@@ -2,44 +2,19 @@
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from polytask.report._charts import Grid, Row
 from polytask.report._entries import Collection, Entry
 
 _PACKAGES = ("polytask", "torch", "pytorch-lightning", "torchmetrics", "numpy", "plotly")
 
 
-@dataclass(frozen=True)
-class Row:
-    """Cells of a table; ``differs`` where the entries do not agree."""
-
-    cells: tuple[str, ...]
-    differs: bool = False
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table with a header."""
-
-    header: tuple[str, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-
-    @property
-    def differences(self) -> int:
-        """How many rows differ."""
-        return sum(row.differs for row in self.rows)
-
-
 def results(collection: Collection) -> Grid | None:
     """The comparison's own table, or the last values of plain runs."""
-    if collection.table:
-        header, *lines = collection.table
-        return Grid(header, tuple(Row(cells) for cells in lines), "As polytask compare wrote it.")
-    if collection.definition:
-        return None
+    if collection.table is not None:
+        return collection.table
     found = [_last_values(entry) for entry in collection.entries]
     keys = list(dict.fromkeys(name for values in found for name in values))
     if not keys:
@@ -48,7 +23,7 @@ def results(collection: Collection) -> Grid | None:
         Row((entry.name, *(f"{values[name]:.4g}" if name in values else "" for name in keys)))
         for entry, values in zip(collection.entries, found, strict=True)
     ]
-    return Grid(("run", *keys), tuple(rows), "The last value of each run on validation and test data.")
+    return Grid(("run", *keys), tuple(rows), ("The last value of each run on validation and test data.",))
 
 
 def configs(collection: Collection) -> Grid:
@@ -72,7 +47,7 @@ def versions() -> Grid:
     rows = [Row(("Python", platform.python_version())), Row(("system", platform.platform()))]
     rows += [Row((name, _version(name))) for name in _PACKAGES]
     return Grid(
-        ("what", "is"), tuple(rows), "Of the machine that wrote this page; the runs may have used another."
+        ("what", "is"), tuple(rows), ("Of the machine that wrote this page; the runs may have used another.",)
     )
 
 

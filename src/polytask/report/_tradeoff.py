@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from math import isfinite
 
 from polytask.report._charts import Point, Points, Section, View, listed
 from polytask.report._entries import Collection, Score
@@ -21,7 +22,7 @@ def trade_offs(collection: Collection) -> Section:
         View(f"{first} and {second}", _plane(_of(scores, first), _of(scores, second), order))
         for first, second in combinations(tasks, 2)
     )
-    split = {"val": "validation", "test": "test"}.get(scores[0].split, scores[0].split)
+    split = "validation" if collection.split == "val" else collection.split
     note = (
         f"Each mark is a run, on {split} data; filled where no other run beats it on both tasks. "
         "Arrows: which way is better."
@@ -49,9 +50,7 @@ def front(points: Sequence[tuple[float, float]], higher: tuple[bool, bool]) -> l
 
 
 def _measured(collection: Collection) -> list[Score]:
-    """Each task's first metric, on the test data where they were read."""
-    splits = [score.split for score in collection.scores]
-    chosen = "test" if "test" in splits else "val"
+    """Each task's first metric."""
     first: dict[str, str] = {}
     for score in collection.scores:
         if not score.is_baseline:
@@ -59,7 +58,7 @@ def _measured(collection: Collection) -> list[Score]:
     return [
         score
         for score in collection.scores
-        if score.split == chosen and score.metric == first.get(score.task) and score.value == score.value
+        if score.metric == first.get(score.task) and isfinite(score.value)
     ]
 
 

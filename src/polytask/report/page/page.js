@@ -68,11 +68,12 @@
   function order(rows, column, sign) {
     const text = (row) => row.cells[column].textContent.trim();
     const number = (row) => Number.parseFloat(text(row).replace("−", "-"));
-    const filled = rows.filter((row) => text(row) !== "");
+    const isEmpty = (row) => ["", "-"].includes(text(row));
+    const filled = rows.filter((row) => !isEmpty(row));
     const numeric = filled.every((row) => !Number.isNaN(number(row)));
     const compare = (a, b) => (numeric ? number(a) - number(b) : text(a).localeCompare(text(b), undefined, { numeric: true }));
     // What has no value stays below, whichever way round.
-    return [...filled.sort((a, b) => sign * compare(a, b)), ...rows.filter((row) => text(row) === "")];
+    return [...filled.sort((a, b) => sign * compare(a, b)), ...rows.filter(isEmpty)];
   }
 
   function watchTable(table) {
