@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     output = options.output or _beside(options.paths)
     text = page(collection)
     try:
-        output.write_text(text)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output {output}", "must be a file to write to", error.strerror) from error
     if options.figures is not None:

@@ -73,4 +73,4 @@ def _template(name: str) -> Template:
 
 
 def _part(name: str) -> Markup:
-    return Markup((files("polytask.report") / "page" / name).read_text())
+    return Markup((files("polytask.report") / "page" / name).read_text(encoding="utf-8"))

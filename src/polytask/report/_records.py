@@ -112,7 +112,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         UserError: Where it holds something else, or cannot be read.
     """
     try:
-        found = yaml.safe_load(file.read_text())
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(str(file), "must be YAML", _first_line(error), _BROKEN) from error
     if not isinstance(found, dict):
@@ -132,7 +132,7 @@ def _read_metrics(file: Path) -> dict[str, Series]:
     if not file.exists():
         return {}
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(str(file), "must be a CSV file", _first_line(error), _BROKEN) from error
     # A training that goes on, or was killed, may have left a line unfinished.
