@@ -1,7 +1,6 @@
 """Whole comparisons and searches: what they write, what they refuse, and that a kill changes nothing."""
 
 import csv
-import os
 import re
 import signal
 import subprocess
@@ -9,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
+import torch
 import yaml
 
 pytest.importorskip("optuna")
@@ -16,21 +17,10 @@ pytest.importorskip("optuna")
 import optuna
 
 from polytask.compare import read_results
+from polytask.config import Config
 
 COSTS = ("seconds", "peak_memory_mb")
-WORDS = [
-    "config.yaml",
-    "--methods",
-    "uw",
-    "pcgrad",
-    "--seeds",
-    "2",
-    "--single-task",
-    "--jobs",
-    "2",
-    "--trials",
-    "2",
-]
+WORDS = ["config.yaml", "--methods", "uw", "--jobs", "2"]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -60,15 +50,15 @@ def interrupted(words: list[str], lines: int) -> int:
 
 
 def test_a_comparison_from_its_config_to_its_table(cli, demo):
-    result = cli("compare", *WORDS, "--dir", "both")
+    words = [*WORDS, "--seeds", "2", "--single-task"]
+    result = cli("compare", *words)
     assert (result.code, result.err) == (0, "")
-    assert result.out.splitlines()[-1] == "comparison: both"
-    folder = demo / "both"
-    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw", "pcgrad"]
+    assert result.out.splitlines()[-1] == "comparison: comparisons/demo"
+    folder = demo / "comparisons" / "demo"
+    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw"]
     assert (folder / "table.md").read_text() in result.out
     found = read_results(folder)
-    # Two seeds of two tasks: three rows with both tasks in one run, one with a run for each.
-    assert len(found) == 2 * 2 * 4
+    assert len(found) == 3 * 2 * 2
     assert {one.split for one in found} == {"test"}
     assert {(one.task, one.metric, one.higher_is_better) for one in found} == {
         ("shape", "Accuracy", True),
@@ -78,41 +68,63 @@ def test_a_comparison_from_its_config_to_its_table(cli, demo):
         assert (folder / one.run / "checkpoints" / "last.ckpt").is_file()
         assert one.seconds > 0
         assert one.peak_memory_mb > 1
-    # The table is the runs' own numbers.
-    with (folder / found[-1].run / "test" / "metrics.csv").open() as file:
-        logged = next(csv.DictReader(file))
-    assert float(logged[f"test/{found[-1].task}/{found[-1].metric}/epoch"]) == found[-1].value
-    # Trials are on another seed than what is compared, and never see the test data.
-    trial = yaml.safe_load((folder / "runs/uw-base-trial0/config.yaml").read_text())
-    assert trial["seed"] == 1_000_000
-    assert not (folder / "runs/uw-base-trial0/test").exists()
-    studies = optuna.get_all_study_summaries(f"sqlite:///{folder}/trials.db")
-    assert sorted((study.study_name, study.n_trials) for study in studies) == [
-        (f"{name}-base", 2)
-        for name in ("pcgrad", "single_task_height", "single_task_shape", "tuned_sum", "uw")
-    ]
+        # The table is the runs' own numbers.
+        with (folder / one.run / "test" / "metrics.csv").open() as file:
+            assert float(next(csv.DictReader(file))[f"test/{one.task}/{one.metric}/epoch"]) == one.value
+
     # A second call repeats no run.
-    before = {one.run: (folder / one.run / "cost.json").stat().st_mtime_ns for one in found}
-    again = cli("compare", *WORDS, "--dir", "both")
+    again = cli("compare", *words)
     assert again.code == 0
-    assert {run: (folder / run / "cost.json").stat().st_mtime_ns for run in before} == before
     assert not re.search(r"^\d+/\d+ ", again.out, re.MULTILINE)
 
-    # A kill changes nothing: in the trials, in the trainings and in the tests.
-    for lines in (3, 12, 17):
-        assert interrupted(["compare", *WORDS, "--dir", "killed"], min(lines, 3)) == -signal.SIGKILL
-        assert not (demo / "killed" / "table.csv").exists()
-    assert cli("compare", *WORDS, "--dir", "killed").code == 0
-    assert numbers(demo / "killed") == numbers(folder)
-    assert rows(demo / "killed") == rows(folder)
-
-    # What a run does not depend on may change, anything else is another comparison.
-    other = cli("compare", *WORDS, "--dir", "both", "trainer.max_epochs=1")
+    # What a run does not depend on may change; anything else is another comparison.
+    other = cli("compare", *words, "trainer.max_epochs=1")
     assert other.code == 2
     assert "this folder is another comparison's. Found other values of config.trainer.max_epochs" in other.err
-    more = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1", "--trials", "2", "--dir", "both")
-    assert more.code == 0
-    assert [row["seeds"] for row in rows(folder)] == ["1", "1"]
+    assert cli("compare", *WORDS, "--seeds", "1").code == 0
+    assert [(row["method"], row["seeds"]) for row in rows(folder)] == [("tuned_sum", "1"), ("uw", "1")]
+
+
+def test_a_single_task_model_learns_its_task_alone(cli, demo):
+    result = cli("compare", *WORDS, "--seeds", "1", "--single-task")
+    assert result.code == 0
+    runs = demo / "comparisons" / "demo" / "runs"
+    states = [
+        torch.load(runs / f"single_task_{task}-base-seed0/checkpoints/last.ckpt", weights_only=True)[
+            "state_dict"
+        ]
+        for task in ("shape", "height")
+    ]
+    begin = torch.load(runs / "uw-base-seed0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    # The other task's head is as it was made, which is the same in both runs' start.
+    assert not torch.equal(states[0]["model.heads.shape.weight"], states[1]["model.heads.shape.weight"])
+    assert not torch.equal(states[0]["model.backbone.0.weight"], states[1]["model.backbone.0.weight"])
+    assert not torch.equal(begin["model.heads.shape.weight"], states[1]["model.heads.shape.weight"])
+    for state, other in zip(states, ("height", "shape"), strict=True):
+        pl.seed_everything(0, workers=True, verbose=False)
+        fresh = Config.read([demo / "config.yaml"]).build("system.model").state_dict()
+        assert torch.equal(state[f"model.heads.{other}.weight"], fresh[f"heads.{other}.weight"])
+
+
+def test_a_kill_changes_nothing(cli, demo):
+    words = ["compare", *WORDS, "--seeds", "1", "--trials", "2"]
+    assert cli(*words, "--dir", "whole").code == 0
+    # In the trials, in the trainings, in the tests.
+    for lines in (1, 4, 1):
+        assert interrupted([*words, "--dir", "killed"], lines) == -signal.SIGKILL
+    assert cli(*words, "--dir", "killed").code == 0
+    assert numbers(demo / "killed") == numbers(demo / "whole")
+    assert rows(demo / "killed") == rows(demo / "whole")
+
+    # Trials are on another seed than what is compared, never see the test data, and are kept once.
+    trial = yaml.safe_load((demo / "killed/runs/uw-base-trial0/config.yaml").read_text())
+    assert trial["seed"] == 1_000_000
+    assert not (demo / "killed/runs/uw-base-trial0/test").exists()
+    studies = optuna.get_all_study_summaries(f"sqlite:///{demo}/killed/trials.db")
+    assert sorted((study.study_name, study.n_trials) for study in studies) == [
+        ("tuned_sum-base", 2),
+        ("uw-base", 2),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +198,7 @@ def search(folder: Path, words: list[str]) -> list[str]:
     (folder / "space.yaml").write_text(
         "system.optimizer.lr: {low: 1e-3, high: 1.0, log: true}\nsystem.model.width: [4, 8]\n"
     )
-    return ["tune", "config.yaml", "--space", "space.yaml", "--trials", "4", *words]
+    return ["tune", "config.yaml", "--space", "space.yaml", "--trials", "3", *words]
 
 
 def tried(folder: Path) -> list[tuple[dict[str, object], list[float] | None]]:
@@ -237,4 +249,4 @@ def test_a_space_names_keys_of_the_config(cli, demo):
     assert result.code == 2
     assert "optimiser" in result.err
     assert "optimizer" in result.err
-    assert os.listdir(demo).count("tuning") == 0
+    assert not (demo / "tuning" / "trials.db").exists()

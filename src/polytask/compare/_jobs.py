@@ -67,7 +67,7 @@ def start(job: Job) -> ForkServerProcess:
     """
     context = multiprocessing.get_context("forkserver")
     # Imported once; every process begins as a copy.
-    context.set_forkserver_preload(["polytask.commands", "polytask.compare._work"])
+    context.set_forkserver_preload(["polytask.commands", "polytask.compare._work", "torch.utils.tensorboard"])
     process = context.Process(target=work, args=(job,))
     process.start()
     return process
