@@ -65,15 +65,6 @@ def _views(chart: Chart) -> Iterable[tuple[str, View]]:
 
 
 def _write(chart: Chart, view: View, stem: Path) -> list[Path]:
-    figure = _figure(chart, view)
-    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    figure.savefig(files[0], dpi=200)
-    # Without a date the same records give the same file.
-    figure.savefig(files[1], metadata={"Date": None})
-    return files
-
-
-def _figure(chart: Chart, view: View) -> "Figure":
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -81,18 +72,26 @@ def _figure(chart: Chart, view: View) -> "Figure":
         raise UserError(
             "--figures", "needs matplotlib", "no matplotlib", "Run `pip install 'polytask[report]'`"
         ) from error
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    # Text stays text in the SVG, and without a date the same records give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "polytask", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(5, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.set_title(_text(f"{chart.title}, {view.label}" if view.label else chart.title), fontsize=9)
-        match view.plot:
-            case Lines():
-                _draw_lines(axes, view.plot)
-            case Heat():
-                _draw_heat(figure, axes, view.plot)
-            case Points():
-                _draw_points(axes, view.plot)
-    return figure
+        _draw(figure, chart, view)
+        figure.savefig(files[0], dpi=200)
+        figure.savefig(files[1], metadata={"Date": None})
+    return files
+
+
+def _draw(figure: "Figure", chart: Chart, view: View) -> None:
+    axes = figure.subplots()
+    axes.set_title(_text(f"{chart.title}, {view.label}" if view.label else chart.title), fontsize=9)
+    match view.plot:
+        case Lines():
+            _draw_lines(axes, view.plot)
+        case Heat():
+            _draw_heat(figure, axes, view.plot)
+        case Points():
+            _draw_points(axes, view.plot)
 
 
 def _draw_lines(axes: "Axes", plot: Lines) -> None:
