@@ -249,4 +249,4 @@ def test_a_space_names_keys_of_the_config(cli, demo):
     assert result.code == 2
     assert "optimiser" in result.err
     assert "optimizer" in result.err
-    assert not (demo / "tuning" / "trials.db").exists()
+    assert not (demo / "tuning").exists()

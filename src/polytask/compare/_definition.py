@@ -86,9 +86,14 @@ class Comparison:
         self._architectures = by_name(map(architecture_changes, self.architectures), "--architectures")
         self.candidates = candidates(self.tasks, self._methods, self._architectures, self.single_task)
         for candidate in self.candidates:
-            for problem in find_problems(self.config_of(candidate, self.first_seed)):
-                where, *rest = problem.args
-                raise UserError(f"{candidate.name}: {where}", *rest)
+            self._check(candidate, {})
+            if self.trials > 1:
+                self._check(candidate, self.space_of(candidate).draw(self.first_seed, 1))
+
+    def _check(self, candidate: Candidate, drawn: Drawn) -> None:
+        for problem in find_problems(self.config_of(candidate, self.first_seed, drawn)):
+            where, *rest = problem.args
+            raise UserError(f"{candidate.name}: {where}", *rest)
 
     def _check_criterion(self) -> None:
         criterion = self.config.plain["system"].get("criterion")

@@ -1,10 +1,11 @@
 """A comparison from its definition to its table: tune, train, test, each step only where it is not done."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from polytask.compare._candidates import Candidate
 from polytask.compare._definition import Comparison
@@ -60,7 +61,7 @@ class _Runs:
         self.folder = folder
         self.jobs = jobs
         self.report = report
-        self.threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+        self.threads = max(1, torch.get_num_threads() // jobs)
 
     def tuned(self) -> dict[Candidate, Drawn]:
         """What the best trial of each candidate set."""

@@ -97,7 +97,8 @@ class Search:
         if self.prune and len(self.names) > 1:
             raise UserError("--prune", "needs a single objective", ", ".join(self.names), "Drop one of them")
         self.own_space = Space(self.space, "--space")
-        self.config_of(self.own_space.draw(self.seed, 1))
+        for problem in find_problems(self.config_of(self.own_space.draw(self.seed, 1))):
+            raise problem
 
     @property
     def seed(self) -> int:

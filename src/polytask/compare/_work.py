@@ -90,7 +90,7 @@ def _fit(job: Job, options: list[str]) -> int:
     # Beside the run's folder: a new run's must be empty.
     session, start = _session(job.run), time.time()
     _write(session, {"earlier": earlier or 0.0, "start": start})
-    code = main([*words, *options])
+    code = _command([*words, *options])
     if code == 0:
         seconds = (earlier or 0.0) + time.time() - start
         _write(job.run / COST, {"seconds": seconds, "peak_memory_mb": _peak_memory()})
@@ -99,10 +99,16 @@ def _fit(job: Job, options: list[str]) -> int:
 
 
 def _test(job: Job, options: list[str]) -> int:
-    code = main(["test", "--ckpt", "last", *options])
+    code = _command(["test", "--ckpt", "last", *options])
     if code == 0:
         _write(job.run / _TESTED, {"time": time.time()})
     return code
+
+
+def _command(words: list[str]) -> int:
+    # Lightning starts the processes of other devices with the words that it finds here.
+    sys.argv[1:] = words
+    return main(words)
 
 
 def _session(run: Path) -> Path:
