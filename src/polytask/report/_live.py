@@ -66,7 +66,8 @@ class LiveServer(ThreadingHTTPServer):
 
     def page(self) -> str:
         """The whole page."""
-        return page(collect([self.folder]), self.refresh_ms)
+        version = self.version()
+        return page(collect([self.folder]), self.refresh_ms, version)
 
     def news(self, since: str) -> str:
         """What has changed since a version, as JSON."""

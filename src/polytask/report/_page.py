@@ -15,12 +15,13 @@ from polytask.report._sections import sections
 from polytask.report._tables import configs, definition, results, versions
 
 
-def page(collection: Collection, refresh_ms: int = 0) -> str:
+def page(collection: Collection, refresh_ms: int = 0, version: str = "") -> str:
     """The whole page.
 
     Args:
         collection: What it shows.
         refresh_ms: Milliseconds between its questions to its server; 0 for a page that has none.
+        version: What the server calls the state of the records.
 
     Raises:
         UserError: Where plotly is not installed.
@@ -32,6 +33,7 @@ def page(collection: Collection, refresh_ms: int = 0) -> str:
         body=body(collection, parts),
         figures=figures_json(parts),
         live=refresh_ms,
+        state=version,
         style=_part("page.css"),
         script=_part("page.js"),
         plotly=Markup(_plotly.library()),

@@ -41,7 +41,8 @@ def figures(chart: Chart) -> list[dict[str, Any]]:
 def _figure(plot: Lines | Heat | Points) -> dict[str, Any]:
     match plot:
         case Lines():
-            return {"data": list(_line_traces(plot)), "layout": _axes("step", plot.y_label)}
+            layout = _axes("step", plot.y_label) | {"hovermode": "x unified"}
+            return {"data": list(_line_traces(plot)), "layout": layout}
         case Heat():
             axes = _axes(plot.column_label, plot.row_label)
             names = [_text(name) for name in plot.names]

@@ -27,6 +27,8 @@
     return chart.querySelector("input[type=range], select");
   }
 
+  const eventOf = (input) => (input.tagName === "SELECT" ? "change" : "input");
+
   function shown(chart) {
     const input = control(chart);
     if (!input) return 0;
@@ -55,7 +57,7 @@
   function watchControl(chart) {
     const input = control(chart);
     if (!input) return;
-    input.addEventListener("input", () => {
+    input.addEventListener(eventOf(input), () => {
       if (input.type === "range") {
         const label = chart.querySelectorAll("datalist option")[shown(chart)].textContent;
         chart.querySelector("output").textContent = label;
@@ -129,8 +131,9 @@
     document.querySelectorAll(".chart").forEach((chart) => {
       const value = values.get(chart.querySelector("strong").textContent);
       if (value === undefined) return;
-      control(chart).value = value;
-      control(chart).dispatchEvent(new Event("input"));
+      const input = control(chart);
+      input.value = value;
+      input.dispatchEvent(new Event(eventOf(input)));
     });
   }
 
@@ -157,7 +160,7 @@
   }
 
   if ("live" in document.body.dataset) {
-    const state = { version: "" };
+    const state = { version: document.body.dataset.state };
     setInterval(() => refresh(state), Number(document.body.dataset.live));
   }
 })();
