@@ -11,7 +11,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from polytask._errors import UserError
-from polytask._parts import make_system
 from polytask._problems import find_problems
 from polytask.compare._candidates import (
     BASE,
@@ -21,7 +20,7 @@ from polytask.compare._candidates import (
     candidates,
     method_changes,
 )
-from polytask.compare._measures import Measure, measures
+from polytask.compare._measures import Measure, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides
 from polytask.config import Config, closest
 from polytask.config._read import Plain, parse, read_file
@@ -47,6 +46,13 @@ class Comparison:
         overrides: ``key=value`` texts.
         allow: Names that the config may use besides the known kinds.
 
+    Attributes:
+        config: The config, merged.
+        tasks: Task names, in order.
+        measures: Which metrics are compared, and which way is better.
+        split: What the table is of: ``test``, or ``val`` where there are no test data.
+        candidates: What is trained.
+
     Raises:
         UserError: Where a name is not known, a number is too small or the config cannot be used.
     """
@@ -68,16 +74,10 @@ class Comparison:
                 raise UserError(name, "is 1 or more", number)
         self._sources = [read_file(file) for file in self.files]
         self.config = Config(self._sources, self.overrides, self.allow)
-        for problem in find_problems(self.config):
-            raise problem
-        system = make_system(self.config, {})
+        system = checked_system(self.config)
         self._check_criterion()
         self.tasks = system.names
         loaders = self.config.plain["system"].get("dataloaders") or {}
-        if loaders.get("val") is None:
-            raise UserError(
-                "system.dataloaders.val", "is needed: selection uses validation data only", "none"
-            )
         self.split = "test" if loaders.get("test") is not None else "val"
         self.measures: list[Measure] = measures(system, "val", self.directions)
         if self.split == "test" and measures(system, "test", self.directions) != self.measures:

@@ -9,6 +9,9 @@ from torchmetrics import Metric
 
 from polytask._entries import entries
 from polytask._errors import RunError, UserError, hint
+from polytask._parts import make_system
+from polytask._problems import find_problems
+from polytask.config import Config
 from polytask.system import System
 
 _BETTER = {"max": True, "min": False}
@@ -43,6 +46,26 @@ class Measure:
         if self.metric == "loss":
             return f"{stage}/loss/{self.task}/epoch"
         return f"{stage}/{self.task}/{self.metric}/epoch"
+
+
+def checked_system(config: Config) -> System:
+    """The system of a config whose runs can be measured.
+
+    Args:
+        config: The config.
+
+    Raises:
+        UserError: Where the config has a problem, no validation data, or loggers of its own.
+    """
+    for problem in find_problems(config):
+        raise problem
+    plain = config.plain
+    if (plain["system"].get("dataloaders") or {}).get("val") is None:
+        raise UserError("system.dataloaders.val", "is needed: selection uses validation data only", "none")
+    if plain["trainer"].get("logger") not in (None, True):
+        rule = "the runs' own metrics.csv is read, which loggers of the config take the place of"
+        raise UserError("trainer.logger", rule, repr(plain["trainer"]["logger"]), "Leave it out")
+    return make_system(config, {})
 
 
 def measures(system: System, stage: str, directions: Mapping[str, str] | None = None) -> list[Measure]:

@@ -10,10 +10,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from polytask._errors import RunError, UserError, hint
-from polytask._parts import make_system
 from polytask._problems import find_problems
 from polytask.compare._jobs import Report, failure, last_line, start
-from polytask.compare._measures import Measure, measures
+from polytask.compare._measures import Measure, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides, trial_seed
 from polytask.compare._statistics import delta_by_task, delta_m
 from polytask.compare._tuning import FILE as TRIALS
@@ -77,11 +76,7 @@ class Search:
             raise UserError("--trials", "is 1 or more", self.trials)
         self._sources = [read_file(file) for file in self.files]
         self.config = self.config_of({})
-        for problem in find_problems(self.config):
-            raise problem
-        system = make_system(self.config, {})
-        if (self.config.plain["system"].get("dataloaders") or {}).get("val") is None:
-            raise UserError("system.dataloaders.val", "is needed: a search uses validation data only", "none")
+        system = checked_system(self.config)
         self.measures = measures(system, "val", self.directions)
         known = {
             one.name: one
