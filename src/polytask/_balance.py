@@ -29,6 +29,7 @@ class Balance:
 
     Attributes:
         weights: The tasks' weights in the last step that `keep_weights` was called in.
+        losses: The batch's losses from its forward until the optimizer has stepped; None where it has none.
 
     Example:
         >>> balance = Balance(nn.Linear(2, 3), MultiTaskLoss({"digit": nn.CrossEntropyLoss()}))
@@ -53,7 +54,7 @@ class Balance:
         self.ranks: Ranks | None = None
         self._buffers: nn.Module | None = None
         self._batch: Batch | None = None
-        self._losses: TaskLosses | None = None
+        self.losses: TaskLosses | None = None
         self._step: tuple[Tensor, Mapping[str, Tensor]] | None = None
 
     def check_batches(self, batches: int) -> None:
@@ -102,7 +103,7 @@ class Balance:
             self.ranks.copy_buffers(self._buffers)
 
     def _forget(self) -> None:
-        self._batch = self._losses = self._step = None
+        self._batch = self.losses = self._step = None
 
     def note(self, batch: Batch, total: Tensor, losses: Mapping[str, Tensor]) -> None:
         """Keep what the backward needs, and what the weighting may be told after the step.
@@ -112,7 +113,7 @@ class Balance:
             total: Its total.
             losses: Its losses by task, and entries beside the tasks.
         """
-        self._losses = self.criterion.last
+        self.losses = self.criterion.last
         self._batch = batch if self.weighting.remeasures else None
         self._step = total, losses
 
@@ -136,6 +137,9 @@ class Balance:
             scale = _scale(loss, total) * batches if scaled and total.requires_grad else 1.0
             self._measure(losses, scale, last, batches)
         elif step is not None and loss.requires_grad:
+            total, losses = step
+            scale = _scale(loss, total) * batches if scaled and self.engine.watched else 1.0
+            self.engine.show(self._weighed(losses), scale=scale, last=last)
             loss.backward()  # type: ignore[no-untyped-call]
         if last:
             self.engine.finish()
@@ -186,16 +190,22 @@ class Balance:
         Args:
             measure: Calls the model and the criterion on a batch.
         """
-        losses, batch = self._losses, self._batch
+        losses, batch = self.losses, self._batch
         self._forget()
         if losses is None:
             return
         if batch is not None:
-            losses = self._measured_again(batch, measure)
+            losses = self.measured_again(batch, measure)
         with torch.no_grad():
             self.weighting.after_step(self.criterion.weighed(losses.means, losses.names), losses.names)
 
-    def _measured_again(self, batch: Batch, measure: Callable[[Batch], Any]) -> TaskLosses:
+    def measured_again(self, batch: Batch, measure: Callable[[Batch], Any]) -> TaskLosses:
+        """A batch's losses without gradient, of which the weighting learns nothing.
+
+        Args:
+            batch: The batch.
+            measure: Calls the model and the criterion on a batch.
+        """
         own = self.criterion.last
         # The weighting has seen this batch, and is not to take it for the next one.
         self.weighting.eval()

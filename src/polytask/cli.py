@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from polytask import __version__
+from polytask import __version__, _compare_command, _group_command, _report_command, _tune_command
 from polytask._errors import RunError, UserError, hint
 
 if TYPE_CHECKING:
@@ -20,9 +20,22 @@ COMMANDS = {
     "predict": "write a checkpoint's predictions",
     "check": "list every problem of a config, before any data is touched",
     "show": "print the resolved config",
+    "compare": "train several methods and baselines, and say which differences are more than noise",
+    "tune": "search for better values of any config keys",
+    "group": "propose which tasks to train together, from a run's affinities",
+    "report": "write one HTML page about runs or a comparison",
     "methods": "list all ways of balancing the tasks, and when to choose which",
     "init": "write a small project that trains as it stands",
 }
+
+# Commands whose words and work stand in a module of their own.
+_IN_MODULES = {
+    "compare": _compare_command,
+    "tune": _tune_command,
+    "group": _group_command,
+    "report": _report_command,
+}
+_WITHOUT_CONFIG = ("methods", "group", "report")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,8 +54,10 @@ def parser() -> argparse.ArgumentParser:
         )
         if name == "init":
             command.add_argument("name", metavar="NAME", help="the project's folder, which must not exist")
-        elif name != "methods":
+        elif name not in _WITHOUT_CONFIG:
             _add_config(command)
+        if name in _IN_MODULES:
+            _IN_MODULES[name].add(command)
         if name in ("fit", "validate", "test", "predict"):
             _add_run(command)
         if name == "fit":
@@ -152,6 +167,8 @@ def _run(options: argparse.Namespace) -> int:
         return _show(options)
     if options.command == "methods":
         return _methods()
+    if options.command in _IN_MODULES:
+        return int(_IN_MODULES[options.command].run(options))
     from polytask import commands
 
     if options.command == "check":

@@ -39,6 +39,8 @@ from polytask.checkpoint import (
     read_checkpoint,
 )
 from polytask.config import Config, closest
+from polytask.diagnostics._recorder import Recorder
+from polytask.diagnostics._store import FOLDER
 from polytask.loggers import CSVLogger
 from polytask.predictions import PredictionWriter
 from polytask.progress import ProgressReport, results_table
@@ -180,6 +182,9 @@ def _resumed(options: argparse.Namespace, console: Console) -> tuple[Run, Config
 
 def _fit_callbacks(config: Config, run: Run, stop: StopOnSignal, console: Console) -> list[pl.Callback]:
     callbacks = own_callbacks(config)
+    for callback in callbacks:
+        if isinstance(callback, Recorder) and callback.folder is None:
+            callback.folder = run.folder / FOLDER
     checkpoints = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
     for callback in checkpoints:
         if callback.dirpath is None:

@@ -52,6 +52,7 @@ OWN = (
     "polytask.adapters",
     "polytask.callbacks",
     "polytask.data",
+    "polytask.diagnostics",
     "polytask.loggers",
     "polytask.losses",
     "polytask.metrics",

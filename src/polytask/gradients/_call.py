@@ -21,6 +21,10 @@ class LayerRows(ABC):
         """Inner products of the tasks' gradients of the layer's parameters, ``(tasks, tasks)``."""
 
     @abstractmethod
+    def parameters(self) -> list[Tensor]:
+        """The layer's parameters."""
+
+    @abstractmethod
     def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The weighted sum of the tasks' gradients, for each parameter."""
 

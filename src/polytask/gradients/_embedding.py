@@ -56,6 +56,10 @@ class EmbeddingRows(LayerRows):
         gramian: Tensor = rows @ rows.mT
         return gramian
 
+    def parameters(self) -> list[Tensor]:
+        """The table."""
+        return [self.table]
+
     def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The table's gradient."""
         rows = self.gradients

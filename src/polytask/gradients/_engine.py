@@ -1,6 +1,6 @@
 """The engine: from several losses to ``.grad``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,11 @@ from polytask._errors import UserError, hint
 from polytask._ranks import Ranks
 from polytask.gradients._accumulate import accumulate
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
-from polytask.gradients._levels import LEVELS, ByRows, Level, MeasuredRows, explicit, weighted
+from polytask.gradients._levels import LEVELS, ByRows, Level, Measured, MeasuredRows, explicit, weighted
 from polytask.gradients._losses import Losses, Step, by_name
 from polytask.gradients._rows import Pairs
 from polytask.gradients._sharing import Sharing
+from polytask.gradients._watch import Seen, Watch, Watcher
 from polytask.gradients._window import Window
 from polytask.weighting import GramianWeighting, JacobianAggregator, LossWeighting, Weighting
 from polytask.weighting._base import Gradients
@@ -80,9 +81,11 @@ class Engine:
         self.scale_heads = scale_heads
         self._check(level)
         self._combine = _combine(weighting, scale_heads)
-        self._level = _level(model, level or weighting.gradients, self._combine)
+        self.level = _level_name(level or weighting.gradients, self._combine)
+        self._level = _level(model, self.level, self._combine)
         self._sharing = Sharing(model)
         self._window = Window()
+        self._watch = Watch(self.level, self._level)
         self._steps = 0
         self.ranks: Ranks | None = None
 
@@ -147,6 +150,7 @@ class Engine:
         combine, level = self._combine, self._level
         if combine is None or level is None:
             present, values = by_name(losses, self.weighting, names)
+            self.show(losses, names=names, scale=scale, last=last)
             (self.weighting(torch.stack(values), present) * scale).backward()
             return
         if not last and not level.windows:
@@ -162,7 +166,8 @@ class Engine:
         # In a window, batches to come may have any task, and all of them are held or none.
         needed = self.weighting.names if calls > 1 else step.names
         held = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(needed)
-        shared = self._shared(step, held or level.walks)
+        shared = self._shared(step, held or level.walks or self._watch.due)
+        self._watch.beside(step, shared, last, held, self.weighting.names)
         alone = last and not self._window.begun
         if alone and not shared:
             return weighted(step, shared, torch.ones_like(step.losses), True)
@@ -170,23 +175,85 @@ class Engine:
             weights = torch.stack([combine.weights[name] for name in step.names])
             return weighted(step, shared, weights / calls, combine.scale_heads, 1 / calls)
         if alone:
-            return combine.pairs(step, level.measure(step, shared))
+            return self._combined(combine, step, level.measure(step, shared), shared)
         self._window.add(step, explicit(step, shared), level.within(step, shared) if shared else None)
         return self._closed(combine) if last else []
 
     def _shared(self, step: Step, walk: bool) -> list[Tensor]:
+        self._learn(step, walk)
+        return self._sharing.shared(self.weighting.names)
+
+    def _learn(self, step: Step, walk: bool) -> None:
         here = step.here_names
         if here and (walk or not self._sharing.knows(here)):
             self._sharing.learn(step.graph, here)
         if self.ranks is not None:
             self._sharing.agree(self.ranks)
-        return self._sharing.shared(self.weighting.names)
+
+    def _combined(self, combine: Combine, step: Step, measured: Measured, shared: Sequence[Tensor]) -> Pairs:
+        self._watch.taken(step, measured, shared)
+        return combine.pairs(step, measured)
 
     def _closed(self, combine: Combine) -> Pairs:
         step, rows, by = self._window.close(self.weighting.names)
         if not rows.parameters:
             return rows.heads(None)
-        return combine.pairs(step, MeasuredRows(rows.over(step.ranks), by))
+        return self._combined(combine, step, MeasuredRows(rows.over(step.ranks), by), rows.parameters)
+
+    def watch(self, level: Gradients, look: Callable[[Seen], None]) -> Watcher:
+        """Have somebody look on at steps.
+
+        Where the engine measures at this level, nothing is computed for it; else the gradients are taken
+        beside the step, which costs a backward for each task (over the heads alone for the
+        ``representation``).
+
+        Args:
+            level: What the Gramian is made of.
+            look: Called in `backward` of a step for which the watcher is ``due``, before ``.grad`` is filled.
+        """
+        watcher = Watcher(level, look)
+        self._watch.watchers.append(watcher)
+        return watcher
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Let a watcher go.
+
+        Args:
+            watcher: What `watch` gave.
+        """
+        self._watch.watchers.remove(watcher)
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody looks at the next step."""
+        return self._watch.due
+
+    def show(
+        self,
+        losses: Losses,
+        *,
+        names: Sequence[str] | None = None,
+        scale: float | Tensor = 1.0,
+        last: bool = True,
+    ) -> None:
+        """Let those look who are due, where the backward is not this engine's; keeps the graph.
+
+        Args:
+            losses: As for `backward`.
+            names: As for `backward`.
+            scale: As for `backward`.
+            last: As for `backward`.
+        """
+        if self.watched:
+            step = Step.of(losses, self.weighting, names, scale, self.ranks)
+            self._learn(step, True)
+            shared = self._sharing.found(self.weighting.names)
+            self._watch.beside(step, shared, last, True, self.weighting.names)
+
+    def sizes(self) -> tuple[int, dict[str, int]]:
+        """How many parameters are shared, and how many one task alone has reached so far, by task."""
+        names = self.weighting.names
+        return sum(parameter.numel() for parameter in self._sharing.found(names)), self._sharing.own(names)
 
     def finish(self) -> None:
         """Fill ``.grad`` from the calls so far, where the last batch of a step had no label.
@@ -196,6 +263,7 @@ class Engine:
         if self._combine is not None and self._window.begun:
             accumulate(self._closed(self._combine))
             self._steps += 1
+        self._watch.finish(self.weighting.names)
         self.forget()
 
     def begin(self) -> None:
@@ -244,6 +312,10 @@ class Engine:
         self.weights.clear()
         self.weights.update(weights)
         self._steps = state["steps"]
+
+
+def _level_name(name: Gradients | None, combine: Combine | None) -> Gradients | None:
+    return None if combine is None else name
 
 
 def _level(model: nn.Module, name: str | None, combine: Combine | None) -> Level | None:

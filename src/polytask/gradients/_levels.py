@@ -18,9 +18,22 @@ from polytask.gradients._rows import Pairs, Rows, measure, nothing, product
 class Measured(ABC):
     """One step's gradients, on their way from the Gramian to the update."""
 
-    @abstractmethod
+    _product: Tensor | None = None
+
     def gramian(self) -> Tensor:
-        """Inner products of the tasks' gradients, ``(tasks, tasks)``."""
+        """Inner products of the tasks' gradients, ``(tasks, tasks)``; taken once."""
+        if self._product is None:
+            self._product = self._multiply()
+        return self._product
+
+    @property
+    def whole(self) -> Rows | None:
+        """The rows of all shared parameters, where they are known."""
+        return None
+
+    @abstractmethod
+    def _multiply(self) -> Tensor:
+        """The inner products."""
 
     @abstractmethod
     def update(self, weights: Tensor, scale_heads: bool) -> Pairs:
@@ -43,8 +56,12 @@ class MeasuredRows(Measured):
     def __init__(self, rows: Rows, by: Sequence[Tensor] | None = None) -> None:
         self.rows, self.by = rows, by
 
-    def gramian(self) -> Tensor:
-        """From the rows."""
+    @property
+    def whole(self) -> Rows:
+        """These rows."""
+        return self.rows
+
+    def _multiply(self) -> Tensor:
         return self.rows.gramian(self.by)
 
     def update(self, weights: Tensor, scale_heads: bool) -> Pairs:
@@ -64,8 +81,7 @@ class MeasuredLayer(Measured):
     def __init__(self, rows: Rows, step: Step, shared: Sequence[Tensor]) -> None:
         self.rows, self.step, self.shared = rows, step, shared
 
-    def gramian(self) -> Tensor:
-        """From the rows."""
+    def _multiply(self) -> Tensor:
         return self.rows.gramian()
 
     def update(self, weights: Tensor, scale_heads: bool) -> Pairs:
@@ -84,8 +100,7 @@ class MeasuredRepresentation(Measured):
     def __init__(self, representation: Representation | None, step: Step) -> None:
         self.representation, self.step = representation, step
 
-    def gramian(self) -> Tensor:
-        """From the rows."""
+    def _multiply(self) -> Tensor:
         own = None if self.representation is None else product(self.representation.rows)
         ranks = self.step.ranks
         if ranks is None:

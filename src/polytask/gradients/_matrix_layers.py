@@ -145,6 +145,10 @@ class MatrixRows(LayerRows):
         product = self.deltas.flatten(1) @ (kernel @ self.deltas).flatten(1).mT
         return (product + product.mT) / 2
 
+    def parameters(self) -> list[Tensor]:
+        """The weight, and the bias where there is one."""
+        return self.call.parameters()
+
     def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """From the weighted sum of the δ."""
         delta = torch.einsum("t,tgro->gro", weights.to(self.deltas), self.deltas)

@@ -36,14 +36,21 @@ class Rows:
     layers: list[LayerRows] = field(default_factory=list)
 
     def gramian(self, by: Sequence[Tensor] | None = None) -> Tensor:
-        """Inner products of the tasks' gradients, ``(tasks, tasks)``; of some parameters' where given."""
+        """Inner products of the tasks' gradients, ``(tasks, tasks)``; of some whole layers' where given."""
+        total, layers = product(self._columns(by)), self.layers
         if by is not None:
-            places = dict(zip(self.parameters, parts(self.jacobian, self.parameters), strict=True))
-            return product(torch.cat([places[parameter] for parameter in by], dim=1))
-        total = product(self.jacobian)
-        for layer in self.layers:
+            chosen = set(by)
+            layers = [layer for layer in layers if chosen.issuperset(layer.parameters())]
+        for layer in layers:
             total = total + layer.gramian()
         return total
+
+    def _columns(self, by: Sequence[Tensor] | None) -> Tensor:
+        if by is None:
+            return self.jacobian
+        places = dict(zip(self.parameters, parts(self.jacobian, self.parameters), strict=True))
+        chosen = [places[parameter] for parameter in by if parameter in places]
+        return torch.cat(chosen, dim=1) if chosen else self.jacobian[:, :0]
 
     def norms(self) -> Tensor:
         """Length of each task's explicit row, ``(tasks,)``."""

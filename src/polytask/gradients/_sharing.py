@@ -76,8 +76,7 @@ class Sharing:
         Raises:
             UserError: Where every task was seen and there is no such parameter, nor a frozen one.
         """
-        least = min(2, len(all_names))
-        found = [parameter for parameter, tasks in self.tasks.items() if len(tasks) >= least]
+        found = self.found(all_names)
         # What is frozen may be what they share, and nothing is left to balance until it is trained.
         frozen = any(not parameter.requires_grad for parameter in self.parameters.values())
         if not found and not frozen and self.seen.issuperset(all_names):
@@ -88,6 +87,27 @@ class Sharing:
                 "Use a weighting by losses, Equal for example",
             )
         return found
+
+    def found(self, all_names: Sequence[str]) -> list[Tensor]:
+        """The parameters that are known to be shared, in order; there may be none.
+
+        Args:
+            all_names: All tasks, present or not.
+        """
+        least = min(2, len(all_names))
+        return [parameter for parameter, tasks in self.tasks.items() if len(tasks) >= least]
+
+    def own(self, all_names: Sequence[str]) -> dict[str, int]:
+        """How many elements the parameters have that one task alone reached so far, by task.
+
+        Args:
+            all_names: All tasks, present or not.
+        """
+        sizes = dict.fromkeys(all_names, 0)
+        for parameter, tasks in self.tasks.items():
+            if len(tasks) == 1:
+                sizes[next(iter(tasks))] += parameter.numel()
+        return sizes
 
     def saved(self) -> dict[str, list[str]]:
         """The names of the model's parameters that each task reached."""

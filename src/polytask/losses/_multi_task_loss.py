@@ -358,8 +358,13 @@ class MultiTaskLoss(nn.Module):
             >>> MultiTaskLoss(losses, loss_weights={"b": 0.5}).get_task_weights()
             {'a': 1.0, 'b': 0.5}
         """
+        names, weights = self.effective_weights()
+        return dict(zip(names, weights.tolist(), strict=True))
+
+    def effective_weights(self) -> tuple[tuple[str, ...], Tensor]:
+        """What `get_task_weights` gives, left on the device: the tasks, and their weights ``(tasks,)``."""
         names, weights = self._weights()
-        return dict(zip(names, (weights * self._factors(names)).tolist(), strict=True))
+        return names, weights * self._factors(names)
 
     def _weights(self) -> tuple[tuple[str, ...], Tensor]:
         if not isinstance(self.weighting, LossWeighting):

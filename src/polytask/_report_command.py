@@ -1,0 +1,93 @@
+"""`polytask report`: its words, and what it does."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polytask._errors import UserError
+
+if TYPE_CHECKING:
+    from polytask.report import LiveServer
+
+
+def add(command: argparse.ArgumentParser) -> None:
+    """Add the command's words."""
+    command.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="RUN | COMPARISON",
+        help="runs of the same tasks, or a comparison",
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="the page, default report.html in the folder"
+    )
+    command.add_argument(
+        "--single-task",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="RUN",
+        help="a run of one task, as a baseline; repeatable",
+    )
+    command.add_argument("--figures", type=Path, metavar="DIR", help="also write each chart as PNG and SVG")
+    command.add_argument(
+        "--live", action="store_true", help="serve the page of a running training on 127.0.0.1"
+    )
+    command.add_argument(
+        "--port", type=int, default=0, metavar="N", help="port of --live, default any free one"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page, and the figures where they are asked for; or serve it.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: Where the folders or their records cannot be used.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if options.live:
+        return _serve(_server(options), console)
+    from polytask.report import collect, page, write_figures
+
+    collection = collect(options.paths, options.single_task)
+    output = options.output or _beside(options.paths)
+    text = page(collection)
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {output}", "must be a file to write to", error.strerror) from error
+    if options.figures is not None:
+        files = write_figures(collection, options.figures)
+        console.print(f"{options.figures}: {len(files)} files")
+    console.print(str(output))
+    return 0
+
+
+def _beside(paths: list[Path]) -> Path:
+    return paths[0] / "report.html" if len(paths) == 1 else Path("report.html")
+
+
+def _server(options: argparse.Namespace) -> "LiveServer":
+    from polytask.report import LiveServer
+
+    if len(options.paths) > 1 or options.output or options.figures or options.single_task:
+        raise UserError(
+            "--live", "serves one run or comparison, without other options", None, "Name one folder"
+        )
+    return LiveServer(options.paths[0], options.port)
+
+
+def _serve(server: "LiveServer", console: Any) -> int:
+    console.print(f"{server.address} (stop with Ctrl-C)")
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+    return 0

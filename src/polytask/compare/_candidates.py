@@ -1,0 +1,209 @@
+"""What is compared: methods, single-task models and the plain sum, each as changes of one config."""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from polytask import weighting
+from polytask._errors import UserError, hint
+from polytask._methods import methods
+from polytask.config._read import Plain, Source, read_file
+from polytask.weighting import Weighting
+
+Kind = Literal["method", "single_task", "tuned_sum"]
+SINGLE: Final = "single_task"
+SUM: Final = "tuned_sum"
+BASE = "base"
+# What a weighting without gradients cannot have.
+_PLAIN_STEP: Plain = {"level": None, "refresh_every": 1, "scale_heads": None}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the comparison, or one task's share of the row ``single_task``.
+
+    Attributes:
+        method: The row's name.
+        kind: ``method``, ``single_task`` or ``tuned_sum``.
+        architecture: The name of its model; ``base`` is the config's own.
+        changes: Values that are merged over the config, in order.
+        task: The task, for a single-task model.
+    """
+
+    method: str
+    kind: Kind
+    architecture: str
+    changes: tuple[Plain, ...] = field(hash=False)
+    task: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What folders are named after.
+
+        Example:
+            >>> Candidate("single_task", "single_task", "base", (), "digit").name
+            'single_task_digit-base'
+        """
+        return f"{self.method}{'' if self.task is None else f'_{self.task}'}-{self.architecture}"
+
+    def sources(self) -> list[Source]:
+        """The changes in the form in which a config is read."""
+        return [Source(self.name, values) for values in self.changes]
+
+
+def method_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
+    """A method's name and what it changes.
+
+    Args:
+        given: A weighting's name in any case, with or without underscores; or a YAML file of overrides.
+
+    Raises:
+        UserError: Where no weighting is called so, or it cannot be made without arguments.
+
+    Example:
+        >>> method_changes("nash_mtl")[1][-1]
+        {'system': {'criterion': {'weighting': {'_target_': 'polytask.weighting.NashMTL'}}}}
+    """
+    if _is_file(given):
+        return _file_changes(given, "method", ("system", "criterion", "weighting"))
+    by_name = {_plain(found.method): found.method for found in methods()}
+    if _plain(given) not in by_name:
+        known = [found.method.lower() for found in methods()]
+        raise UserError("--methods", f"no method is called '{given}'", None, hint(given, known, "Methods"))
+    kind: type[Weighting] = getattr(weighting, by_name[_plain(given)])
+    needed = [
+        name
+        for name, one in inspect.signature(kind).parameters.items()
+        if one.default is inspect.Parameter.empty
+    ]
+    if needed:
+        rule, fix = (
+            f"{kind.__name__} needs {', '.join(needed)}",
+            "Write a YAML file with system.criterion.weighting",
+        )
+        raise UserError("--methods", rule, f"the name '{given}' alone", fix)
+    changes: list[Plain] = [{"system": {"criterion": {"weighting": None}}}]
+    if kind.gradients is None:
+        changes.append({"system": _PLAIN_STEP})
+    if kind.batches_per_step > 1:
+        changes.append({"trainer": {"accumulate_grad_batches": kind.batches_per_step}})
+    return _file_name(given), (*changes, _weighted({"_target_": f"polytask.weighting.{kind.__name__}"}))
+
+
+def architecture_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
+    """An architecture's name and what it changes.
+
+    Args:
+        given: A YAML file of overrides, or ``base`` for the config's own model.
+
+    Raises:
+        UserError: Where there is no such file.
+
+    Example:
+        >>> architecture_changes("base")
+        ('base', ())
+    """
+    if given == BASE:
+        return BASE, ()
+    if not _is_file(given):
+        rule = "an architecture is a YAML file of overrides, or 'base' for the config's own"
+        raise UserError("--architectures", rule, repr(given), "Write a file with system.model")
+    return _file_changes(given, "architecture", ("system", "model"))
+
+
+def candidates(
+    tasks: Sequence[str],
+    methods: Mapping[str, Sequence[Plain]],
+    architectures: Mapping[str, Sequence[Plain]],
+    single_task: bool,
+) -> list[Candidate]:
+    """Everything that is trained, for each architecture: single tasks, the plain sum, the methods.
+
+    A single-task model is the same model, trained on the loss of its task alone: the others' weights are 0.
+
+    Args:
+        tasks: Task names, in order.
+        methods: Changes by name.
+        architectures: Changes by name.
+        single_task: Whether single-task models are among them.
+
+    Example:
+        >>> found = candidates(["digit", "odd"], {}, {"base": ()}, single_task=True)
+        >>> [candidate.name for candidate in found]
+        ['single_task_digit-base', 'single_task_odd-base', 'tuned_sum-base']
+    """
+    found = []
+    for architecture, model in architectures.items():
+        for task in tasks if single_task else ():
+            alone = _summed({name: float(name == task) for name in tasks})
+            found.append(Candidate(SINGLE, SINGLE, architecture, (*model, *alone), task))
+        found.append(Candidate(SUM, SUM, architecture, (*model, *_summed(dict.fromkeys(tasks, 1.0)))))
+        for name, changes in methods.items():
+            found.append(Candidate(name, "method", architecture, (*model, *changes)))
+    return found
+
+
+def by_name(found: Iterable[tuple[str, tuple[Plain, ...]]], option: str) -> dict[str, tuple[Plain, ...]]:
+    """Changes by name, once no name stands twice or is a baseline's.
+
+    Args:
+        found: Names and changes.
+        option: The option they came from, for the message.
+
+    Raises:
+        UserError: Where one does.
+
+    Example:
+        >>> by_name([("base", ())], "--architectures")
+        {'base': ()}
+    """
+    named: dict[str, tuple[Plain, ...]] = {}
+    for name, changes in found:
+        if name in (SINGLE, SUM):
+            raise UserError(option, f"'{name}' is the name of a baseline", None, "Rename the file")
+        if name in named:
+            raise UserError(
+                option, "a name stands once", f"'{name}' twice", "Leave one out, or rename the file"
+            )
+        named[name] = changes
+    return named
+
+
+def _summed(weights: dict[str, float]) -> tuple[Plain, ...]:
+    fixed = _weighted({"_target_": "polytask.weighting.Fixed", "weights": dict(weights)})
+    return {"system": {"criterion": {"weighting": None}}}, {"system": _PLAIN_STEP}, fixed
+
+
+def _weighted(node: Plain) -> Plain:
+    return {"system": {"criterion": {"weighting": node}}}
+
+
+def _is_file(given: str) -> bool:
+    return given.endswith((".yaml", ".yml"))
+
+
+def _file_name(given: str) -> str:
+    return Path(given).stem.replace("-", "_").lower()
+
+
+def _file_changes(given: str, noun: str, place: Sequence[str]) -> tuple[str, tuple[Plain, ...]]:
+    name, values = _file_name(given), read_file(given).values
+    if not name.replace("_", "").isalnum():
+        rule = f"a file's name is the {noun}'s: letters, digits, '-' and '_'"
+        raise UserError(given, rule, repr(Path(given).stem), "Rename the file")
+    node: Any = values
+    for key in place:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return name, (values,)
+    # Merged over another target's arguments, these would be mixed with them.
+    cleared: Any = None
+    for key in reversed(place):
+        cleared = {key: cleared}
+    return name, (cleared, values)
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())

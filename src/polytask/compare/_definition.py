@@ -1,0 +1,223 @@
+"""A comparison's definition, its folder, and the config of each of its runs."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from polytask._errors import UserError
+from polytask._problems import find_problems
+from polytask.compare._candidates import (
+    BASE,
+    Candidate,
+    architecture_changes,
+    by_name,
+    candidates,
+    method_changes,
+)
+from polytask.compare._measures import Measure, checked_system, measures
+from polytask.compare._space import Drawn, Space, overrides
+from polytask.config import Config, closest
+from polytask.config._read import Plain, parse, read_file
+
+FILE = "comparison.yaml"
+# May grow or shrink from one call to the next: a run does not depend on which others there are.
+_OPEN = ("seeds", "methods", "architectures", "single_task")
+
+
+@dataclass
+class Comparison:
+    """Methods, baselines and architectures that are trained on one config, with several seeds.
+
+    Args:
+        files: The config's files, merged from left to right.
+        methods: Names of weightings, or YAML files of overrides.
+        architectures: YAML files of overrides; ``base`` is the config's own model.
+        seeds: How many seeds, from the config's own on.
+        trials: How many settings are tried for each method and baseline; 1 is the config's own.
+        single_task: Whether single-task models are trained.
+        space: What is tuned: as for `Space`; the learning rate where not given.
+        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that do not say themselves.
+        overrides: ``key=value`` texts.
+        allow: Names that the config may use besides the known kinds.
+
+    Attributes:
+        config: The config, merged.
+        tasks: Task names, in order.
+        measures: Which metrics are compared, and which way is better.
+        split: What the table is of: ``test``, or ``val`` where there are no test data.
+        candidates: What is trained.
+
+    Raises:
+        UserError: Where a name is not known, a number is too small or the config cannot be used.
+    """
+
+    files: Sequence[str | Path]
+    methods: Sequence[str]
+    architectures: Sequence[str] = (BASE,)
+    seeds: int = 3
+    trials: int = 1
+    single_task: bool = False
+    space: Mapping[Any, Any] | None = None
+    directions: Mapping[str, str] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+    allow: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, number in (("--seeds", self.seeds), ("--trials", self.trials)):
+            if number < 1:
+                raise UserError(name, "is 1 or more", number)
+        self._sources = [read_file(file) for file in self.files]
+        self.config = Config(self._sources, self.overrides, self.allow)
+        system = checked_system(self.config)
+        self._check_criterion()
+        self.tasks = system.names
+        loaders = self.config.plain["system"].get("dataloaders") or {}
+        self.split = "test" if loaders.get("test") is not None else "val"
+        self.measures: list[Measure] = measures(system, "val", self.directions)
+        if self.split == "test" and measures(system, "test", self.directions) != self.measures:
+            raise UserError("system.metrics", "are the same for val and test in a comparison", "other ones")
+        self._methods = by_name(map(method_changes, self.methods), "--methods")
+        self._architectures = by_name(map(architecture_changes, self.architectures), "--architectures")
+        self.candidates = candidates(self.tasks, self._methods, self._architectures, self.single_task)
+        for candidate in self.candidates:
+            self._check(candidate, {})
+            if self.trials > 1:
+                self._check(candidate, self.space_of(candidate).draw(self.first_seed, 1))
+
+    def _check(self, candidate: Candidate, drawn: Drawn) -> None:
+        for problem in find_problems(self.config_of(candidate, self.first_seed, drawn)):
+            where, *rest = problem.args
+            raise UserError(f"{candidate.name}: {where}", *rest)
+
+    def _check_criterion(self) -> None:
+        criterion = self.config.plain["system"].get("criterion")
+        target = criterion.get("_target_", "") if isinstance(criterion, dict) else repr(criterion)
+        if isinstance(criterion, dict) and "task_losses" in criterion:
+            return
+        rule = "a comparison sets the criterion's weighting"
+        fix = "Write _target_: polytask.losses.MultiTaskLoss with task_losses"
+        raise UserError("system.criterion", rule, target, fix)
+
+    @property
+    def first_seed(self) -> int:
+        """The config's own seed."""
+        return self.config.seed or 0
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds of the runs that are compared."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    @property
+    def tuning_seed(self) -> int:
+        """The seed of the tuning runs, which is none of those that are compared."""
+        return self.first_seed + 1_000_000
+
+    def space_of(self, candidate: Candidate) -> Space:
+        """What is tuned for a candidate: the same for all, and the weights too for the plain sum.
+
+        Args:
+            candidate: One of ``candidates``.
+
+        Raises:
+            UserError: Where no space is given and the config has no learning rate at ``optimizer.lr``.
+        """
+        own = Space(self.space, "--space") if self.space is not None else self._learning_rates()
+        if candidate.kind != "tuned_sum":
+            return own
+        weights = (f"system.criterion.weighting.weights.{task}" for task in self.tasks)
+        return own | Space({key: {"low": 0.1, "high": 10.0, "log": True} for key in weights})
+
+    def _learning_rates(self) -> Space:
+        optimizer = self.config.plain["system"].get("optimizer")
+        rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
+        if not isinstance(rate, int | float) or rate <= 0:
+            rule = "without --space the learning rate is tuned, between a tenth and ten times the config's"
+            raise UserError("system.optimizer.lr", rule, repr(rate), "Write a --space file")
+        return Space({"system.optimizer.lr": {"low": rate / 10.0, "high": rate * 10.0, "log": True}})
+
+    def config_of(self, candidate: Candidate, seed: int, drawn: Drawn | None = None) -> Config:
+        """The config of a run.
+
+        Args:
+            candidate: One of ``candidates``.
+            seed: The run's seed.
+            drawn: What a trial sets, by key.
+        """
+        texts = [*self.overrides, *overrides(drawn or {}), f"seed={seed}"]
+        return Config([*self._sources, *candidate.sources()], texts, self.allow)
+
+    @property
+    def plain(self) -> Plain:
+        """The resolved definition."""
+        return {
+            "config": self.config.plain,
+            "methods": {name: list(changes) for name, changes in self._methods.items()},
+            "architectures": {name: list(changes) for name, changes in self._architectures.items()},
+            "seeds": list(self.all_seeds),
+            "trials": self.trials,
+            "single_task": self.single_task,
+            "space": None if self.space is None else Space(self.space, "--space").given,
+            "directions": dict(self.directions),
+        }
+
+    @contextmanager
+    def claimed(self, folder: Path) -> Iterator[None]:
+        """Hold the comparison's folder, and note what is compared in it.
+
+        Args:
+            folder: A new folder, or one that this comparison began in.
+
+        Raises:
+            UserError: Where it is another comparison's, or another process works in it.
+        """
+        file = folder / FILE
+        try:
+            if not file.exists() and folder.is_dir() and any(folder.iterdir()):
+                raise UserError(
+                    f"--dir {folder}", "must be a comparison, or a new folder", None, "Name another one"
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(f"--dir {folder}", "the folder cannot be made", error.strerror) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.exists():
+                self._check_same(file)
+            part = file.with_name(f"{FILE}.part")
+            part.write_text(_yaml(self.plain))
+            part.replace(file)
+            yield
+        except BlockingIOError as error:
+            raise UserError(f"--dir {folder}", "one process works in a comparison", "another one") from error
+        finally:
+            os.close(handle)
+
+    def _check_same(self, file: Path) -> None:
+        earlier, own = read_file(file).values, parse(_yaml(self.plain), FILE)
+        for key in _OPEN:
+            one, other = earlier.get(key), own[key]
+            if isinstance(one, dict) and isinstance(other, dict):
+                common = one.keys() & other.keys()
+                earlier[key], own[key] = ({name: given[name] for name in common} for given in (one, other))
+            else:
+                earlier[key] = own[key] = None
+        if differing := closest(earlier, own):
+            found = ", ".join(differing[:5])
+            raise UserError(
+                str(file),
+                "this folder is another comparison's",
+                f"other values of {found}",
+                "Name another --dir",
+            )
+
+
+def _yaml(values: Plain) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(values))

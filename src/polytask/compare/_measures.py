@@ -1,0 +1,139 @@
+"""What a comparison looks at: each task's metrics, and which way is better."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchmetrics import Metric
+
+from polytask._entries import entries
+from polytask._errors import RunError, UserError, hint
+from polytask._parts import make_system
+from polytask._problems import find_problems
+from polytask.config import Config
+from polytask.system import System
+
+_BETTER = {"max": True, "min": False}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One metric of one task.
+
+    Attributes:
+        task: The task.
+        metric: The metric's name in log keys; ``loss`` for a task without metrics.
+        higher_is_better: Whether more is better.
+    """
+
+    task: str
+    metric: str
+    higher_is_better: bool
+
+    @property
+    def name(self) -> str:
+        """``<task>/<Metric>``."""
+        return f"{self.task}/{self.metric}"
+
+    def key(self, stage: str) -> str:
+        """The log key of a stage's epoch.
+
+        Example:
+            >>> Measure("digit", "Accuracy", True).key("val")
+            'val/digit/Accuracy/epoch'
+        """
+        if self.metric == "loss":
+            return f"{stage}/loss/{self.task}/epoch"
+        return f"{stage}/{self.task}/{self.metric}/epoch"
+
+
+def checked_system(config: Config) -> System:
+    """The system of a config whose runs can be measured.
+
+    Args:
+        config: The config.
+
+    Raises:
+        UserError: Where the config has a problem, no validation data, or loggers of its own.
+    """
+    for problem in find_problems(config):
+        raise problem
+    plain = config.plain
+    if (plain["system"].get("dataloaders") or {}).get("val") is None:
+        raise UserError("system.dataloaders.val", "is needed: selection uses validation data only", "none")
+    if plain["trainer"].get("logger") not in (None, True):
+        rule = "the runs' own metrics.csv is read, which loggers of the config take the place of"
+        raise UserError("trainer.logger", rule, repr(plain["trainer"]["logger"]), "Leave it out")
+    return make_system(config, {})
+
+
+def measures(system: System, stage: str, directions: Mapping[str, str] | None = None) -> list[Measure]:
+    """The metrics of each task in a stage, its loss where it has none.
+
+    Args:
+        system: What trains.
+        stage: ``val`` or ``test``.
+        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that do not say themselves.
+
+    Raises:
+        UserError: Where nobody says which way is better, or a direction is for no metric.
+    """
+    told = dict(directions or {})
+    for name, direction in told.items():
+        if direction not in _BETTER:
+            raise UserError(f"--direction {name}", "is 'max' or 'min'", repr(direction))
+    found = []
+    for task in system.names:
+        known = _known(system, stage, task)
+        for metric, higher in known.items():
+            name = f"{task}/{metric}"
+            better = _BETTER[told.pop(name)] if name in told else higher
+            if better is None:
+                rule, fix = (
+                    f"'{metric}' does not say whether more is better",
+                    f"Say --direction {name}=max or =min",
+                )
+                raise UserError(f"metrics.{task}", rule, None, fix)
+            found.append(Measure(task, metric, better))
+        if not known:
+            found.append(Measure(task, "loss", False))
+    for name in told:
+        names = [measure.name for measure in found]
+        raise UserError("--direction", f"there is no metric '{name}'", None, hint(name, names, "Metrics"))
+    return found
+
+
+def _known(system: System, stage: str, task: str) -> dict[str, bool | None]:
+    """Each number that a task's metrics log, and whether more is better as far as the metric says."""
+    by_task = system.record.of(stage).by_task
+    if by_task is None or task not in by_task:
+        return {}
+    return {
+        name.removeprefix("metric_") + entry: metric.higher_is_better
+        for name, metric in by_task[task].named_children()
+        if isinstance(metric, Metric)
+        for entry in entries(metric)
+    }
+
+
+def last_values(file: Path, found: Sequence[Measure], stage: str) -> dict[tuple[str, str], float]:
+    """The last value of each measure in a file of metrics.
+
+    Args:
+        file: A run's ``metrics.csv``.
+        found: The measures.
+        stage: ``val`` or ``test``.
+
+    Raises:
+        RunError: Where one was never logged.
+    """
+    with file.open(newline="") as lines:
+        logged = {key: value for row in csv.DictReader(lines) for key, value in row.items() if value}
+    for measure in found:
+        if measure.key(stage) not in logged:
+            rule = "a comparison needs one number of each metric"
+            raise RunError(
+                str(file), rule, f"no {measure.key(stage)}", hint(measure.key(stage), logged, "Logged")
+            )
+    return {(measure.task, measure.metric): float(logged[measure.key(stage)]) for measure in found}

@@ -1,0 +1,102 @@
+"""``results.parquet``: one row for each number of each run."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow
+import pyarrow.parquet
+
+from polytask._errors import UserError
+from polytask.compare._candidates import Kind
+
+FILE = "results.parquet"
+_SCHEMA = pyarrow.schema(
+    [
+        ("method", pyarrow.string()),
+        ("architecture", pyarrow.string()),
+        ("kind", pyarrow.string()),
+        ("seed", pyarrow.int64()),
+        ("task", pyarrow.string()),
+        ("metric", pyarrow.string()),
+        ("value", pyarrow.float64()),
+        ("higher_is_better", pyarrow.bool_()),
+        ("split", pyarrow.string()),
+        ("seconds", pyarrow.float64()),
+        ("peak_memory_mb", pyarrow.float64()),
+        ("run", pyarrow.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number of one run.
+
+    Attributes:
+        method: The row of the table.
+        architecture: The model's name.
+        kind: ``method``, ``single_task`` or ``tuned_sum``.
+        seed: The run's seed.
+        task: The task.
+        metric: The metric's name; ``loss`` for a task without metrics.
+        value: The metric at the run's last epoch.
+        higher_is_better: Which way is better.
+        split: ``val`` or ``test``.
+        seconds: Wall time of the training.
+        peak_memory_mb: Most memory in MiB that the training held: on the device, else of the process.
+        run: The run's folder, from the comparison's.
+    """
+
+    method: str
+    architecture: str
+    kind: Kind
+    seed: int
+    task: str
+    metric: str
+    value: float
+    higher_is_better: bool
+    split: Literal["val", "test"]
+    seconds: float
+    peak_memory_mb: float
+    run: str
+
+
+def write_results(folder: Path, results: Sequence[Result]) -> None:
+    """Write a comparison's results, in place of earlier ones.
+
+    Args:
+        folder: The comparison's folder.
+        results: All of them.
+    """
+    part = folder / f"{FILE}.part"
+    rows = pyarrow.Table.from_pylist([asdict(result) for result in results], schema=_SCHEMA)
+    pyarrow.parquet.write_table(rows, part)
+    part.replace(folder / FILE)
+
+
+def read_results(folder: str | Path) -> list[Result]:
+    """The results of a comparison.
+
+    Args:
+        folder: The comparison's folder.
+
+    Raises:
+        UserError: Where there are none, or the file is damaged or of another schema.
+    """
+    file = Path(folder) / FILE
+    if not file.is_file():
+        raise UserError(
+            str(file), "a finished comparison has this file", "none", "Run `polytask compare` to its end"
+        )
+    try:
+        rows = pyarrow.parquet.read_table(file)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        found = " ".join(str(error).split())[:120]
+        raise UserError(str(file), "must be a Parquet file", found, "Run `polytask compare` again") from error
+    if not rows.schema.equals(_SCHEMA):
+        missing = [name for name in _SCHEMA.names if name not in rows.schema.names]
+        found = f"no column {missing[0]}" if missing else "columns of other types"
+        raise UserError(str(file), "has the columns of a comparison", found, "Run `polytask compare` again")
+    return [Result(**row) for row in rows.to_pylist()]

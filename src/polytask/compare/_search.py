@@ -1,0 +1,314 @@
+"""A search for better values of config keys: Optuna's studies on ordinary runs."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from polytask._errors import RunError, UserError, hint
+from polytask._problems import find_problems
+from polytask.compare._jobs import Report, failure, last_line, start
+from polytask.compare._measures import Measure, checked_system, measures
+from polytask.compare._space import Drawn, Space, overrides, trial_seed
+from polytask.compare._statistics import delta_by_task, delta_m
+from polytask.compare._tuning import FILE as TRIALS
+from polytask.compare._tuning import storage
+from polytask.compare._work import Job
+from polytask.config import Config, closest
+from polytask.config._read import Plain, parse, read_file
+
+FILE = "search.yaml"
+ALL = "delta_m"
+_SECONDS = 0.2
+Values = Mapping[tuple[str, str], float]
+Epochs = list[dict[tuple[str, str], float]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was tried to its end.
+
+    Attributes:
+        number: Its number; 0 is the config as it stands.
+        drawn: What it set, by config key.
+        values: Its objectives.
+    """
+
+    number: int
+    drawn: Drawn
+    values: Mapping[str, float]
+
+
+@dataclass
+class Search:
+    """What is searched, and for what.
+
+    Args:
+        files: The config's files, merged from left to right.
+        space: By config key a list of choices, or ``low``, ``high`` and ``log``.
+        trials: How many trials in all.
+        objectives: ``<task>/<Metric>`` or ``<task>/loss``, on validation data; several give a Pareto front.
+            Without one it is ``delta_m``, the mean gain over the config as it stands, in percent.
+        prune: Whether a trial is stopped where it is worse than the median of those before it.
+        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that do not say themselves.
+        overrides: ``key=value`` texts.
+        allow: Names that the config may use besides the known kinds.
+
+    Raises:
+        UserError: Where the config cannot be used, or an objective is not one.
+    """
+
+    files: Sequence[str | Path]
+    space: Mapping[Any, Any]
+    trials: int = 20
+    objectives: Sequence[str] = ()
+    prune: bool = False
+    directions: Mapping[str, str] = field(default_factory=dict)
+    overrides: Sequence[str] = ()
+    allow: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise UserError("--trials", "is 1 or more", self.trials)
+        self._sources = [read_file(file) for file in self.files]
+        self.config = self.config_of({})
+        system = checked_system(self.config)
+        self.measures = measures(system, "val", self.directions)
+        known = {
+            one.name: one
+            for one in [*self.measures, *(Measure(task, "loss", False) for task in system.names)]
+        }
+        for name in self.objectives:
+            if name not in (ALL, *known):
+                raise UserError(
+                    "--objective", f"there is no '{name}'", None, hint(name, [ALL, *known], "There are")
+                )
+        self.names = tuple(self.objectives) or (ALL,)
+        self.known = known
+        if self.prune and len(self.names) > 1:
+            raise UserError("--prune", "needs a single objective", ", ".join(self.names), "Drop one of them")
+        self.own_space = Space(self.space, "--space")
+        for problem in find_problems(self.config_of(self.own_space.draw(self.seed, 1))):
+            raise problem
+
+    @property
+    def seed(self) -> int:
+        """The config's own seed."""
+        return Config(self._sources, self.overrides, self.allow).seed or 0
+
+    def config_of(self, drawn: Drawn) -> Config:
+        """The config of a trial.
+
+        Args:
+            drawn: What it sets, by key.
+
+        Raises:
+            UserError: Where a key is not there.
+        """
+        return Config(self._sources, [*self.overrides, *overrides(drawn)], self.allow)
+
+    @property
+    def plain(self) -> Plain:
+        """The resolved definition; more trials may be asked for later."""
+        return {
+            "config": self.config.plain,
+            "space": self.own_space.given,
+            "objectives": list(self.names),
+            "prune": self.prune,
+            "directions": dict(self.directions),
+        }
+
+    def higher(self, name: str) -> bool:
+        """Whether an objective is better where it is higher.
+
+        Args:
+            name: The objective.
+        """
+        return name == ALL or self.known[name].higher_is_better
+
+
+def tune(search: Search, folder: str | Path, report: Report = lambda line: None) -> list[Trial]:
+    """Search, or go on with a search that was stopped.
+
+    A trial is drawn from the seed, its number and the trials before it, so that a search that was killed and
+    started again tries what it would have tried.
+
+    Args:
+        search: What is searched.
+        folder: Where the trials' runs, ``search.yaml`` and ``trials.db`` are kept.
+        report: Told a line for each trial that ended.
+
+    Returns:
+        The best trial; for several objectives those that no other is better than in all.
+
+    Raises:
+        UserError: Where the folder is another search's, or a trial's config cannot be used.
+        RunError: Where no trial ends.
+    """
+    found = _Study(search, Path(folder), report)
+    while found.done < search.trials:
+        found.try_next()
+    return found.best()
+
+
+class _Study:
+    """A search in its folder."""
+
+    def __init__(self, search: Search, folder: Path, report: Report) -> None:
+        import optuna
+
+        self.search, self.folder, self.report = search, folder, report
+        self._claim()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.states = optuna.trial.TrialState
+        self.samplers = optuna.samplers
+        pruner = optuna.pruners.MedianPruner() if search.prune else optuna.pruners.NopPruner()
+        self.study = optuna.create_study(
+            storage=storage(folder / TRIALS),
+            study_name="search",
+            directions=["maximize" if search.higher(name) else "minimize" for name in search.names],
+            load_if_exists=True,
+            pruner=pruner,
+        )
+        for trial in self.study.get_trials(deepcopy=False, states=(self.states.RUNNING,)):
+            # What a killed search left goes on from its last checkpoint, under another number of Optuna's.
+            self.study.tell(trial.number, state=self.states.FAIL)
+
+    def _claim(self) -> None:
+        file, own = self.folder / FILE, OmegaConf.to_yaml(OmegaConf.create(self.search.plain))
+        if file.exists():
+            if differing := closest(read_file(file).values, parse(own, FILE)):
+                found = f"other values of {', '.join(differing[:5])}"
+                raise UserError(str(file), "this folder is another search's", found, "Name another --dir")
+            return
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserError(
+                f"--dir {self.folder}", "must be a search, or a new folder", None, "Name another one"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(own)
+        except OSError as error:
+            raise UserError(f"--dir {self.folder}", "the folder cannot be made", error.strerror) from error
+
+    def _ended(self) -> list[Any]:
+        """Optuna's trials in our order, without those that a killed search left."""
+        good = (self.states.COMPLETE, self.states.PRUNED)
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state in good or trial.user_attrs.get("broken")]
+
+    @property
+    def done(self) -> int:
+        """How many trials ended, also those that were pruned or broke down."""
+        return len(self._ended())
+
+    def try_next(self) -> None:
+        """Draw a trial, run it and tell Optuna how it ended."""
+        number = self.done
+        # A fresh sampler draws the same, however many times the search was killed.
+        self.study.sampler = self.samplers.TPESampler(seed=trial_seed(self.search.seed, number))
+        asked = self.study.ask(self.search.own_space.distributions() if number else {})
+        said = " ".join(overrides(asked.params)) or "the config"
+        self.report(f"{number + 1}/{self.search.trials} {said}: {self._outcome(number, asked)}")
+
+    def _outcome(self, number: int, asked: Any) -> str:
+        """Run a trial and tell Optuna how it ended; the same in words."""
+        job = self._job(number, asked.params)
+        epochs = self._run(job, number, asked)
+        if epochs is None:
+            asked.set_user_attr("broken", True)
+            self.study.tell(asked, state=self.states.FAIL)
+            return f"broke down: {last_line(job.log)}"
+        if not epochs:
+            self.study.tell(asked, state=self.states.PRUNED)
+            return "pruned"
+        values = self._objectives(epochs[-1], self._reference(number, epochs[-1]))
+        self.study.tell(asked, values)
+        return ", ".join(f"{name}={value:.4g}" for name, value in zip(self.search.names, values, strict=True))
+
+    def _job(self, number: int, drawn: Drawn) -> Job:
+        config = self.folder / "configs" / f"{number}.yaml"
+        config.parent.mkdir(exist_ok=True)
+        self.search.config_of(drawn).dump(config)
+        log = self.folder / "logs" / f"{number}.log"
+        return Job("fit", self.folder / "runs" / str(number), config, log, tuple(self.search.allow))
+
+    def _run(self, job: Job, number: int, asked: Any) -> Epochs | None:
+        """The values by epoch; none where the trial was pruned, None where it broke down."""
+        reported = 0
+        process = None if job.is_done else start(job)
+        while True:
+            running = process is not None and process.is_alive()
+            if process is not None:
+                process.join(_SECONDS)
+            epochs = self._epochs(job)
+            if self.search.prune and number:
+                for values in epochs[reported:]:
+                    reported += 1
+                    asked.report(self._objectives(values, self._reference(number, values))[0], reported)
+                    if asked.should_prune():
+                        _stop(process)
+                        return []
+            if not running:
+                break
+        if process is not None and process.exitcode == 1:
+            return None
+        if process is not None and process.exitcode != 0:
+            raise failure(job, process.exitcode)
+        return epochs
+
+    def _epochs(self, job: Job) -> Epochs:
+        """The measures at the end of each epoch so far."""
+        file = job.run / "metrics.csv"
+        if not file.exists():
+            return []
+        with file.open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        keys = {(one.task, one.metric): one.key("val") for one in self.search.known.values()}
+        return [
+            {place: float(row[key]) for place, key in keys.items() if row.get(key)}
+            for row in rows
+            if any(row.get(key) for key in keys.values())
+        ]
+
+    def _reference(self, number: int, own: Values) -> Values:
+        """What delta_m counts from: the first trial that ended."""
+        ended = [place for place, trial in enumerate(self._ended()) if not trial.user_attrs.get("broken")]
+        if not number or not ended:
+            return own
+        return self._epochs(self._job(ended[0], self._ended()[ended[0]].params))[-1]
+
+    def _objectives(self, values: Values, reference: Values) -> list[float]:
+        return [
+            self._delta_m(values, reference)
+            if name == ALL
+            else values[self.search.known[name].task, self.search.known[name].metric]
+            for name in self.search.names
+        ]
+
+    def _delta_m(self, values: Values, reference: Values) -> float:
+        higher = {(one.task, one.metric): one.higher_is_better for one in self.search.measures}
+        own, other = ({key: given[key] for key in higher} for given in (values, reference))
+        return delta_m(delta_by_task(own, other, higher))
+
+    def best(self) -> list[Trial]:
+        """The best trial, or the Pareto front."""
+        ended = {trial.number: number for number, trial in enumerate(self._ended())}
+        if not any(trial.state == self.states.COMPLETE for trial in self._ended()):
+            raise RunError(
+                "polytask tune", "one trial at least has to end", "none that did", "Narrow the space"
+            )
+        return [
+            Trial(ended[one.number], dict(one.params), dict(zip(self.search.names, one.values, strict=True)))
+            for one in self.study.best_trials
+        ]
+
+
+def _stop(process: ForkServerProcess | None) -> None:
+    if process is not None:
+        process.terminate()
+        process.join()

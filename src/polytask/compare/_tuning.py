@@ -1,0 +1,133 @@
+"""Trials of every method and baseline, the same number for each; the best by validation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from polytask._errors import RunError, UserError
+from polytask.compare._measures import Measure
+from polytask.compare._space import Drawn, Space
+from polytask.compare._statistics import delta_by_task, delta_m
+
+FILE = "trials.db"
+Values = Mapping[tuple[str, str], float]
+
+
+def draw(space: Space, seed: int, trial: int) -> Drawn:
+    """What a trial sets: nothing in the first, which is the config as it stands.
+
+    Args:
+        space: What is tuned.
+        seed: The comparison's seed.
+        trial: The trial's number, from 0.
+
+    Example:
+        >>> draw(Space({"system.optimizer.lr": [0.1]}), 0, 0)
+        {}
+    """
+    return space.draw(seed, trial) if trial else {}
+
+
+def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[int, float]:
+    """The mean gain of each trial over the first one that ended, in percent: its delta_m on validation.
+
+    Args:
+        trials: Validation metrics by trial; those that broke down are not among them.
+        measures: Which metrics count, and which way is better.
+
+    Raises:
+        UserError: Where a metric of that first trial is 0.
+
+    Example:
+        >>> rate = [Measure("a", "Accuracy", True)]
+        >>> scores({0: {("a", "Accuracy"): 0.5}, 2: {("a", "Accuracy"): 0.6}}, rate)
+        {0: 0.0, 2: 20.0}
+    """
+    if not trials:
+        return {}
+    first = trials[min(trials)]
+    higher = {(measure.task, measure.metric): measure.higher_is_better for measure in measures}
+    keys = higher.keys()
+    return {
+        trial: delta_m(
+            delta_by_task({key: values[key] for key in keys}, {key: first[key] for key in keys}, higher)
+        )
+        for trial, values in trials.items()
+    }
+
+
+def best(scored: Mapping[int, float], name: str) -> int:
+    """The trial with the highest score, the first of equals.
+
+    Args:
+        scored: Scores by trial.
+        name: What was tuned, for the message.
+
+    Raises:
+        RunError: Where no trial ended.
+
+    Example:
+        >>> best({0: 0.0, 1: 2.0, 3: 2.0}, "uw-base")
+        1
+    """
+    if not scored:
+        raise RunError(
+            f"tuning of {name}", "one trial at least has to end", "none that did", "Narrow the space"
+        )
+    return max(scored, key=lambda trial: (scored[trial], -trial))
+
+
+def keep_trials(
+    folder: Path, name: str, space: Space, drawn: Mapping[int, Drawn], scored: Mapping[int, float]
+) -> None:
+    """Note the trials in the comparison's SQLite file, each once; those that broke down as failed.
+
+    Args:
+        folder: The comparison's folder.
+        name: The study's name.
+        space: What was tuned.
+        drawn: What each trial set.
+        scored: Scores of those that ended.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=storage(folder / FILE), study_name=name, direction="maximize", load_if_exists=True
+    )
+    known = {trial.user_attrs.get("trial") for trial in study.get_trials(deepcopy=False)}
+    distributions = space.distributions()
+    for number, values in drawn.items():
+        if number in known:
+            continue
+        failed = number not in scored
+        state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                params=values,
+                distributions=distributions if values else {},
+                value=None if failed else scored[number],
+                user_attrs={"trial": number},
+            )
+        )
+
+
+def storage(file: Path) -> Any:
+    """Optuna's storage in a file.
+
+    Args:
+        file: A SQLite file, made where it does not exist.
+
+    Raises:
+        UserError: Where it is something else.
+    """
+    import optuna
+    import sqlalchemy
+
+    try:
+        return optuna.storages.RDBStorage(f"sqlite:///{file.resolve()}")
+    except sqlalchemy.exc.DatabaseError as error:
+        raise UserError(
+            str(file), "must be a SQLite file of Optuna", None, "Remove it, or name another"
+        ) from error

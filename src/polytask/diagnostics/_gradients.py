@@ -1,0 +1,207 @@
+"""Records of the tasks' gradients: their Gramians."""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from polytask._balance import Balance
+from polytask._errors import UserError, hint
+from polytask.diagnostics._recorder import Recorder
+from polytask.diagnostics._store import GRADIENTS
+from polytask.gradients._watch import Seen, Watcher
+from polytask.system import System
+from polytask.weighting._base import Gradients
+
+_NAMES = {"parameters": "shared", "representation": "representation", "last_shared": "last_shared"}
+Groups = Literal["layers"] | Mapping[str, str | Sequence[str]]
+
+
+class GramianRecorder(Recorder):
+    """What looks at the Gramians of steps."""
+
+    def __init__(self, every: int, folder: str | Path | None) -> None:
+        super().__init__(every, folder)
+        self._watcher: Watcher | None = None
+        self._system: System | None = None
+        self._asked = False
+
+    @abstractmethod
+    def level_of(self, trainer: pl.Trainer, system: System, balance: Balance) -> Gradients:
+        """What the Gramian is made of."""
+
+    @abstractmethod
+    def look(self, trainer: pl.Trainer, system: System, seen: Seen) -> None:
+        """Take from a step what is recorded."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to look on."""
+        super().on_train_start(trainer, pl_module)
+        balance = self.balance_of(pl_module)
+        assert isinstance(pl_module, System)
+        system = pl_module
+
+        def look(seen: Seen) -> None:
+            # A method that takes several batches in a step measures each of them.
+            if self._last != trainer.global_step:
+                self.look(trainer, system, seen)
+
+        self._stop_looking(system)
+        self._watcher = balance.engine.watch(self.level_of(trainer, system, balance), look)
+        self._asked = False
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask for the Gramian where the step is to be recorded."""
+        if self._watcher is not None:
+            self._watcher.due = self.due(trainer)
+            self._asked |= self._watcher.due
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write, and look no longer; warn where there was nothing to be seen."""
+        super().on_train_end(trainer, pl_module)
+        self._stop_looking(pl_module)
+        if self._asked and self._last < 0:
+            reason = "in no recorded step did two tasks share a parameter"
+            warnings.warn(f"{type(self).__name__} recorded nothing: {reason}", stacklevel=2)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write what there is, and look no longer."""
+        self._stop_looking(pl_module)
+        super().on_exception(trainer, pl_module, exception)
+
+    def _stop_looking(self, system: pl.LightningModule) -> None:
+        if self._watcher is not None:
+            self.balance_of(system).engine.unwatch(self._watcher)
+            self._watcher = None
+
+
+class GradientRecorder(GramianRecorder):
+    r"""Records inner products of the tasks' gradients in ``gradients.parquet``.
+
+    Kept is the Gramian :math:`G = J J^\top` of the losses times their ``loss_weights``; `read_gradients`
+    makes of it the norms :math:`\sqrt{G_{ii}}`, the cosines :math:`G_{ij} / \sqrt{G_{ii} G_{jj}}`, the
+    conflict rate and the condition.
+
+    Where the weighting measures the gradients at this level in the step, nothing is computed for the record.
+    Elsewhere it costs as many backwards as there are tasks in a recorded step: over the heads alone for the
+    representation, over everything for the parameters. The training itself is not changed by a bit.
+
+    Args:
+        every: One optimizer step in so many is recorded.
+        level: What the Gramian is made of: all shared ``parameters``; or the ``representation``, the
+            tensors at which the tasks' graphs part. Where None, what the weighting measures; where it
+            measures nothing, the representation of a model with ``heads`` (on one device, without
+            accumulation), and the parameters else.
+        groups: Groups of layers that get Gramians of their own, with their name in the column ``group``: by
+            name a module's path in the model, or several; or ``layers`` for each module that holds
+            shared parameters, by its path. The level is then ``parameters``.
+        folder: Where the file goes; ``records`` in the run's folder where None.
+
+    Raises:
+        UserError: Where an argument is no such thing; at the start of a fit, where the criterion is no
+            `polytask.losses.MultiTaskLoss` or a group names no module.
+
+    Example:
+        >>> GradientRecorder(every=100, groups={"stem": "backbone.0"}).file
+        'gradients.parquet'
+    """
+
+    file: ClassVar[str] = "gradients.parquet"
+    schema: ClassVar[pa.Schema] = GRADIENTS
+
+    def __init__(
+        self,
+        every: int = 50,
+        level: Literal["parameters", "representation"] | None = None,
+        groups: Groups | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        super().__init__(every, folder)
+        if level not in (None, "parameters", "representation"):
+            rule = "is parameters or representation"
+            raise UserError("GradientRecorder.level", rule, repr(level))
+        if groups is not None and level == "representation":
+            rule = "are of parameters"
+            raise UserError(
+                "GradientRecorder.groups", rule, "level='representation'", "Leave one of them out"
+            )
+        self.level: Gradients | None = "parameters" if groups is not None else level
+        self.groups = None if groups is None else _checked(groups)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse what cannot be recorded."""
+        super().on_fit_start(trainer, pl_module)
+        assert isinstance(pl_module, System)
+        known = dict(pl_module.model.named_modules())
+        for paths in (self.groups or {}).values():
+            for path in paths:
+                if path not in known:
+                    rule = f"no module of the model is called '{path}'"
+                    raise UserError("GradientRecorder.groups", rule, None, hint(path, filter(None, known)))
+
+    def level_of(self, trainer: pl.Trainer, system: System, balance: Balance) -> Gradients:
+        """That which was asked for, or the cheapest.
+
+        Raises:
+            UserError: Where the representation cannot be measured beside the step.
+        """
+        own = balance.engine.level
+        together = trainer.world_size > 1 or trainer.accumulate_grad_batches > 1
+        if self.level == "representation" and own != self.level and together:
+            rule = "is 'parameters' on several devices and where batches are accumulated"
+            raise UserError("GradientRecorder.level", rule, repr(self.level))
+        if self.level is not None or own is not None:
+            return self.level or own or "parameters"
+        parts = len(system.names) > 1 and getattr(system.model, "heads", None) is not None
+        return "representation" if parts and not together else "parameters"
+
+    def look(self, trainer: pl.Trainer, system: System, seen: Seen) -> None:
+        """Keep the Gramian's upper half, and those of the groups."""
+        assert self._watcher is not None
+        found = {_NAMES[self._watcher.level]: seen.gramian}
+        shared = set(seen.shared)
+        for name, parameters in self._parameters(system.model).items():
+            own = [parameter for parameter in parameters if parameter in shared]
+            if own:
+                found[name] = seen.gramian_of(own)
+        count = range(len(seen.names))
+        places = [(i, j) for i in count for j in count[i:]]
+        keys = [(group, seen.names[i], seen.names[j]) for group in found for i, j in places]
+        rows, columns = torch.triu_indices(len(count), len(count)).to(seen.gramian.device)
+        self.add(trainer, keys, torch.stack([gramian[rows, columns] for gramian in found.values()]))
+
+    def _parameters(self, model: nn.Module) -> dict[str, list[Tensor]]:
+        if self.groups is None:
+            return {}
+        if not self.groups:
+            modules = model.named_modules()
+            return {path or "model": list(module.parameters(recurse=False)) for path, module in modules}
+        return {
+            name: [parameter for path in paths for parameter in model.get_submodule(path).parameters()]
+            for name, paths in self.groups.items()
+        }
+
+
+def _checked(groups: Groups) -> dict[str, list[str]]:
+    """Paths by group; empty for a group of each layer."""
+    if groups == "layers":
+        return {}
+    where = "GradientRecorder.groups"
+    if not isinstance(groups, Mapping) or not groups:
+        raise UserError(where, "are a mapping from names to modules' paths, or 'layers'", repr(groups))
+    found = {name: [paths] if isinstance(paths, str) else list(paths) for name, paths in groups.items()}
+    for name, paths in found.items():
+        if name in _NAMES.values() or not paths or not all(isinstance(path, str) for path in paths):
+            rule = f"names other than {', '.join(_NAMES.values())} have paths of modules"
+            raise UserError(where, rule, f"{name!r}: {paths!r}")
+    return found

@@ -1,0 +1,179 @@
+"""Which tasks to train together, from their affinities."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polytask._errors import UserError
+from polytask.diagnostics._read import Affinities
+
+# So many tasks have half a million ways to take a group out of a set.
+EXACT = 12
+_LEAST = 1e-12
+Groups = list[frozenset[int]]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A split of the tasks into models.
+
+    Attributes:
+        groups: The tasks of each model.
+        received: For each task the mean affinity from the others of its model; 0 where it is alone.
+        score: The sum of these.
+        exact: Whether no other split has a higher score; else it comes from a greedy search.
+        parameters: How many parameters the models have together; None where unknown.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    received: dict[str, float]
+    score: float
+    exact: bool
+    parameters: int | None
+
+
+def group_tasks(affinities: Affinities, groups: int, budget: int | None = None) -> Grouping:
+    r"""The best split of the tasks into so many models at the most.
+
+    A split into models *M* has the score
+
+    .. math:: \sum_{M} \sum_{j \in M} \frac{1}{|M| - 1} \sum_{i \in M, i \neq j} Z_{i \to j} ,
+
+    where a task alone adds 0. Up to 12 tasks the split is the best one, found by dynamic programming over
+    all sets of tasks; with more it comes from a greedy search: groups are joined while that raises the score
+    or there are too many of them, then single tasks are moved while that raises the score.
+
+    Each model has all shared parameters, and its tasks' own.
+
+    Args:
+        affinities: The affinities, as `read_affinity` gives them.
+        groups: The most models.
+        budget: The most parameters of all models together.
+
+    Raises:
+        UserError: Where there are fewer tasks than models, two tasks were never present together, or not
+            even one model is within the budget.
+
+    Example:
+        >>> values = np.array([[0.0, 0.2, -0.1], [0.3, 0.0, -0.1], [-0.2, -0.3, 0.0]])
+        >>> group_tasks(Affinities(("cat", "dog", "noise"), "lookahead", values), 2).groups
+        (('cat', 'dog'), ('noise',))
+
+    Reference:
+        Fifty, Amid, Zhao, Yu, Anil, Finn. Efficiently Identifying Task Groupings for Multi-Task Learning.
+        NeurIPS 2021. Section 3.2.
+
+    Deviations:
+        Every task is in one model, where the paper also lets a model train tasks that another one serves.
+    """
+    tasks = affinities.tasks
+    if isinstance(groups, bool) or not isinstance(groups, int) or not 1 <= groups <= len(tasks):
+        raise UserError(
+            "groups", f"is a whole number from 1 to {len(tasks)}, the number of tasks", repr(groups)
+        )
+    values = affinities.values.copy()
+    np.fill_diagonal(values, 0)
+    for i, j in combinations(range(len(tasks)), 2):
+        if not np.isfinite(values[i, j] + values[j, i]):
+            rule = f"'{tasks[i]}' and '{tasks[j]}' have to be present in one recorded step"
+            raise UserError("affinity", rule, "none", "Record more steps, or use batches with several tasks")
+    most = _within(affinities, groups, budget)
+    # A pair's affinities count together.
+    both = values + values.T
+    exact = len(tasks) <= EXACT
+    found = sorted(sorted(group) for group in (_best if exact else _greedy)(both, most))
+    received = {
+        tasks[j]: float(sum(values[i, j] for i in group) / max(len(group) - 1, 1))
+        for group in found
+        for j in group
+    }
+    named = tuple(tuple(tasks[place] for place in group) for group in found)
+    shared = affinities.shared_parameters
+    parameters = None if shared is None else len(found) * shared + _own(affinities)
+    ordered = {task: received[task] for task in tasks}
+    return Grouping(named, ordered, sum(ordered.values()), exact, parameters)
+
+
+def _own(affinities: Affinities) -> int:
+    return sum(affinities.task_parameters.get(task, 0) for task in affinities.tasks)
+
+
+def _within(affinities: Affinities, groups: int, budget: int | None) -> int:
+    """The most models that are within the budget."""
+    if budget is None:
+        return groups
+    shared = affinities.shared_parameters
+    if shared is None:
+        raise UserError("budget", "needs the numbers of parameters", "records without them", "Leave it out")
+    one = shared + _own(affinities)
+    if budget < one:
+        raise UserError("budget", f"holds one model at least, of {one} parameters", str(budget))
+    return min(groups, (budget - one) // max(shared, 1) + 1)
+
+
+def _score(both: NDArray[np.float64], group: frozenset[int]) -> float:
+    members = sorted(group)
+    return float(both[np.ix_(members, members)].sum() / 2 / max(len(members) - 1, 1))
+
+
+def _best(both: NDArray[np.float64], most: int) -> Groups:
+    """The best split, by dynamic programming over sets of tasks, which are bits of a number."""
+    whole = (1 << len(both)) - 1
+    members = [frozenset(bit for bit in range(len(both)) if mask >> bit & 1) for mask in range(whole + 1)]
+    scores = [_score(both, group) if group else 0.0 for group in members]
+    best = scores
+    chosen = [list(range(whole + 1))]
+    for _ in range(1, most):
+        scored, taken = best.copy(), [0] * (whole + 1)
+        for mask in range(1, whole + 1):
+            lowest = mask & -mask
+            rest = part = mask ^ lowest
+            # Every part of the set with its first task, the set itself apart.
+            while part:
+                part = (part - 1) & rest
+                value = scores[part | lowest] + best[mask ^ lowest ^ part]
+                if value > scored[mask] + _LEAST:
+                    scored[mask], taken[mask] = value, part | lowest
+        best = scored
+        chosen.append(taken)
+    groups, mask = [], whole
+    for taken in reversed(chosen):
+        if mask and taken[mask]:
+            groups.append(members[taken[mask]])
+            mask ^= taken[mask]
+    return groups
+
+
+def _greedy(both: NDArray[np.float64], most: int) -> Groups:
+    """A good split: groups joined two by two, then single tasks moved."""
+    groups: Groups = [frozenset({task}) for task in range(len(both))]
+    while len(groups) > 1:
+        gain, first, second = max(
+            (_score(both, one | other) - _score(both, one) - _score(both, other), -i, -j)
+            for (i, one), (j, other) in combinations(enumerate(groups), 2)
+        )
+        if gain <= _LEAST and len(groups) <= most:
+            break
+        one, other = groups[-first], groups[-second]
+        groups = [group for group in groups if group not in (one, other)] + [one | other]
+    while moved := _moved(both, groups, most):
+        groups = moved
+    return groups
+
+
+def _moved(both: NDArray[np.float64], groups: Groups, most: int) -> Groups | None:
+    """The groups after the best move of one task; None where no move raises the score."""
+    best, found = _LEAST, None
+    for source in groups:
+        for task in sorted(source):
+            left = source - {task}
+            new = [frozenset[int]()] if len(groups) < most else []
+            for target in [*(group for group in groups if group is not source), *new]:
+                before = _score(both, source) + (_score(both, target) if target else 0.0)
+                gain = _score(both, target | {task}) + (_score(both, left) if left else 0.0) - before
+                if gain > best:
+                    kept = [group for group in groups if group not in (source, target)]
+                    best, found = gain, [*kept, *filter(None, (left, target | {task}))]
+    return found

@@ -1,0 +1,95 @@
+"""Records of losses and weights."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from polytask.diagnostics._recorder import Recorder
+from polytask.diagnostics._store import LOSSES, WEIGHTS
+
+
+class WeightRecorder(Recorder):
+    r"""Records the tasks' effective weights in ``weights.parquet``.
+
+    The effective weight of task *i* is :math:`\partial L / \partial L_i` with the total *L*; of a method
+    by gradients it is the weight of the task's gradient in the update. ``loss_weights`` are part of it.
+
+    Args:
+        every: One optimizer step in so many is recorded.
+        folder: Where the file goes; ``records`` in the run's folder where None.
+
+    Raises:
+        UserError: Where ``every`` is no such number; at the start of a fit, where the criterion is no
+            `polytask.losses.MultiTaskLoss`.
+
+    Example:
+        >>> WeightRecorder(every=5).file
+        'weights.parquet'
+    """
+
+    file: ClassVar[str] = "weights.parquet"
+    schema: ClassVar[pa.Schema] = WEIGHTS
+
+    def __init__(self, every: int = 10, folder: str | Path | None = None) -> None:
+        super().__init__(every, folder)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Keep the step's weights before the step changes them."""
+        if self.due(trainer):
+            names, weights = self.balance_of(pl_module).criterion.effective_weights()
+            self.add(trainer, [(name,) for name in names], weights)
+
+
+class LossRecorder(Recorder):
+    """Records the tasks' training losses in ``losses.parquet``, before ``loss_weights`` and weighting.
+
+    The loss of a step is the mean over the labels of all its batches.
+
+    Args:
+        every: One optimizer step in so many is recorded.
+        folder: Where the file goes; ``records`` in the run's folder where None.
+
+    Raises:
+        UserError: Where ``every`` is no such number; at the start of a fit, where the criterion is no
+            `polytask.losses.MultiTaskLoss`.
+
+    Example:
+        >>> LossRecorder(every=5).file
+        'losses.parquet'
+    """
+
+    file: ClassVar[str] = "losses.parquet"
+    schema: ClassVar[pa.Schema] = LOSSES
+
+    def __init__(self, every: int = 10, folder: str | Path | None = None) -> None:
+        super().__init__(every, folder)
+        self._sums: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin anew."""
+        super().on_train_start(trainer, pl_module)
+        self._sums = {}
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Add the batch's losses up."""
+        losses = self.balance_of(pl_module).losses
+        if losses is None or not self.due(trainer):
+            return
+        both = torch.stack([losses.sums, losses.counts.to(losses.sums)]).detach()
+        for name, own in zip(losses.names, both.unbind(1), strict=True):
+            self._sums[name] = self._sums[name] + own if name in self._sums else own
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
+    ) -> None:
+        """Keep the means."""
+        sums, self._sums = self._sums, {}
+        if sums:
+            total, count = torch.stack(list(sums.values())).unbind(1)
+            self.add(trainer, [(name,) for name in sums], total / count)

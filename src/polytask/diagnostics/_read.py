@@ -1,0 +1,230 @@
+"""What is read of a run's records."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from polytask._errors import UserError, hint
+from polytask.diagnostics._store import AFFINITY, FOLDER, GRADIENTS, LOSSES, WEIGHTS, read
+
+Array = NDArray[np.float64]
+Steps = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Values:
+    """A number for each task at some steps.
+
+    Attributes:
+        tasks: The tasks.
+        steps: The optimizer steps, from 0.
+        epochs: Their epochs, from 0.
+        values: ``(steps, tasks)``; NaN where a task was absent.
+    """
+
+    tasks: tuple[str, ...]
+    steps: Steps
+    epochs: Steps
+    values: Array
+
+
+@dataclass(frozen=True)
+class Gramians:
+    """The Gramian of the tasks' gradients at some steps.
+
+    Attributes:
+        tasks: The tasks.
+        group: What it is made of: ``shared`` parameters, the ``representation``, or a group of layers.
+        steps: The optimizer steps, from 0.
+        epochs: Their epochs, from 0.
+        values: ``(steps, tasks, tasks)``; NaN where a task was absent.
+
+    Example:
+        >>> one = np.zeros(1, dtype=np.int64)
+        >>> found = Gramians(("a", "b"), "shared", one, one, np.array([[[4.0, -3.0], [-3.0, 9.0]]]))
+        >>> found.norms, float(found.cosines[0, 0, 1]), found.conflict_rate
+        (array([[2., 3.]]), -0.5, array([1.]))
+    """
+
+    tasks: tuple[str, ...]
+    group: str
+    steps: Steps
+    epochs: Steps
+    values: Array
+
+    @property
+    def norms(self) -> Array:
+        """Lengths of the gradients, ``(steps, tasks)``."""
+        # The rounding of a gradient that is nearly 0 can make its square negative.
+        lengths: Array = np.sqrt(np.maximum(np.diagonal(self.values, axis1=1, axis2=2), 0))
+        return lengths
+
+    @property
+    def cosines(self) -> Array:
+        """Cosines of the angles between gradients, ``(steps, tasks, tasks)``; NaN beside a gradient of 0."""
+        scale = self.norms[:, :, None] * self.norms[:, None, :]
+        return np.divide(self.values, scale, out=np.full_like(self.values, np.nan), where=scale > 0)
+
+    @property
+    def conflict_rate(self) -> Array:
+        """The share of the present tasks' pairs with a negative cosine, ``(steps,)``; NaN without pairs."""
+        first, second = np.triu_indices(len(self.tasks), k=1)
+        pairs = self.values[:, first, second]
+        present = np.isfinite(pairs).sum(axis=1)
+        return np.where(present > 0, (pairs < 0).sum(axis=1) / np.maximum(present, 1), np.nan)
+
+    @property
+    def condition(self) -> Array:
+        """The ratio of the largest to the smallest eigenvalue among the present tasks, ``(steps,)``."""
+        return np.array([_condition(value) for value in self.values])
+
+
+def _condition(gramian: Array) -> float:
+    present = np.isfinite(np.diagonal(gramian))
+    own = gramian[np.ix_(present, present)]
+    if not own.size or not np.isfinite(own).all():
+        return float("nan")
+    values = np.linalg.eigvalsh(own)
+    return float(values[-1] / values[0]) if values[0] > 0 else float("inf")
+
+
+@dataclass(frozen=True)
+class Affinities:
+    """Inter-task affinity, averaged over training.
+
+    Attributes:
+        tasks: The tasks.
+        form: ``lookahead`` or ``first_order``.
+        values: ``(tasks, tasks)``: how a step on the row's task lowers the column's loss; NaN for two tasks
+            that were never present together.
+        records: How many steps are behind it.
+        shared_parameters: How many parameters tasks share; None where unknown.
+        task_parameters: How many parameters a task has for itself.
+    """
+
+    tasks: tuple[str, ...]
+    form: str
+    values: Array
+    records: int = 0
+    shared_parameters: int | None = None
+    task_parameters: dict[str, int] = field(default_factory=dict)
+
+
+def read_losses(run: str | Path) -> Values:
+    """The losses that a `LossRecorder` kept.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        UserError: Where there are none, or the file is damaged.
+    """
+    return _values(_table(run, "losses", LOSSES, "LossRecorder"), "loss")
+
+
+def read_weights(run: str | Path) -> Values:
+    """The weights that a `WeightRecorder` kept.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        UserError: Where there are none, or the file is damaged.
+    """
+    return _values(_table(run, "weights", WEIGHTS, "WeightRecorder"), "weight")
+
+
+def read_gradients(run: str | Path, group: str | None = None) -> Gramians:
+    """The Gramians that a `GradientRecorder` kept.
+
+    Args:
+        run: The run's folder.
+        group: A group of layers; where None, all that was measured: ``shared`` or ``representation``.
+
+    Raises:
+        UserError: Where there are none, no such group, or the file is damaged.
+    """
+    table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
+    groups = list(dict.fromkeys(table["group"].to_pylist()))
+    if group is not None and group not in groups:
+        rule = f"no group is called '{group}'"
+        raise UserError(str(run), rule, None, hint(group, groups, "Groups"))
+    group = groups[0] if group is None else group
+    tasks = _names(table)
+    table = table.filter(pa.array(np.asarray(table["group"]) == group))
+    steps, epochs, at = _steps(table)
+    first, second = (_places(table, column, tasks) for column in ("task", "other"))
+    values = np.full((len(steps), len(tasks), len(tasks)), np.nan)
+    values[at, first, second] = values[at, second, first] = table["inner"].to_numpy()
+    return Gramians(tasks, group, steps, epochs, values)
+
+
+def read_affinity(run: str | Path, form: str | None = None) -> Affinities:
+    """The mean over training of what an `Affinity` kept.
+
+    Args:
+        run: The run's folder.
+        form: ``lookahead`` or ``first_order``; the first of these that was recorded where None.
+
+    Raises:
+        UserError: Where there are none, none of this form, or the file is damaged.
+    """
+    table = _table(run, "affinity", AFFINITY, "Affinity")
+    forms = sorted(set(table["form"].to_pylist()), reverse=True)
+    if form is not None and form not in forms:
+        rule = f"no affinity of the form '{form}' was recorded"
+        raise UserError(str(run), rule, None, hint(form, forms, "Recorded"))
+    form = forms[0] if form is None else form
+    tasks, notes = _names(table), table.schema.metadata or {}
+    table = table.filter(pa.array(np.asarray(table["form"]) == form))
+    values = table["affinity"].to_numpy()
+    finite = np.isfinite(values)
+    at = tuple(_places(table, column, tasks)[finite] for column in ("task", "other"))
+    total, count = np.zeros((2, len(tasks), len(tasks)))
+    np.add.at(total, at, values[finite])
+    np.add.at(count, at, 1)
+    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    shared = notes.get(b"shared_parameters")
+    own = json.loads(notes.get(b"task_parameters", b"{}"))
+    return Affinities(tasks, form, mean, len(_steps(table)[0]), None if shared is None else int(shared), own)
+
+
+def _table(run: str | Path, name: str, schema: pa.Schema, recorder: str) -> pa.Table:
+    path = Path(run) / FOLDER / f"{name}.parquet"
+    if not Path(run).is_dir():
+        raise UserError(str(run), "is a run's folder", "no such folder", "Name the folder that fit printed")
+    fix = f"Train with {{_target_: polytask.diagnostics.{recorder}}} in trainer.callbacks"
+    if not path.exists():
+        raise UserError(str(path), "no such records", "no file", fix)
+    table = read(path, schema)
+    if not len(table):
+        raise UserError(str(path), "holds records", "none", fix)
+    return table
+
+
+def _names(table: pa.Table) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(table["task"].to_pylist()))
+
+
+def _places(table: pa.Table, column: str, tasks: Sequence[str]) -> NDArray[np.int64]:
+    places = {name: place for place, name in enumerate(tasks)}
+    return np.array([places[name] for name in table[column].to_pylist()], dtype=np.int64)
+
+
+def _steps(table: pa.Table) -> tuple[Any, Any, Any]:
+    steps, first, at = np.unique(table["step"].to_numpy(), return_index=True, return_inverse=True)
+    return steps, table["epoch"].to_numpy()[first], at
+
+
+def _values(table: pa.Table, column: str) -> Values:
+    tasks = _names(table)
+    steps, epochs, at = _steps(table)
+    values = np.full((len(steps), len(tasks)), np.nan)
+    values[at, _places(table, "task", tasks)] = table[column].to_numpy()
+    return Values(tasks, steps, epochs, values)

@@ -1,0 +1,156 @@
+"""What all recorders do: gather on the device, read now and then, write at the epochs' ends."""
+
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from polytask._balance import Balance
+from polytask._errors import UserError
+from polytask.diagnostics._store import FOLDER, RecordFile, Row
+from polytask.system import System
+
+# Entries kept on the device before they are read, where nothing is logged.
+_MOST = 1024
+
+
+class Entry(NamedTuple):
+    """What was gathered in one step, on the device: values, and the columns between the epoch and each."""
+
+    step: int
+    epoch: int
+    keys: Sequence[tuple[str, ...]]
+    values: Tensor
+
+
+class Recorder(pl.Callback, ABC):
+    """Writes a file of records while a `polytask.System` trains.
+
+    Values stay on the device until ``log_every_n_steps``, when they are read together. The file is written
+    at the end of each epoch, before each checkpoint, and when the training ends, also by an error. A run
+    that is resumed drops the rows of the steps that it repeats. With several processes the first one
+    writes.
+
+    Args:
+        every: One optimizer step in so many is recorded.
+        folder: Where the file goes; ``records`` in the run's folder where None.
+    """
+
+    file: ClassVar[str]
+    schema: ClassVar[pa.Schema]
+
+    def __init__(self, every: int, folder: str | Path | None) -> None:
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise UserError(f"{type(self).__name__}.every", "is a whole number, 1 or more", repr(every))
+        self.every = every
+        self.folder = None if folder is None else Path(folder)
+        self._entries: list[Entry] = []
+        self._rows: list[Row] = []
+        self._store: RecordFile | None = None
+        self._last = -1
+
+    # ---- what a recorder says -------------------------------------------------------------
+
+    def notes(self, balance: Balance) -> Mapping[str, str]:
+        """What is kept about the file as a whole."""
+        return {}
+
+    def due(self, trainer: pl.Trainer) -> bool:
+        """Whether the step that is being made is recorded."""
+        return trainer.global_step % self.every == 0
+
+    def add(self, trainer: pl.Trainer, keys: Sequence[tuple[str, ...]], values: Tensor) -> None:
+        """Keep a step's values.
+
+        Args:
+            trainer: Knows the step.
+            keys: For each value the columns between the epoch and it.
+            values: As many, on the device.
+        """
+        self._entries.append(
+            Entry(trainer.global_step, trainer.current_epoch, keys, values.detach().reshape(-1))
+        )
+        self._last = trainer.global_step
+        if len(self._entries) >= _MOST:
+            self._read()
+
+    def balance_of(self, system: pl.LightningModule) -> Balance:
+        """What fills the gradients of a system.
+
+        Raises:
+            UserError: Where there is nothing of the kind.
+        """
+        if not isinstance(system, System):
+            raise UserError(type(self).__name__, "records a polytask.System", type(system).__name__)
+        if system.balance is None:
+            rule = "needs the losses by task of a polytask.losses.MultiTaskLoss"
+            raise UserError(type(self).__name__, rule, type(system.criterion).__name__)
+        return system.balance
+
+    # ---- Lightning's hooks ----------------------------------------------------------------
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse what cannot be recorded."""
+        self.balance_of(pl_module)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        alike = [other for other in callbacks if isinstance(other, Recorder) and other.file == self.file]
+        if len(alike) > 1:
+            raise UserError("trainer.callbacks", f"one recorder writes {self.file}", f"{len(alike)}")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the file; drop what a resumed run makes again."""
+        self._entries, self._rows, self._last = [], [], -1
+        folder = self.folder or Path(trainer.default_root_dir) / FOLDER
+        writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        self._store = RecordFile(folder / self.file, self.schema) if writes else None
+        if self._store is not None:
+            self._store.cut(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Read what was gathered, every ``log_every_n_steps`` steps."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and trainer.global_step % every == 0:
+            self._read()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write."""
+        self._write(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write, so that a run resumed from here has all rows before."""
+        self._write(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write."""
+        self._write(pl_module)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Write what there is."""
+        self._write(pl_module)
+
+    def _read(self) -> None:
+        entries, self._entries = self._entries, []
+        if not entries or self._store is None:
+            return
+        # One copy to the host, whatever the number of entries.
+        values = iter(torch.cat([entry.values for entry in entries]).tolist())
+        self._rows += [
+            (entry.step, entry.epoch, *key, next(values)) for entry in entries for key in entry.keys
+        ]
+
+    def _write(self, system: pl.LightningModule) -> None:
+        self._read()
+        if self._rows and self._store is not None:
+            rows, self._rows = self._rows, []
+            self._store.append(rows, self.notes(self.balance_of(system)))

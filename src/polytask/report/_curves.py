@@ -1,0 +1,126 @@
+"""Losses, metrics and weights over training."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from polytask.report._charts import Chart, Line, Lines, Section, View, listed, over_seeds, single
+from polytask.report._entries import Collection, Entry
+from polytask.report._records import RunRecords, Series
+
+if TYPE_CHECKING:
+    from polytask.diagnostics import Values
+
+_VIEWS = (
+    ("val", "epoch", "validation"),
+    ("train", "epoch", "training"),
+    ("train", "step", "training, within epochs"),
+)
+
+
+def losses(collection: Collection) -> Section:
+    """A chart for each task, a line for each entry, the single-task model as a level."""
+    charts = (
+        _chart(collection, task, "loss", f"Loss of {task}", "{stage}/loss/" + task + "/{when}")
+        for task in collection.tasks
+    )
+    recorded = [
+        single(f"Recorded loss of {task}", _seeds(collection), plot) for task, plot in _recorded(collection)
+    ]
+    found = (*(chart for chart in charts if chart is not None), *recorded)
+    hint = (
+        "" if found else "No losses yet: they are in metrics.csv from the first log_every_n_steps steps on."
+    )
+    return Section("Losses", found, hint)
+
+
+def metrics(collection: Collection) -> Section:
+    """A chart for each metric of each task."""
+    charts = (
+        _chart(collection, task, metric, f"{metric} of {task}", "{stage}/" + f"{task}/{metric}" + "/{when}")
+        for task in collection.tasks
+        for metric in _metric_names(collection, task)
+    )
+    found = tuple(chart for chart in charts if chart is not None)
+    hint = "" if found else "No metrics: name some under system.metrics in the config."
+    return Section("Metrics", found, hint)
+
+
+def weights(collection: Collection) -> Section:
+    """A chart for each entry, a line for each task."""
+    charts = []
+    for entry in collection.entries:
+        lines = tuple(
+            over_seeds(task, place, series)
+            for place, task in enumerate(collection.tasks)
+            if (series := [found for run in entry.runs if (found := _weights(run, task)) is not None])
+        )
+        if lines:
+            note = "Effective weight of each task, d total / d loss." + _spread(entry)
+            charts.append(single(f"Weights, {entry.name}", note, Lines("weight", lines)))
+    hint = (
+        "" if charts else "No weights yet: they are in metrics.csv from the first log_every_n_steps steps on."
+    )
+    return Section("Weights", tuple(charts), hint)
+
+
+def _chart(collection: Collection, task: str, metric: str, title: str, pattern: str) -> Chart | None:
+    views = []
+    for stage, when, label in _VIEWS:
+        lines = _lines(collection.entries, pattern.format(stage=stage, when=when))
+        if lines:
+            levels = _levels(collection, task, metric) if stage == "val" else ()
+            views.append(View(label, Lines(metric, lines, levels)))
+    if not views:
+        return None
+    return listed(title, _seeds(collection), views, "data")
+
+
+def _lines(entries: Sequence[Entry], name: str) -> tuple[Line, ...]:
+    found = []
+    for place, entry in enumerate(entries):
+        series = [run.metrics[name] for run in entry.runs if name in run.metrics]
+        if series:
+            found.append(over_seeds(entry.name, place, series))
+    return tuple(found)
+
+
+def _metric_names(collection: Collection, task: str) -> list[str]:
+    keys = [name.split("/") for entry in collection.entries for run in entry.runs for name in run.metrics]
+    return list(dict.fromkeys(words[2] for words in keys if len(words) == 4 and words[1] == task))
+
+
+def _levels(collection: Collection, task: str, metric: str) -> tuple[tuple[str, float], ...]:
+    level = collection.levels.get((task, metric))
+    return () if level is None else (("single-task", level),)
+
+
+def _weights(run: RunRecords, task: str) -> Series | None:
+    """Those of every recorded step, else those that are logged."""
+    return _column(run.weights, task) or run.metrics.get(f"weights/{task}")
+
+
+def _recorded(collection: Collection) -> Iterable[tuple[str, Lines]]:
+    for task in collection.tasks:
+        lines = []
+        for place, entry in enumerate(collection.entries):
+            series = [found for run in entry.runs if (found := _column(run.losses, task)) is not None]
+            if series:
+                lines.append(over_seeds(entry.name, place, series))
+        if lines:
+            yield task, Lines("loss", tuple(lines))
+
+
+def _column(recorded: "Values | None", task: str) -> Series | None:
+    if recorded is None or task not in recorded.tasks:
+        return None
+    return recorded.steps, recorded.values[:, recorded.tasks.index(task)]
+
+
+def _seeds(collection: Collection) -> str:
+    return _spread(max(collection.entries, key=lambda entry: len(entry.runs))).strip()
+
+
+def _spread(entry: Entry) -> str:
+    if len(entry.runs) == 1:
+        return ""
+    return f" Line: mean over {len(entry.runs)} seeds; band: least to greatest."

@@ -1,0 +1,157 @@
+"""Charts as PNG and SVG files, for papers.
+
+Drawn with matplotlib: plotly's own export starts a browser, which a cluster's machine seldom has.
+"""
+
+from collections.abc import Container, Iterable
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from polytask._errors import UserError
+from polytask.report._charts import PALETTE, Chart, Heat, Lines, Points, View, key
+from polytask.report._entries import Collection
+from polytask.report._sections import sections
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DASHES = ("-", "--", ":", "-.")
+_MARKS = "osD^PX*"
+_GREY = "#7a7a7a"
+_MOST_NUMBERS = 8
+
+
+def write_figures(collection: Collection, folder: Path) -> list[Path]:
+    """Write each chart as ``<title>.png`` and ``<title>.svg``; a slider's chart at its last step.
+
+    Args:
+        collection: What is drawn.
+        folder: Where to; made where it does not exist.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: Where matplotlib is not installed, or the folder cannot be written.
+    """
+    charts = [chart for part in sections(collection) for chart in part.charts]
+    named: dict[str, tuple[Chart, View]] = {}
+    for chart in charts:
+        for name, view in _views(chart):
+            named[_unused(name, named)] = (chart, view)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [file for name, (chart, view) in named.items() for file in _write(chart, view, folder / name)]
+    except OSError as error:
+        raise UserError(f"--figures {folder}", "must be a folder to write to", error.strerror) from error
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """Tasks may differ in what a file's name leaves out."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(free for free in chain([name], numbered) if free not in taken)
+
+
+def _views(chart: Chart) -> Iterable[tuple[str, View]]:
+    if chart.control != "list":
+        yield key(chart.title), chart.views[-1]
+        return
+    for view in chart.views:
+        yield key(f"{chart.title} {view.label}"), view
+
+
+def _write(chart: Chart, view: View, stem: Path) -> list[Path]:
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "--figures", "needs matplotlib", "no matplotlib", "Run `pip install 'polytask[report]'`"
+        ) from error
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    # Text stays text in the SVG, and without a date the same records give the same file.
+    with matplotlib.rc_context({"svg.hashsalt": "polytask", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(5, 3.4), layout="constrained")
+        _draw(figure, chart, view)
+        figure.savefig(files[0], dpi=200)
+        figure.savefig(files[1], metadata={"Date": None})
+    return files
+
+
+def _draw(figure: "Figure", chart: Chart, view: View) -> None:
+    axes = figure.subplots()
+    axes.set_title(_text(f"{chart.title}, {view.label}" if view.label else chart.title), fontsize=9)
+    match view.plot:
+        case Lines():
+            _draw_lines(axes, view.plot)
+        case Heat():
+            _draw_heat(figure, axes, view.plot)
+        case Points():
+            _draw_points(axes, view.plot)
+
+
+def _draw_lines(axes: "Axes", plot: Lines) -> None:
+    for line in plot.lines:
+        colour = PALETTE[line.place % len(PALETTE)]
+        dash = _DASHES[line.place // len(PALETTE) % len(_DASHES)]
+        if line.low is not None and line.high is not None:
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+        # A lone number is no line.
+        mark = _MARKS[line.place % len(_MARKS)] if len(line.x) <= 30 else None
+        axes.plot(
+            line.x, line.y, color=colour, linestyle=dash, marker=mark, markersize=3, label=_text(line.name)
+        )
+    for name, value in plot.levels:
+        axes.axhline(value, color=_GREY, linestyle=(0, (8, 3)), label=_text(name))
+    axes.set_xlabel("step")
+    axes.set_ylabel(_text(plot.y_label))
+    axes.grid(alpha=0.3)
+    if len(plot.lines) + len(plot.levels) > 1:
+        axes.legend(fontsize=7, frameon=False)
+
+
+def _draw_heat(figure: "Figure", axes: "Axes", plot: Heat) -> None:
+    image = axes.imshow(plot.values, cmap="RdBu", vmin=-plot.limit, vmax=plot.limit)
+    names = [_text(name) for name in plot.names]
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel(plot.column_label)
+    axes.set_ylabel(plot.row_label)
+    figure.colorbar(image)
+    if len(names) > _MOST_NUMBERS:
+        return
+    for (row, column), value in np.ndenumerate(plot.values):
+        if np.isfinite(value):
+            colour = "white" if abs(value) > 0.7 * plot.limit else "black"
+            axes.text(column, row, f"{value:.2g}", ha="center", va="center", color=colour, fontsize=7)
+
+
+def _draw_points(axes: "Axes", plot: Points) -> None:
+    named: set[str] = set()
+    for point in plot.points:
+        colour = _GREY if point.place < 0 else PALETTE[point.place % len(PALETTE)]
+        mark = "*" if point.place < 0 else _MARKS[point.place % len(_MARKS)]
+        axes.plot(
+            point.x,
+            point.y,
+            marker=mark,
+            linestyle="",
+            color=colour,
+            markersize=8 if point.front else 6,
+            fillstyle="full" if point.front or point.place < 0 else "none",
+            label=None if point.name in named else _text(point.name),
+        )
+        named.add(point.name)
+    axes.set_xlabel(_text(plot.x_label))
+    axes.set_ylabel(_text(plot.y_label))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _text(name: str) -> str:
+    """Matplotlib reads formulas between dollars, and leaves out labels that begin with an underscore."""
+    return " " * name.startswith("_") + name.replace("$", r"\$")

@@ -1,0 +1,113 @@
+"""Gradients of the tasks on what they share: norms, cosines, conflicts."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from polytask.report._charts import (
+    MOST_FRAMES,
+    Chart,
+    Heat,
+    Lines,
+    Section,
+    View,
+    listed,
+    over_seeds,
+    thinned,
+)
+from polytask.report._entries import Collection, Entry
+
+if TYPE_CHECKING:
+    from polytask.diagnostics import Gramians
+
+_HINT = "No gradients recorded: add {_target_: polytask.diagnostics.GradientRecorder} to trainer.callbacks."
+
+
+def gradients(collection: Collection) -> Section:
+    """Norms, the conflict rate and cosines."""
+    entries = [entry for entry in collection.entries if _groups(entry)]
+    if not entries:
+        return Section("Gradients", (), _HINT)
+    tasks = collection.tasks
+    charts = [_norm_chart(entry, tasks) for entry in entries]
+    if len(tasks) > 1:
+        charts.append(_conflict_chart(collection))
+        charts += [_cosine_chart(entry, group, tasks) for entry in entries for group in _groups(entry)]
+    return Section("Gradients", tuple(charts))
+
+
+def _norm_chart(entry: Entry, tasks: Sequence[str]) -> Chart:
+    views = []
+    for group in _groups(entry):
+        runs = _runs(entry, group)
+        lines = tuple(
+            over_seeds(
+                task,
+                place,
+                [(run.steps, run.norms[:, run.tasks.index(task)]) for run in runs if task in run.tasks],
+            )
+            for place, task in enumerate(tasks)
+            if any(task in run.tasks for run in runs)
+        )
+        views.append(View(group, Lines("gradient norm", lines)))
+    note = "A task whose gradient is much the longest decides the step."
+    return listed(f"Gradient norms, {entry.name}", note, views, "layers")
+
+
+def _conflict_chart(collection: Collection) -> Chart:
+    groups = dict.fromkeys(group for entry in collection.entries for group in _groups(entry))
+    views = []
+    for group in groups:
+        lines = tuple(
+            over_seeds(entry.name, place, [(run.steps, run.conflict_rate) for run in runs])
+            for place, entry in enumerate(collection.entries)
+            if (runs := _runs(entry, group))
+        )
+        views.append(View(group, Lines("share of pairs in conflict", lines)))
+    note = "Pairs of tasks whose gradients point against each other."
+    return listed("Conflict rate", note, views, "layers")
+
+
+def _cosine_chart(entry: Entry, group: str, tasks: Sequence[str]) -> Chart:
+    matrices: dict[int, list[NDArray[np.float64]]] = {}
+    for run in _runs(entry, group):
+        for step, matrix in zip(run.steps.tolist(), run.cosines, strict=True):
+            matrices.setdefault(step, []).append(arranged(matrix, run.tasks, tasks))
+    steps = np.array(sorted(matrices))
+    views = tuple(
+        View(f"step {step}", Heat("", "", tuple(tasks), mean_of(matrices[step]), 1.0))
+        for step in steps[thinned(len(steps), MOST_FRAMES)].tolist()
+    )
+    where = f", {group}" if len(_groups(entry)) > 1 else ""
+    note = "Below 0 two tasks pull in opposite directions." + (
+        " Mean over seeds." if len(entry.runs) > 1 else ""
+    )
+    return Chart(f"Gradient cosines, {entry.name}{where}", note, views, "slider", "training")
+
+
+def arranged(matrix: NDArray[np.float64], own: Sequence[str], tasks: Sequence[str]) -> NDArray[np.float64]:
+    """A tasks × tasks matrix in another order of tasks; NaN for tasks that it lacks."""
+    places = np.array([tasks.index(name) for name in own], dtype=np.int64)
+    found = np.full((len(tasks), len(tasks)), np.nan)
+    found[np.ix_(places, places)] = matrix
+    return found
+
+
+def mean_of(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The mean of each entry over the matrices in which it is a number."""
+    stack = np.stack(matrices)
+    known = np.isfinite(stack)
+    counts = known.sum(axis=0)
+    total = np.where(known, stack, 0.0).sum(axis=0)
+    mean: NDArray[np.float64] = np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+    return mean
+
+
+def _groups(entry: Entry) -> list[str]:
+    return list(dict.fromkeys(group for run in entry.runs for group in run.gradients))
+
+
+def _runs(entry: Entry, group: str) -> "list[Gramians]":
+    return [run.gradients[group] for run in entry.runs if group in run.gradients]

@@ -1,0 +1,124 @@
+"""The page of a running training, on this machine only."""
+
+import json
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from polytask._errors import UserError
+from polytask.report._entries import collect
+from polytask.report._page import body, figures_json, page
+from polytask.report._sections import sections
+
+_ADDRESS = "127.0.0.1"
+_WATCHED = (
+    "metrics.csv",
+    "config.yaml",
+    "records/*.parquet",
+    "results.parquet",
+    "table.csv",
+    "runs/*/metrics.csv",
+)
+
+
+class LiveServer(ThreadingHTTPServer):
+    """Serves the page of one run or comparison on 127.0.0.1, and what is new in it; it reads only.
+
+    Only requests that name this machine are answered, so that no site in the browser can read a run.
+
+    Args:
+        folder: The folder of a run or of a comparison.
+        port: The port; 0 for any that is free.
+        refresh_seconds: Time between two questions of the page.
+
+    Raises:
+        UserError: Where the folder is neither, its records are damaged, or the port is taken.
+
+    Example:
+        >>> server = LiveServer(Path("runs/digits/20260131-120000-1a2b3c"))  # doctest: +SKIP
+        >>> server.serve_forever()  # doctest: +SKIP
+    """
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, port: int = 0, refresh_seconds: float = 5.0) -> None:
+        self.folder = folder
+        self.refresh_ms = round(refresh_seconds * 1000)
+        self.reading = threading.Lock()
+        collect([folder])
+        try:
+            super().__init__((_ADDRESS, port), _Handler)
+        except (OSError, OverflowError) as error:
+            found = getattr(error, "strerror", None) or error
+            raise UserError(f"--port {port}", "must be a free port", found, "Name another") from error
+
+    @property
+    def address(self) -> str:
+        """What to open in a browser."""
+        return f"http://{_ADDRESS}:{self.server_port}/"
+
+    def version(self) -> str:
+        """Changes with the records."""
+        files = sorted(file for pattern in _WATCHED for file in self.folder.glob(pattern))
+        return str(hash(tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)))
+
+    def page(self) -> str:
+        """The whole page."""
+        version = self.version()
+        return page(collect([self.folder]), self.refresh_ms, version)
+
+    def news(self, since: str) -> str:
+        """What has changed since a version, as JSON."""
+        version = self.version()
+        if version == since:
+            return json.dumps({"version": version})
+        collection = collect([self.folder])
+        parts = sections(collection)
+        told = {"version": version, "body": body(collection, parts)}
+        return json.dumps(told)[:-1] + f', "figures": {figures_json(parts)}}}'
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LiveServer
+    server_version = "polytask"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Host") not in self._hosts():
+            self.send_error(HTTPStatus.FORBIDDEN, "This server answers this machine only")
+            return
+        asked = urlsplit(self.path)
+        if asked.path not in ("/", "/news"):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        since = parse_qs(asked.query).get("since", [""])[0]
+        try:
+            with self.server.reading:
+                text = self.server.page() if asked.path == "/" else self.server.news(since)
+        except UserError as error:
+            # A file that is being written is whole again at the next question.
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "application/json", json.dumps({"error": str(error)}))
+        else:
+            self._send(HTTPStatus.OK, "text/html" if asked.path == "/" else "application/json", text)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def _hosts(self) -> tuple[str, ...]:
+        return tuple(f"{name}:{self.server.server_port}" for name in (_ADDRESS, "localhost"))
+
+    def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
+        content = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the terminal is the user's."""

@@ -1,0 +1,78 @@
+"""One HTML page that needs nothing else."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from polytask import __version__
+from polytask.report import _plotly
+from polytask.report._charts import Section
+from polytask.report._entries import Collection
+from polytask.report._sections import sections
+from polytask.report._tables import configs, definition, results, versions
+
+
+def page(collection: Collection, refresh_ms: int = 0, version: str = "") -> str:
+    """The whole page.
+
+    Args:
+        collection: What it shows.
+        refresh_ms: Milliseconds between its questions to its server; 0 for a page that has none.
+        version: What the server calls the state of the records.
+
+    Raises:
+        UserError: Where plotly is not installed.
+    """
+    parts = sections(collection)
+    return _template("page.html").render(
+        title=collection.name,
+        version=__version__,
+        body=body(collection, parts),
+        figures=figures_json(parts),
+        live=refresh_ms,
+        state=version,
+        style=_part("page.css"),
+        script=_part("page.js"),
+        plotly=Markup(_plotly.library()),
+    )
+
+
+def body(collection: Collection, parts: list[Section]) -> Markup:
+    """What is between the page's head and foot."""
+    return Markup(
+        _template("body.html").render(
+            collection=collection,
+            sections=parts,
+            results=results(collection),
+            configs=configs(collection),
+            definition=definition(collection),
+            versions=versions(),
+        )
+    )
+
+
+def figures_json(parts: list[Section]) -> Markup:
+    """The figures of every chart, in order, safe inside a script element."""
+    found: list[list[dict[str, Any]]] = [_plotly.figures(chart) for part in parts for chart in part.charts]
+    text = json.dumps(found, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=PackageLoader("polytask.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def _part(name: str) -> Markup:
+    return Markup((files("polytask.report") / "page" / name).read_text(encoding="utf-8"))

@@ -1,0 +1,255 @@
+"""Whole comparisons and searches: what they write, what they refuse, and that a kill changes nothing."""
+
+import csv
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+
+pytest.importorskip("optuna")
+
+import optuna
+
+from polytask.compare import read_results
+from polytask.config import Config
+
+COSTS = ("seconds", "peak_memory_mb")
+WORDS = ["config.yaml", "--methods", "uw", "--jobs", "2"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "table.csv").open() as file:
+        return [
+            {key: value for key, value in row.items() if key not in COSTS} for row in csv.DictReader(file)
+        ]
+
+
+def numbers(folder: Path) -> list[dict[str, object]]:
+    return [
+        {key: value for key, value in vars(one).items() if key not in COSTS} for one in read_results(folder)
+    ]
+
+
+def interrupted(words: list[str], lines: int) -> int:
+    """Run a command in a process of its own, and kill it after so many lines of its output."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "polytask", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(lines):
+        assert process.stdout.readline(), process.stderr and process.stderr.read()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode
+
+
+def test_a_comparison_from_its_config_to_its_table(cli, demo):
+    words = [*WORDS, "--seeds", "2", "--single-task"]
+    result = cli("compare", *words)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[-1] == "comparison: comparisons/demo"
+    folder = demo / "comparisons" / "demo"
+    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw"]
+    assert (folder / "table.md").read_text() in result.out
+    found = read_results(folder)
+    assert len(found) == 3 * 2 * 2
+    assert {one.split for one in found} == {"test"}
+    assert {(one.task, one.metric, one.higher_is_better) for one in found} == {
+        ("shape", "Accuracy", True),
+        ("height", "MeanSquaredError", False),
+    }
+    for one in found:
+        assert (folder / one.run / "checkpoints" / "last.ckpt").is_file()
+        assert one.seconds > 0
+        assert one.peak_memory_mb > 1
+        # The table is the runs' own numbers.
+        with (folder / one.run / "test" / "metrics.csv").open() as file:
+            assert float(next(csv.DictReader(file))[f"test/{one.task}/{one.metric}/epoch"]) == one.value
+
+    # A second call repeats no run.
+    again = cli("compare", *words)
+    assert again.code == 0
+    assert not re.search(r"^\d+/\d+ ", again.out, re.MULTILINE)
+
+    # What a run does not depend on may change; anything else is another comparison.
+    other = cli("compare", *words, "trainer.max_epochs=1")
+    assert other.code == 2
+    assert "this folder is another comparison's. Found other values of config.trainer.max_epochs" in other.err
+    assert cli("compare", *WORDS, "--seeds", "1").code == 0
+    assert [(row["method"], row["seeds"]) for row in rows(folder)] == [("tuned_sum", "1"), ("uw", "1")]
+
+
+def test_a_single_task_model_learns_its_task_alone(cli, demo):
+    result = cli("compare", *WORDS, "--seeds", "1", "--single-task")
+    assert result.code == 0
+    runs = demo / "comparisons" / "demo" / "runs"
+    states = [
+        torch.load(runs / f"single_task_{task}-base-seed0/checkpoints/last.ckpt", weights_only=True)[
+            "state_dict"
+        ]
+        for task in ("shape", "height")
+    ]
+    begin = torch.load(runs / "uw-base-seed0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    # The other task's head is as it was made, which is the same in both runs' start.
+    assert not torch.equal(states[0]["model.heads.shape.weight"], states[1]["model.heads.shape.weight"])
+    assert not torch.equal(states[0]["model.backbone.0.weight"], states[1]["model.backbone.0.weight"])
+    assert not torch.equal(begin["model.heads.shape.weight"], states[1]["model.heads.shape.weight"])
+    for state, other in zip(states, ("height", "shape"), strict=True):
+        pl.seed_everything(0, workers=True, verbose=False)
+        fresh = Config.read([demo / "config.yaml"]).build("system.model").state_dict()
+        assert torch.equal(state[f"model.heads.{other}.weight"], fresh[f"heads.{other}.weight"])
+
+
+def test_a_kill_changes_nothing(cli, demo):
+    words = ["compare", *WORDS, "--seeds", "1", "--trials", "2"]
+    assert cli(*words, "--dir", "whole").code == 0
+    # In the trials, and in the trainings or tests.
+    for lines in (1, 4):
+        assert interrupted([*words, "--dir", "killed"], lines) == -signal.SIGKILL
+    assert cli(*words, "--dir", "killed").code == 0
+    assert numbers(demo / "killed") == numbers(demo / "whole")
+    assert rows(demo / "killed") == rows(demo / "whole")
+
+    # Trials are on another seed than what is compared, never see the test data, and are kept once.
+    trial = yaml.safe_load((demo / "killed/runs/uw-base-trial0/config.yaml").read_text())
+    assert trial["seed"] == 1_000_000
+    assert not (demo / "killed/runs/uw-base-trial0/test").exists()
+    studies = optuna.get_all_study_summaries(f"sqlite:///{demo}/killed/trials.db")
+    assert sorted((study.study_name, study.n_trials) for study in studies) == [
+        ("tuned_sum-base", 2),
+        ("uw-base", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "pcgard"], "no method is called 'pcgard'. Did you mean 'pcgrad'?"),
+        (["--methods", "uw", "--seeds", "0"], "--seeds: is 1 or more. Found 0"),
+        (["--methods", "uw", "--jobs", "0"], "--jobs: is 1 or more. Found 0"),
+        (["--methods", "uw", "--architectures", "none.yaml"], "none.yaml: there is no such file"),
+        (
+            ["--methods", "uw", "--direction", "shape/Acuracy=max"],
+            "no metric 'shape/Acuracy'. Did you mean 'shape/Accuracy'?",
+        ),
+        (["--methods", "uw", "--direction", "shape/Accuracy"], "is <task>/<Metric>=max or =min"),
+        (["--methods", "uw", "--direction", "shape/Accuracy=up"], "is 'max' or 'min'. Found 'up'"),
+        (["--methods", "uw", "--dir", "."], "--dir .: must be a comparison, or a new folder"),
+    ],
+)
+def test_bad_words_are_said_before_anything_runs(cli, demo, words, message):
+    result = cli("compare", "--config", "config.yaml", *words)
+    assert result.code == 2
+    assert message in result.err
+    assert not (demo / "comparisons").exists()
+
+
+def test_a_metric_of_unknown_direction_is_asked_for(cli, demo):
+    text = (demo / "config.yaml").read_text()
+    known = "{_target_: torchmetrics.MeanSquaredError}"
+    (demo / "config.yaml").write_text(text.replace(known, "{_target_: torchmetrics.MeanMetric}"))
+    result = cli("compare", "config.yaml", "--methods", "uw")
+    assert result.code == 2
+    assert "metrics.height: 'MeanMetric' does not say whether more is better" in result.err
+    assert "Say --direction height/MeanMetric=max or =min" in result.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("system.dataloaders.val", "null", "selection uses validation data only"),
+        ("system.criterion", "{_target_: net.Untotalled}", "a comparison sets the criterion's weighting"),
+        ("trainer.logger", "false", "trainer.logger: the runs' own metrics.csv is read"),
+    ],
+)
+def test_a_config_that_cannot_be_compared(cli, demo, key, value, message):
+    result = cli("compare", "config.yaml", f"{key}={value}", "--methods", "uw")
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_a_space_that_does_not_fit_a_row_is_said_first(cli, demo):
+    (demo / "space.yaml").write_text("system.criterion.weighting.c: [0.1, 0.5]")
+    result = cli("compare", *WORDS, "--trials", "2", "--space", "space.yaml")
+    assert result.code == 2
+    assert "tuned_sum-base: " in result.err
+    assert not (demo / "comparisons").exists()
+
+
+def test_a_run_that_breaks_down_is_named_with_its_log(cli, demo):
+    text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Infinite, rows: 24")
+    (demo / "config.yaml").write_text(text)
+    result = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1")
+    assert result.code == 1
+    assert "run tuned_sum-base-seed0: polytask fit failed" in result.err
+    assert "See comparisons/demo/logs/tuned_sum-base-seed0-fit.log" in result.err
+    # What breaks down in every trial cannot be tuned; what does in one is passed over.
+    result = cli(
+        "compare", "config.yaml", "--methods", "uw", "--seeds", "1", "--trials", "2", "--dir", "tuned"
+    )
+    assert result.code == 1
+    assert "one trial at least has to end" in result.err
+
+
+def search(folder: Path, words: list[str]) -> list[str]:
+    (folder / "space.yaml").write_text(
+        "system.optimizer.lr: {low: 1e-3, high: 1.0, log: true}\nsystem.model.width: [4, 8]\n"
+    )
+    return ["tune", "config.yaml", "--space", "space.yaml", "--trials", "3", *words]
+
+
+def tried(folder: Path) -> list[tuple[dict[str, object], list[float] | None]]:
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{folder}/trials.db")
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    return [(trial.params, trial.values) for trial in study.get_trials(states=states)]
+
+
+def test_a_search_that_is_killed_tries_what_it_would_have_tried(cli, demo):
+    words = search(demo, [])
+    whole = cli(*words, "--dir", "whole")
+    assert (whole.code, whole.err) == (0, "")
+    assert tried(demo / "whole")[0] == ({}, [0.0])
+    best = max(values[0] for _, values in tried(demo / "whole"))
+    assert f"with delta_m={best:.4g}" in whole.out
+    assert interrupted([*words, "--dir", "killed"], 2) == -signal.SIGKILL
+    assert cli(*words, "--dir", "killed").code == 0
+    assert tried(demo / "killed") == tried(demo / "whole")
+    assert cli(*words, "--dir", "whole", "trainer.max_epochs=1").code == 2
+
+
+def test_several_objectives_give_a_pareto_front(cli, demo):
+    result = cli(*search(demo, ["--objective", "shape/Accuracy", "height/loss"]), "--dir", "front")
+    assert result.code == 0
+    found = [values for _, values in tried(demo / "front")]
+    front = [one for one in found if not any(o[0] >= one[0] and o[1] <= one[1] and o != one for o in found)]
+    assert len(re.findall(r"^best: ", result.out, re.MULTILINE)) == len(front)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--objective", "shape/Acuracy"], "there is no 'shape/Acuracy'. Did you mean 'shape/Accuracy'?"),
+        (["--objective", "shape/loss", "height/loss", "--prune"], "--prune: needs a single objective"),
+        (["--trials", "0"], "--trials: is 1 or more"),
+        (["--dir", "."], "must be a search, or a new folder"),
+    ],
+)
+def test_bad_words_of_a_search(cli, demo, words, message):
+    result = cli(*search(demo, []), *words)
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_a_space_names_keys_of_the_config(cli, demo):
+    (demo / "space.yaml").write_text("system.optimiser.lr: [0.1]")
+    result = cli("tune", "config.yaml", "--space", "space.yaml")
+    assert result.code == 2
+    assert "optimiser" in result.err
+    assert "optimizer" in result.err
+    assert not (demo / "tuning").exists()

@@ -1,0 +1,94 @@
+"""Names and files become changes of a config."""
+
+import pytest
+
+from polytask._errors import UserError
+from polytask.compare._candidates import architecture_changes, by_name, candidates, method_changes
+
+
+def weighting(changes):
+    return changes[-1]["system"]["criterion"]["weighting"]
+
+
+@pytest.mark.parametrize("name", ["NashMTL", "nash_mtl", "nashmtl", "nash-mtl"])
+def test_a_method_is_named_in_any_case(name):
+    given, changes = method_changes(name)
+    assert given == name.lower().replace("-", "_")
+    assert weighting(changes) == {"_target_": "polytask.weighting.NashMTL"}
+
+
+def test_an_unknown_method_has_its_nearest_name():
+    with pytest.raises(UserError, match=r"--methods: no method is called 'pcgard'. Did you mean 'pcgrad'\?"):
+        method_changes("pcgard")
+
+
+def test_a_method_that_needs_arguments_is_written_as_a_file():
+    with pytest.raises(UserError, match=r"Fixed needs weights. Found the name 'fixed' alone. Write a YAML"):
+        method_changes("fixed")
+
+
+def test_a_method_of_three_batches_a_step_gets_them():
+    _, changes = method_changes("modo")
+    assert {"trainer": {"accumulate_grad_batches": 3}} in changes
+
+
+def test_a_method_without_gradients_leaves_the_level_out():
+    system = {"level": None, "refresh_every": 1, "scale_heads": None}
+    assert {"system": system} in method_changes("uw")[1]
+    assert {"system": system} not in method_changes("pcgrad")[1]
+
+
+def test_a_file_replaces_the_configs_weighting_whole(tmp_path):
+    (tmp_path / "Mild-CAGrad.yaml").write_text(
+        "system: {criterion: {weighting: {_target_: polytask.weighting.CAGrad, c: 0.1}}}"
+    )
+    name, (cleared, changes) = method_changes(str(tmp_path / "Mild-CAGrad.yaml"))
+    assert name == "mild_cagrad"
+    assert cleared == {"system": {"criterion": {"weighting": None}}}
+    assert weighting([changes])["c"] == 0.1
+
+
+def test_a_file_of_single_values_is_merged(tmp_path):
+    (tmp_path / "wide.yaml").write_text("system: {model: {width: 64}}")
+    assert architecture_changes(str(tmp_path / "wide.yaml")) == (
+        "wide",
+        ({"system": {"model": {"width": 64}}},),
+    )
+
+
+@pytest.mark.parametrize("read", [method_changes, architecture_changes])
+def test_a_file_that_is_not_there(read, tmp_path):
+    with pytest.raises(UserError, match="there is no such file"):
+        read(str(tmp_path / "none.yaml"))
+
+
+def test_a_file_whose_name_cannot_name_a_folder(tmp_path):
+    (tmp_path / "a b.yaml").write_text("seed: 1")
+    with pytest.raises(UserError, match=r"letters, digits, '-' and '_'. Found 'a b'"):
+        method_changes(str(tmp_path / "a b.yaml"))
+
+
+def test_an_architecture_is_a_file():
+    with pytest.raises(UserError, match=r"a YAML file of overrides, or 'base'.*Found 'mmoe'"):
+        architecture_changes("mmoe")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["uw", "uw"], "'uw' twice"), (["tuned_sum"], "the name of a baseline")]
+)
+def test_a_name_stands_once(names, message):
+    with pytest.raises(UserError, match=message):
+        by_name([(name, ()) for name in names], "--methods")
+
+
+def test_a_single_task_model_is_the_same_model_with_the_others_weights_0():
+    found = candidates(["a", "b"], {}, {"base": (), "wide": ({"x": 1},)}, single_task=True)
+    assert [one.name for one in found] == [
+        f"{name}-{model}"
+        for model in ("base", "wide")
+        for name in ("single_task_a", "single_task_b", "tuned_sum")
+    ]
+    assert weighting(found[1].changes)["weights"] == {"a": 0.0, "b": 1.0}
+    assert weighting(found[2].changes)["weights"] == {"a": 1.0, "b": 1.0}
+    assert found[3].changes[0] == {"x": 1}
+    assert len({hash(one) for one in found}) == len(found)
