@@ -30,7 +30,13 @@ def main() -> None:
             polytask("fit", CONFIG, "--quiet", "--run-dir", run, weighting, callbacks, "trainer.max_epochs=8")
         page = Path(folder) / "report.html"
         polytask("report", *runs, "--output", page)
-        command = ["chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1280,1240"]
+        command = [
+            "chromium",
+            "--headless=new",
+            "--no-sandbox",
+            "--hide-scrollbars",
+            "--window-size=1280,1240",
+        ]
         command += ["--virtual-time-budget=5000", f"--screenshot={DOCS / 'report.png'}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True)
 
