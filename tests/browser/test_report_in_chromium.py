@@ -125,7 +125,9 @@ def test_lines_have_points_and_answer_the_mouse(comparison):
     assert legend == {"equal", "uw", "pcgrad", "tuned_sum", "single-task"}
     plot = found.find_element(By.CSS_SELECTOR, ".plot .nsewdrag")
     webdriver.ActionChains(comparison).move_to_element(plot).perform()
-    wait(comparison, lambda: found.find_elements(By.CSS_SELECTOR, ".hoverlayer .legendtext, .hoverlayer text"))
+    wait(
+        comparison, lambda: found.find_elements(By.CSS_SELECTOR, ".hoverlayer .legendtext, .hoverlayer text")
+    )
 
 
 def test_a_list_chooses_what_is_drawn(comparison):

@@ -302,9 +302,10 @@ class _Study:
             raise RunError(
                 "polytask tune", "one trial at least has to end", "none that did", "Narrow the space"
             )
+        found = self.study.best_trials if len(self.search.names) > 1 else self.study.best_trials[:1]
         return [
             Trial(ended[one.number], dict(one.params), dict(zip(self.search.names, one.values, strict=True)))
-            for one in self.study.best_trials
+            for one in found
         ]
 
 

@@ -16,7 +16,7 @@ def verdict(row: Row, trials: int) -> str:
         row: A row.
         trials: How many settings were tried for each; with 1 the plain sum is not tuned.
     """
-    other = "the tuned plain sum" if trials > 1 else "the plain sum, which was not tuned"
+    other = "the tuned plain sum" if trials > 1 else "the untuned plain sum"
     if row.method == SUM:
         return "What the others are tested against."
     if not row.tests:

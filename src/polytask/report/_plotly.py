@@ -41,7 +41,7 @@ def figures(chart: Chart) -> list[dict[str, Any]]:
 def _figure(plot: Lines | Heat | Points) -> dict[str, Any]:
     match plot:
         case Lines():
-            layout = _axes("step", plot.y_label) | {"hovermode": "x unified"}
+            layout = _axes("step", plot.y_label) | {"hovermode": "x unified", "hoverdistance": -1}
             return {"data": list(_line_traces(plot)), "layout": layout}
         case Heat():
             axes = _axes(plot.column_label, plot.row_label)

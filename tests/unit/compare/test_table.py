@@ -101,7 +101,7 @@ def test_one_seed_has_no_interval():
 
 def test_a_sum_that_was_not_tuned_is_called_so():
     found = table(SUM, results("uw", 0.75, 0.5), trials=1)
-    assert "the plain sum, which was not tuned" in sentence(found, "uw")
+    assert "the untuned plain sum" in sentence(found, "uw")
     assert "untuned, as the config has it" in found.markdown()
 
 

@@ -1,0 +1,45 @@
+"""Makes `report.png` from three real runs of `examples/digits`; needs Debian's `chromium`.
+
+python docs/make_report_picture.py
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+CONFIG = DOCS.parent / "examples" / "digits" / "config.yaml"
+METHODS = ("Equal", "UW", "PCGrad")
+RECORDERS = (
+    "{_target_: polytask.diagnostics.GradientRecorder, every: 10}, "
+    "{_target_: polytask.diagnostics.Affinity, every: 20}"
+)
+
+
+def polytask(*words: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "polytask", *map(str, words)], check=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [Path(folder) / method for method in METHODS]
+        for method, run in zip(METHODS, runs, strict=True):
+            weighting = f"system.criterion.weighting._target_=polytask.weighting.{method}"
+            callbacks = f"trainer.callbacks=[{RECORDERS}]"
+            polytask("fit", CONFIG, "--quiet", "--run-dir", run, weighting, callbacks, "trainer.max_epochs=8")
+        page = Path(folder) / "report.html"
+        polytask("report", *runs, "--output", page)
+        command = [
+            "chromium",
+            "--headless=new",
+            "--no-sandbox",
+            "--hide-scrollbars",
+            "--window-size=1280,1240",
+        ]
+        command += ["--virtual-time-budget=5000", f"--screenshot={DOCS / 'report.png'}", page.as_uri()]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Searches on runs that are there already: what is told to Optuna, pruned, and found best."""
+
+import pytest
+
+pytest.importorskip("optuna")
+
+import optuna
+from omegaconf import OmegaConf
+
+from polytask._errors import RunError, UserError
+from polytask.compare import Search, tune
+
+SPACE = {"system.optimizer.lr": {"low": 0.01, "high": 1.0}}
+
+
+def trained(folder, number, accuracies, error=1.0):
+    """A finished run with these accuracies by epoch."""
+    run = folder / "runs" / str(number)
+    run.mkdir(parents=True)
+    places = ("shape/Accuracy", "height/MeanSquaredError", "loss/shape", "loss/height")
+    keys = ",".join(f"val/{place}/epoch" for place in places)
+    rows = [f"{epoch},{epoch},{accuracy},{error},1,1" for epoch, accuracy in enumerate(accuracies)]
+    (run / "metrics.csv").write_text("\n".join([f"epoch,step,{keys}", *rows, ""]))
+    (run / "cost.json").write_text("{}")
+
+
+def begun(folder, search):
+    folder.mkdir()
+    (folder / "search.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(search.plain)))
+    return folder
+
+
+def study(folder):
+    return optuna.load_study(study_name="search", storage=f"sqlite:///{folder}/trials.db")
+
+
+@pytest.fixture
+def search(demo, _as_before):
+    return lambda trials, *objectives, prune=False: Search(["config.yaml"], SPACE, trials, objectives, prune)
+
+
+def test_the_best_trial_has_the_highest_delta_m(search, tmp_path):
+    asked = search(3)
+    folder = begun(tmp_path / "s", asked)
+    for number, last in enumerate((0.5, 0.75, 0.6)):
+        trained(folder, number, (0.1, last))
+    said = []
+    (best,) = tune(asked, folder, said.append)
+    # One of two tasks gained half of what it was.
+    assert (best.number, best.values) == (1, {"delta_m": 25.0})
+    assert said[0] == "1/3 the config: delta_m=0"
+    assert said[1].startswith("2/3 system.optimizer.lr=")
+
+
+def test_more_trials_may_be_asked_for_later(search, tmp_path):
+    folder = begun(tmp_path / "s", search(1))
+    for number, last in enumerate((0.5, 0.6, 0.7)):
+        trained(folder, number, (last,))
+    tune(search(2), folder)
+    first = [trial.params for trial in study(folder).trials]
+    (best,) = tune(search(3), folder)
+    assert best.number == 2
+    assert [trial.params for trial in study(folder).trials][:2] == first
+
+
+def test_several_objectives_give_what_no_other_beats(search, tmp_path):
+    asked = search(3, "shape/Accuracy", "height/MeanSquaredError")
+    folder = begun(tmp_path / "s", asked)
+    for number, (accuracy, error) in enumerate(((0.5, 1.0), (0.7, 2.0), (0.4, 1.5))):
+        trained(folder, number, (accuracy,), error)
+    assert sorted(trial.number for trial in tune(asked, folder)) == [0, 1]
+
+
+def test_a_trial_below_the_median_of_those_before_is_pruned_at_that_epoch(search, tmp_path):
+    asked = search(8, "shape/Accuracy", prune=True)
+    folder = begun(tmp_path / "s", asked)
+    for number in range(7):
+        trained(folder, number, (0.5, 0.6 + number / 100, 0.7))
+    trained(folder, 7, (0.5, 0.2, 0.9))
+    (best,) = tune(asked, folder)
+    states = [trial.state.name for trial in study(folder).trials]
+    assert states == ["COMPLETE"] * 7 + ["PRUNED"]
+    assert study(folder).trials[-1].intermediate_values == {1: 0.5, 2: 0.2}
+    assert best.values == {"shape/Accuracy": 0.7}
+
+
+def test_a_search_in_which_nothing_ended_is_said(search, tmp_path, monkeypatch):
+    asked = search(1)
+    monkeypatch.setattr("polytask.compare._search._Study._run", lambda *given: None)
+    with pytest.raises(RunError, match="one trial at least has to end"):
+        tune(asked, tmp_path / "s")
+
+
+def test_another_searchs_folder_is_refused(search, tmp_path):
+    folder = begun(tmp_path / "s", search(1))
+    with pytest.raises(UserError, match=r"another search's. Found other values of objectives"):
+        tune(search(1, "shape/Accuracy"), folder)
