@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := examples/digits/config.yaml
 
-.PHONY: setup demo test lint types unit docs test-vision clean
+.PHONY: setup demo test lint types unit docs test-vision test-browser clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,11 @@ docs: setup
 
 test-vision:
 	bash scripts/vision.sh
+
+# Needs chromium and its driver; without them the tests skip.
+test-browser: setup
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[browser]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser
 
 clean:
 	rm -rf $(VENV) .venv-vision docs/_build .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
