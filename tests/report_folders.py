@@ -137,7 +137,10 @@ def write_comparison(
         for seed in range(seeds):
             config = {"system": {"weighting": method, "optimizer": {"lr": 0.001}}}
             write_run(folder / f"runs/{method}-base-seed{seed}", tasks, seed + 10 * place, config)
-    for task in tasks:
+    for place, task in enumerate(tasks, start=1):
         for seed in range(seeds):
-            write_run(folder / f"runs/single_task_{task}-base-seed{seed}", (task,), seed, records=False)
+            # It measures the other tasks too, on which it was not trained.
+            write_run(
+                folder / f"runs/single_task_{task}-base-seed{seed}", tasks, seed + 100 * place, records=False
+            )
     return folder

@@ -120,7 +120,9 @@ def _runs(paths: Sequence[Path], single_task: Sequence[Path]) -> Collection:
             raise UserError("--single-task", f"takes a run of one of the tasks {', '.join(tasks)}", found)
     scores = [score for entry in entries for score in _last_losses(entry, entry.runs, False)]
     scores += _last_losses(Entry("", ()), baselines, True)
-    return Collection(title, entries, tasks, tuple(scores), levels=_levels(baselines))
+    return Collection(
+        title, entries, tasks, tuple(scores), levels=_levels((run.tasks[0], run) for run in baselines)
+    )
 
 
 def _last_losses(entry: Entry, runs: Iterable[RunRecords], is_baseline: bool) -> list[Score]:
@@ -133,11 +135,13 @@ def _last_losses(entry: Entry, runs: Iterable[RunRecords], is_baseline: bool) ->
     ]
 
 
-def _levels(runs: Iterable[RunRecords]) -> dict[tuple[str, str], float]:
+def _levels(runs: Iterable[tuple[str, RunRecords]]) -> dict[tuple[str, str], float]:
+    """Means of the last values of the task that each run was trained on; it may measure others."""
     found: dict[tuple[str, str], list[float]] = {}
-    for run in runs:
+    for task, run in runs:
         for place, value in _last_values(run).items():
-            found.setdefault(place, []).append(value)
+            if place[0] == task:
+                found.setdefault(place, []).append(value)
     return {place: sum(values) / len(values) for place, values in found.items()}
 
 
@@ -172,14 +176,14 @@ def _comparison(folder: Path) -> Collection:
     table = Table(results, int(definition.get("trials", 1)))
     several = len({one.architecture for one in results}) > 1
     entries = tuple(_entries(folder, results, several))
-    singles = dict.fromkeys(one.run for one in results if one.kind == _SINGLE)
+    singles = dict.fromkeys((one.task, one.run) for one in results if one.kind == _SINGLE)
     return Collection(
         name=folder.resolve().name,
         entries=entries,
         tasks=_common_tasks(entries) or tuple(dict.fromkeys(one.task for one in results)),
         scores=tuple(_score(one, several) for one in results),
         split=results[0].split,
-        levels=_levels(read_run(_inside(folder, run)) for run in singles),
+        levels=_levels((task, read_run(_inside(folder, run))) for task, run in singles),
         table=Grid(
             tuple(table.header()),
             tuple(Row(tuple(table.cells(row))) for row in table.rows),

@@ -37,8 +37,10 @@ class LiveServer(ThreadingHTTPServer):
         UserError: Where the folder is neither, its records are damaged, or the port is taken.
 
     Example:
-        >>> server = LiveServer(Path("runs/digits/20260131-120000-1a2b3c"))  # doctest: +SKIP
-        >>> server.serve_forever()  # doctest: +SKIP
+        >>> LiveServer(Path("runs/nothing"))
+        Traceback (most recent call last):
+        ...
+        polytask._errors.UserError: runs/nothing: must be the folder of a run or of a comparison. Found no ...
     """
 
     daemon_threads = True
