@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := examples/digits/config.yaml
 
-.PHONY: setup demo test lint types unit docs test-vision test-browser clean
+.PHONY: setup demo compare-demo test lint types unit docs test-vision test-browser clean
 
 setup: $(VENV)/.installed
 
@@ -17,6 +17,11 @@ demo: setup
 	$(BIN)/polytask fit $(DEMO)
 	$(BIN)/polytask test $(DEMO) --ckpt best
 	$(BIN)/polytask predict $(DEMO)
+
+compare-demo: setup
+	$(BIN)/polytask compare $(DEMO) trainer.max_epochs=6 --methods equal uw pcgrad cagrad --single-task \
+		--seeds 5 --trials 3 --jobs 2
+	$(BIN)/polytask report comparisons/digits
 
 test: lint types unit docs
 
