@@ -246,7 +246,8 @@ def cheap_rows(rounds: int) -> list[list[str]]:
 
 def solver_rows(rounds: int) -> list[list[str]]:
     """The share of the step that weights take, with the Gramian at hand."""
-    skipped = ("GramianWeighting", "CRMOGM")
+    # They wrap another method.
+    skipped = ("GramianWeighting", "CRMOGM", "TorchJDWeighting")
     rows = []
     for tasks in (3, 20, 40):
         case = mlp(512, 128, tasks)

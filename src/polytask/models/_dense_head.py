@@ -30,7 +30,7 @@ class DenseHead(nn.Module):
 
     Shape:
         - Input: (N, input_dim, height, width).
-        - Output: (N, output_dim, *size), or (N, output_dim, scale * height, scale * width).
+        - Output: ``(N, output_dim, *size)``, or ``(N, output_dim, scale * height, scale * width)``.
 
     Raises:
         UserError: Where a size is not an integer of at least 1, size and scale are both given, the mode is
