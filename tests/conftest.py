@@ -117,6 +117,15 @@ class Lost(Points):
         return open("images/0.png").read()
 
 
+def first():
+    """Whether this is the first of all processes to ask: two signals would be a second Ctrl-C."""
+    try:
+        Path("interrupted").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 class Interrupting(Points):
     """Interrupts the run, as Ctrl-C does, when a row is read for the n-th time in one process.
 
@@ -130,8 +139,7 @@ class Interrupting(Points):
 
     def __getitem__(self, i):
         self.left -= 1
-        if self.left == 0 and not Path("interrupted").exists():
-            Path("interrupted").touch()
+        if self.left == 0 and first():
             os.kill(self.process, signal.SIGINT)
         point, targets = super().__getitem__(i)
         return point + 0.1 * torch.randn(2), targets
