@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import matplotlib
 from _table import RESULTS
 from PIL import Image
+from torch import Tensor
 
 matplotlib.use("Agg")
 
@@ -14,6 +15,15 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+
+
+def trace(panel: Axes, paths: Tensor, every: int) -> None:
+    """Draw paths ``(steps, starts, 2)`` with a dot where they start and a star where they end."""
+    star = {"markersize": 7, "markeredgecolor": "black", "markeredgewidth": 0.3}
+    for color, points in zip(COLORS, paths.unbind(1), strict=True):
+        panel.plot(*points[::every].mT, color=color, linewidth=1)
+        panel.plot(*points[:1].mT, "o", color=color, markersize=2)
+        panel.plot(*points[-1:].mT, "*", color=color, **star)
 
 
 def sheet(name: str, titles: Sequence[str], draw: Callable[[Axes, str], None], caption: str) -> None:

@@ -12,7 +12,7 @@ import functools
 import math
 
 import torch
-from _sheet import COLORS, sheet
+from _sheet import sheet, trace
 from _toys import Walk, Walked, all_weightings, in_processes, keep
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -86,12 +86,7 @@ def picture(paths: dict[str, Tensor]) -> None:
 
     def draw(panel: Axes, name: str) -> None:
         panel.plot(*front.mT, color="0.6", linewidth=3)
-        for color, points in zip(COLORS, losses(paths[name]).unbind(1), strict=True):
-            panel.plot(*points[::5].mT, color=color, linewidth=1)
-            panel.plot(*points[:1].mT, "o", color=color, markersize=2)
-            panel.plot(
-                *points[-1:].mT, "*", color=color, markersize=7, markeredgecolor="black", markeredgewidth=0.3
-            )
+        trace(panel, losses(paths[name]), every=5)
 
     caption = (
         "First loss across, second loss up: from the starts (dots) to the ends (stars); the front is grey"

@@ -15,7 +15,7 @@ import argparse
 import functools
 
 import torch
-from _sheet import COLORS, sheet
+from _sheet import sheet, trace
 from _toys import Walk, Walked, all_weightings, in_processes, keep
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -107,12 +107,7 @@ def picture(paths: dict[str, Tensor]) -> None:
     def draw(panel: Axes, name: str) -> None:
         panel.contour(across, up, heights, levels=12, colors="0.8", linewidths=0.5)
         panel.plot(line, front(line), color="black", linewidth=2)
-        for color, points in zip(COLORS, paths[name].unbind(1), strict=True):
-            panel.plot(*points[::10].mT, color=color, linewidth=1)
-            panel.plot(*points[:1].mT, "o", color=color, markersize=2)
-            panel.plot(
-                *points[-1:].mT, "*", color=color, markersize=7, markeredgecolor="black", markeredgewidth=0.3
-            )
+        trace(panel, paths[name], every=10)
 
     caption = (
         "From the starts (dots) to the ends (stars); the front is black, grey lines are of the unscaled sum"

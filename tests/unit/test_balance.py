@@ -5,7 +5,6 @@ import math
 from functools import partial
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import nn
@@ -17,7 +16,9 @@ from polytask.losses import MultiTaskLoss, UncertaintyWeighting
 from polytask.models import MultiHead
 from polytask.optim import OptimizerFactory
 from polytask.weighting import FAMO, GLS, UW, Equal, LossWeighting
+from tests import regression
 from tests.cases import LOSS_WEIGHTINGS, TASKS
+from tests.regression import plain
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*:FutureWarning",
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:You defined a `validation_step` but have no",
 )
 NAN = math.nan
+rows = partial(regression.rows, 12)
+MISSING = ((slice(None, None, 2), 0), (slice(4, 8), 1), slice(8, 10))
 everything = pytest.mark.parametrize("case", LOSS_WEIGHTINGS, ids=str)
 
 
@@ -77,22 +80,8 @@ def net(dropout=0.0):
     return MultiHead(backbone, {name: nn.Linear(4, 1) for name in TASKS}).double()
 
 
-def rows(number=12, missing=False):
-    generator = torch.Generator().manual_seed(1)
-    points = torch.randn(number, 3, generator=generator, dtype=torch.float64)
-    targets = 2 + torch.randn(number, 3, generator=generator, dtype=torch.float64)
-    if missing:
-        targets[::2, 0] = NAN
-        targets[4:8, 1] = NAN
-        targets[8:10] = NAN
-    return [
-        (point, dict(zip(TASKS, target.split(1), strict=True)))
-        for point, target in zip(points, targets, strict=True)
-    ]
-
-
-def loader(batch_size=4, **options):
-    return DataLoader(rows(**options), batch_size=batch_size)
+def loader(batch_size=4, missing=()):
+    return DataLoader(rows(missing=missing), batch_size=batch_size)
 
 
 def system(weighting, dropout=0.0, lr=0.05, groups=None, **options):
@@ -102,20 +91,7 @@ def system(weighting, dropout=0.0, lr=0.05, groups=None, **options):
 
 @pytest.fixture
 def trainer(tmp_path):
-    def trainer(**options):
-        defaults = {
-            "max_epochs": 1,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "log_every_n_steps": 1,
-            "default_root_dir": tmp_path,
-        }
-        return pl.Trainer(**{**defaults, **options})
-
-    return trainer
+    return partial(plain, default_root_dir=tmp_path)
 
 
 def losses_by_hand(model, batch):
@@ -180,7 +156,7 @@ def test_in_a_window_it_is_told_of_the_last_batch(trainer):
 def test_of_a_skipped_batch_it_is_told_nothing(trainer, remeasures):
     told = Told(remeasures)
     skipping = system(told)
-    trainer().fit(skipping, loader(batch_size=2, missing=True))
+    trainer().fit(skipping, loader(batch_size=2, missing=MISSING))
     assert skipping.skipped == 1
     assert [names for names, _ in told.after] == [TASKS, TASKS, ("a", "c"), ("a", "c"), TASKS]
 
@@ -263,7 +239,7 @@ def test_logged_weights_are_those_of_the_step(trainer, case):
 def test_missing_labels_and_absent_tasks_train(trainer, case):
     trained = system(case.build())
     before = copy.deepcopy(trained.model.state_dict())
-    trainer(max_epochs=3).fit(trained, loader(batch_size=2, missing=True))
+    trainer(max_epochs=3).fit(trained, loader(batch_size=2, missing=MISSING))
     after = trained.model.state_dict()
     assert all(tensor.isfinite().all() for tensor in after.values())
     assert all(not torch.equal(before[name], after[name]) for name in after)

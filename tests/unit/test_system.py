@@ -5,7 +5,6 @@ import math
 from functools import partial
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
@@ -21,6 +20,7 @@ from polytask.losses import MultiTaskLoss
 from polytask.models import MultiHead
 from polytask.optim import OptimizerFactory, SchedulerFactory
 from polytask.weighting import Fixed
+from tests.regression import plain
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*:FutureWarning",
@@ -115,22 +115,7 @@ def make(model=None, loss=None, optimizer=None, **options):
 
 @pytest.fixture
 def trainer(tmp_path):
-    """A plain Trainer that writes nothing."""
-
-    def trainer(**options):
-        defaults = {
-            "max_epochs": 1,
-            "accelerator": "cpu",
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "log_every_n_steps": 1,
-            "default_root_dir": tmp_path,
-        }
-        return pl.Trainer(**{**defaults, **options})
-
-    return trainer
+    return partial(plain, default_root_dir=tmp_path)
 
 
 def changed(before, after) -> set[str]:

@@ -32,6 +32,8 @@ from polytask.weighting import (
     UPGrad,
 )
 from tests.cases import AGGREGATORS, GRAMIAN_WEIGHTINGS, TASKS
+from tests.regression import plain as trainer
+from tests.regression import rows
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*:FutureWarning",
@@ -40,6 +42,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:The number of training batches",
 )
 NAN = math.nan
+MISSING = ((slice(None, None, 2), 0), (slice(8, 12), 1), slice(20, 24))
 CASES = [*GRAMIAN_WEIGHTINGS, *AGGREGATORS]
 every_method = pytest.mark.parametrize("case", CASES, ids=str)
 ONE_BATCH = [case for case in CASES if case.build().batches_per_step == 1]
@@ -55,22 +58,8 @@ def net(backbone=None):
     return MultiHead(backbone, {name: nn.Linear(4, 1) for name in TASKS}).double()
 
 
-def rows(number=24, missing=False):
-    generator = torch.Generator().manual_seed(1)
-    points = torch.randn(number, 3, generator=generator, dtype=torch.float64)
-    targets = 2 + torch.randn(number, 3, generator=generator, dtype=torch.float64)
-    if missing:
-        targets[::2, 0] = NAN
-        targets[8:12, 1] = NAN
-        targets[20:24] = NAN
-    return [
-        (point, dict(zip(TASKS, target.split(1), strict=True)))
-        for point, target in zip(points, targets, strict=True)
-    ]
-
-
-def loader(batch_size=4, **options):
-    return DataLoader(rows(**options), batch_size=batch_size)
+def loader(batch_size=4, number=24, missing=()):
+    return DataLoader(rows(number, missing), batch_size=batch_size)
 
 
 def system(weighting, model=None, kind=torch.optim.SGD, scheduler=None, **options):
@@ -83,19 +72,6 @@ def system(weighting, model=None, kind=torch.optim.SGD, scheduler=None, **option
 def built(case):
     torch.manual_seed(5)
     return case.build()
-
-
-def trainer(**options):
-    defaults = {
-        "max_epochs": 1,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 1,
-    }
-    return pl.Trainer(**{**defaults, **options})
 
 
 def fitted(case, data, options=None, **given):
@@ -145,7 +121,7 @@ def test_it_trains_as_a_loop_of_ones_own_with_clipping_and_a_scheduler(case):
 
 @every_method
 def test_missing_labels_and_absent_tasks_train(case):
-    trained = fitted(case, loader(missing=True, number=36), {"max_epochs": 3})
+    trained = fitted(case, loader(missing=MISSING, number=36), {"max_epochs": 3})
     before, after = net().state_dict(), trained.model.state_dict()
     assert all(tensor.isfinite().all() for tensor in after.values())
     assert all(not torch.equal(before[name], after[name]) for name in after)
@@ -160,8 +136,8 @@ def test_windows_make_the_larger_batch(case):
 
 @pytest.mark.parametrize("case", ONE_BATCH, ids=str)
 def test_windows_with_labels_in_unequal_numbers_make_the_larger_batch_too(case):
-    one = fitted(case, loader(2, missing=True), {"accumulate_grad_batches": 4})
-    same(one.model, fitted(case, loader(8, missing=True)).model, rtol=1e-8, atol=1e-8)
+    one = fitted(case, loader(2, missing=MISSING), {"accumulate_grad_batches": 4})
+    same(one.model, fitted(case, loader(8, missing=MISSING)).model, rtol=1e-8, atol=1e-8)
 
 
 def test_a_window_whose_last_batch_has_no_label_makes_its_step():
@@ -207,7 +183,7 @@ def test_a_loss_scale_changes_nothing(case, scale):
 
 def test_a_loss_scale_that_is_too_large_skips_the_step_and_shrinks():
     trained = system(UPGrad(), net().float())
-    data = [(x.float(), {n: y.float() for n, y in targets.items()}) for x, targets in rows()]
+    data = [(x.float(), {n: y.float() for n, y in targets.items()}) for x, targets in rows(24)]
     plugin = Scaled(1e38)
     before = copy.deepcopy(trained.model)
     trainer(plugins=[plugin], max_steps=1).fit(trained, DataLoader(data, batch_size=4))
@@ -218,7 +194,7 @@ def test_a_loss_scale_that_is_too_large_skips_the_step_and_shrinks():
 @every_method
 def test_bfloat16_runs(case):
     trained = system(built(case), net().float())
-    data = [(x.float(), {n: y.float() for n, y in targets.items()}) for x, targets in rows()]
+    data = [(x.float(), {n: y.float() for n, y in targets.items()}) for x, targets in rows(24)]
     batches = trained.criterion.weighting.batches_per_step
     trainer(precision="bf16-mixed", accumulate_grad_batches=batches).fit(
         trained, DataLoader(data, batch_size=4)
@@ -419,7 +395,7 @@ def test_one_task_trains(case):
     model = MultiHead(nn.Linear(3, 4), {"a": nn.Linear(4, 1)}).double()
     before = copy.deepcopy(model)
     alone = System(model, criterion, OptimizerFactory(partial(torch.optim.SGD, lr=0.02), None))
-    data = [(x, {"a": y["a"]}) for x, y in rows()]
+    data = [(x, {"a": y["a"]}) for x, y in rows(24)]
     trainer(accumulate_grad_batches=batches).fit(alone, DataLoader(data, batch_size=4))
     assert not torch.equal(before.backbone.weight, model.backbone.weight)
 
