@@ -132,15 +132,16 @@ class Interrupting(Points):
     Once only: a file tells that it was done. The rows are noisy, as augmented ones are.
     """
 
-    def __init__(self, rows=24, reads=30):
+    def __init__(self, rows=24, reads=30, times=1):
         super().__init__(rows)
-        self.left = reads
+        self.left, self.times = reads, times
         self.process = os.getpid()
 
     def __getitem__(self, i):
         self.left -= 1
         if self.left == 0 and first():
-            os.kill(self.process, signal.SIGINT)
+            for _ in range(self.times):
+                os.kill(self.process, signal.SIGINT)
         point, targets = super().__getitem__(i)
         return point + 0.1 * torch.randn(2), targets
 '''

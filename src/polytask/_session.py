@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from polytask._arrays import as_inputs, as_tensor, as_tensors, float_dtype
 from polytask._data_errors import data_errors
 from polytask._errors import UserError
+from polytask._interrupts import interrupts
 from polytask._numbers import is_finite, is_integer
 from polytask._parts import SILENT
 from polytask._quiet import quiet_lightning
@@ -148,13 +149,8 @@ class Session(System):
             "log_every_n_steps": 0,
         }
         try:
-            with quiet_lightning(), data_errors(self.dataloaders):
+            with quiet_lightning(), data_errors(self.dataloaders), interrupts():
                 yield pl.Trainer(**options)
-        except SystemExit as stop:
-            # Lightning ends the process on Ctrl-C, and a notebook with it.
-            if not isinstance(stop.__context__, KeyboardInterrupt):
-                raise
-            raise KeyboardInterrupt from stop
         finally:
             if signal.getsignal(signal.SIGINT) is not handler:
                 signal.signal(signal.SIGINT, handler)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from polytask import __version__, _compare_command, _group_command, _report_command, _tune_command
 from polytask._errors import RunError, UserError, hint
+from polytask._interrupts import interrupts
 
 if TYPE_CHECKING:
     from polytask.config import Config
@@ -145,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not debug:
         sys.excepthook = _one_line
     try:
-        return _run(parse(arguments))
+        with interrupts():
+            return _run(parse(arguments))
     except (UserError, RunError) as error:
         if debug:
             raise

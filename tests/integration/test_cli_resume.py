@@ -77,6 +77,12 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(cli, demo, workers, rea
     assert (run / "metrics.csv").read_text() == (whole.run / "metrics.csv").read_text()
 
 
+def test_a_second_ctrl_c_ends_the_run_at_once(cli, demo):
+    configure(demo, 0, 9)
+    result = cli("fit", "config.yaml", "system.dataloaders.train.dataset.times=2")
+    assert (result.code, result.err) == (130, "error: interrupted\n")
+
+
 def test_a_run_may_be_resumed_for_longer_by_its_folder(cli, demo):
     run = cli("fit", "config.yaml").run
     refused = cli("fit", "config.yaml", "trainer.max_epochs=4", "--resume")

@@ -1,0 +1,27 @@
+"""Ctrl-C, as Python has it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` where Lightning ends the process on Ctrl-C, and a notebook with it.
+
+    Example:
+        >>> try:
+        ...     with interrupts():
+        ...         try:
+        ...             raise KeyboardInterrupt
+        ...         except KeyboardInterrupt:
+        ...             raise SystemExit(1)
+        ... except KeyboardInterrupt:
+        ...     print("interrupted")
+        interrupted
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from stop
