@@ -61,6 +61,9 @@ def _values(name: str, column: Any) -> tuple[Array, Array]:
     else:
         missing = np.zeros(len(column), dtype=bool)
     array = np.asarray(column)
+    if array.dtype.kind in "US" and not isinstance(column, np.ndarray):
+        # Numbers among texts have become texts.
+        array = np.array(column, dtype=object)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype == object:

@@ -283,6 +283,7 @@ def test_an_own_model():
         ({"sum": np.where(X[:, 0] > 0, np.inf, 0.5)}, "task 'sum': targets are finite"),
         ({"one": np.zeros(120, dtype=int)}, "task 'one': needs two classes"),
         ({"mixed": np.array(["a", 1] * 60, dtype=object)}, "task 'mixed': has labels of one kind"),
+        ({"mixed": ["a", 1] * 60}, "task 'mixed': has labels of one kind"),
         ({"when": np.array(["2020-01-01"] * 120, dtype="datetime64[D]")}, "task 'when': targets are numbers"),
         ({"cube": np.zeros((120, 2, 2))}, "task 'cube': regression has a number or a vector"),
     ],

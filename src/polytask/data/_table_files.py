@@ -5,6 +5,7 @@ import gzip
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -94,6 +95,7 @@ class CSVFormat:
         header = self.header(path)
         check_columns(columns, header, path)
         with whole(path):
+            self._refuse_open_quote(path)
             try:
                 return pc.read_csv(
                     str(path),
@@ -106,6 +108,23 @@ class CSVFormat:
             except pa.ArrowInvalid:
                 self._refuse_ragged(path, len(header))
                 raise
+
+    def _refuse_open_quote(self, path: Path) -> None:
+        """Arrow reads the rows behind a quote that is not closed as part of its cell."""
+        with _opened(path) as lines:
+            quotes = sum(part.count(b'"') for part in iter(partial(lines.buffer.read, 2**20), b""))
+        # Reading rows in Python takes long, and pairs of quotes hardly hide an open one.
+        if quotes % 2 == 0:
+            return
+        with _opened(path) as lines:
+            reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+            begin = 1
+            try:
+                for _ in reader:
+                    begin = reader.line_num + 1
+            except csv.Error as error:
+                rule = "a quoted cell ends with a quote"
+                raise UserError(f"{path}, line {begin}", rule, str(error), "Close the quote") from error
 
     def _refuse_ragged(self, path: Path, width: int) -> None:
         with _opened(path) as lines:

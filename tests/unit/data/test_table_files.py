@@ -54,6 +54,28 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "line", "found"),
+    [
+        ('a,b\n1,2\n3,"4\n5,6\n7,8\n', 3, "unexpected end of data"),
+        ('a,b\n1,2\n3,"4\n5,"6"\n', 3, "',' expected after '\"'"),
+    ],
+    ids=["to_the_end", "to_the_next_quote"],
+)
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path, text, line, found, ending):
+    path = tmp_path / f"table.{ending}"
+    path.write_bytes(gzip.compress(text.encode()) if ending == "csv.gz" else text.encode())
+    rule = f"a quoted cell ends with a quote. Found {found}. Close the quote."
+    assert message(path) == f"{path}, line {line}: {rule}"
+
+
+def test_a_quote_within_a_cell_is_one(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text('a,b\n1,5" pipe\n2,7\n')
+    assert read(path)["b"] == ['5" pipe', "7"]
+
+
+@pytest.mark.parametrize(
     ("text", "line", "cells"),
     [
         ("a,b\n1,x\n2\n3,z\n", 3, 1),
