@@ -27,7 +27,8 @@ from polytask.config._read import Plain, parse, read_file
 
 FILE = "comparison.yaml"
 # May grow or shrink from one call to the next: a run does not depend on which others there are.
-_OPEN = ("seeds", "methods", "architectures", "single_task")
+_OPEN = ("seeds", "single_task")
+_NAMED = ("methods", "architectures")
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Comparison:
         single_task: Whether single-task models are trained.
         space: What is tuned: as for `Space`; the learning rate where not given.
         directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that do not say themselves.
-        overrides: ``key=value`` texts.
+        overrides: ``key=value`` texts for the config; methods and architectures are merged over it.
         allow: Names that the config may use besides the known kinds.
 
     Attributes:
@@ -72,8 +73,7 @@ class Comparison:
         for name, number in (("--seeds", self.seeds), ("--trials", self.trials)):
             if number < 1:
                 raise UserError(name, "is 1 or more", number)
-        self._sources = [read_file(file) for file in self.files]
-        self.config = Config(self._sources, self.overrides, self.allow)
+        self.config = Config([read_file(file) for file in self.files], self.overrides, self.allow)
         system = checked_system(self.config)
         self._check_criterion()
         self.tasks = system.names
@@ -150,8 +150,8 @@ class Comparison:
             seed: The run's seed.
             drawn: What a trial sets, by key.
         """
-        texts = [*self.overrides, *overrides(drawn or {}), f"seed={seed}"]
-        return Config([*self._sources, *candidate.sources()], texts, self.allow)
+        texts = [*overrides(drawn or {}), f"seed={seed}"]
+        return Config([self.config.merged, *candidate.sources()], texts, self.allow)
 
     @property
     def plain(self) -> Plain:
@@ -188,35 +188,42 @@ class Comparison:
         except OSError as error:
             raise UserError(f"--dir {folder}", "the folder cannot be made", error.strerror) from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.exists():
-                self._check_same(file)
-            part = file.with_name(f"{FILE}.part")
-            part.write_text(_yaml(self.plain))
-            part.replace(file)
+            _lock(handle, folder)
+            self._note(file)
             yield
-        except BlockingIOError as error:
-            raise UserError(f"--dir {folder}", "one process works in a comparison", "another one") from error
         finally:
             os.close(handle)
 
-    def _check_same(self, file: Path) -> None:
-        earlier, own = read_file(file).values, parse(_yaml(self.plain), FILE)
-        for key in _OPEN:
-            one, other = earlier.get(key), own[key]
-            if isinstance(one, dict) and isinstance(other, dict):
-                common = one.keys() & other.keys()
-                earlier[key], own[key] = ({name: given[name] for name in common} for given in (one, other))
-            else:
-                earlier[key] = own[key] = None
-        if differing := closest(earlier, own):
-            found = ", ".join(differing[:5])
-            raise UserError(
-                str(file),
-                "this folder is another comparison's",
-                f"other values of {found}",
-                "Name another --dir",
-            )
+    def _note(self, file: Path) -> None:
+        """Write down what is compared, beside what was compared here before."""
+        own = parse(_yaml(self.plain), FILE)
+        if file.exists():
+            earlier = read_file(file).values
+            _check_same(file, earlier, own)
+            for key in _NAMED:
+                own[key] = {**earlier[key], **own[key]}
+        part = file.with_name(f"{FILE}.part")
+        part.write_text(_yaml(own))
+        part.replace(file)
+
+
+def _check_same(file: Path, earlier: Plain, own: Plain) -> None:
+    def matters(key: str) -> bool:
+        top, *inner = key.split(".")
+        if top in _NAMED and inner:
+            return inner[0] in earlier[top] and inner[0] in own[top]
+        return top not in _OPEN
+
+    if differing := list(filter(matters, closest(earlier, own))):
+        found = f"other values of {', '.join(differing[:5])}"
+        raise UserError(str(file), "this folder is another comparison's", found, "Name another --dir")
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"--dir {folder}", "one process works in a comparison", "another one") from error
 
 
 def _yaml(values: Plain) -> str:
