@@ -3,8 +3,6 @@
 import csv
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,37 +14,12 @@ pytest.importorskip("optuna")
 
 import optuna
 
-from polytask.compare import read_results
+from polytask.compare import Processes, read_results
 from polytask.config import Config
+from polytask.config._read import read_file
+from tests.comparisons import comparing, kill, numbers, rows, searching
 
-COSTS = ("seconds", "peak_memory_mb")
 WORDS = ["config.yaml", "--methods", "uw", "--jobs", "2"]
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "table.csv").open() as file:
-        return [
-            {key: value for key, value in row.items() if key not in COSTS} for row in csv.DictReader(file)
-        ]
-
-
-def numbers(folder: Path) -> list[dict[str, object]]:
-    return [
-        {key: value for key, value in vars(one).items() if key not in COSTS} for one in read_results(folder)
-    ]
-
-
-def interrupted(words: list[str], lines: int) -> int:
-    """Run a command in a process of its own, and kill it after so many lines of its output."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "polytask", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for _ in range(lines):
-        assert process.stdout.readline(), process.stderr and process.stderr.read()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode
 
 
 def test_a_comparison_from_its_config_to_its_table(cli, demo):
@@ -109,9 +82,10 @@ def test_a_single_task_model_learns_its_task_alone(cli, demo):
 def test_a_kill_changes_nothing(cli, demo):
     words = ["compare", *WORDS, "--seeds", "1", "--trials", "2"]
     assert cli(*words, "--dir", "whole").code == 0
+    given = {"methods": ["uw"], "seeds": 1, "trials": 2}
     # In the trials, and in the trainings or tests.
     for lines in (1, 4):
-        assert interrupted([*words, "--dir", "killed"], lines) == -signal.SIGKILL
+        assert kill(lines, comparing, given, Processes, "killed") == -signal.SIGKILL
     assert cli(*words, "--dir", "killed").code == 0
     assert numbers(demo / "killed") == numbers(demo / "whole")
     assert rows(demo / "killed") == rows(demo / "whole")
@@ -217,7 +191,8 @@ def test_a_search_that_is_killed_tries_what_it_would_have_tried(cli, demo):
     assert tried(demo / "whole")[0] == ({}, [0.0])
     best = max(values[0] for _, values in tried(demo / "whole"))
     assert f"with delta_m={best:.4g}" in whole.out
-    assert interrupted([*words, "--dir", "killed"], 2) == -signal.SIGKILL
+    given = {"space": read_file("space.yaml").values, "trials": 3}
+    assert kill(2, searching, given, "killed") == -signal.SIGKILL
     assert cli(*words, "--dir", "killed").code == 0
     assert tried(demo / "killed") == tried(demo / "whole")
     assert cli(*words, "--dir", "whole", "trainer.max_epochs=1").code == 2

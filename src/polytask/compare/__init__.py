@@ -1,6 +1,8 @@
 """Compare methods with single-task models and a tuned plain sum: runs, statistics, tables."""
 
 from polytask.compare._definition import Comparison
+from polytask.compare._launcher import Launcher, Processes
+from polytask.compare._ray import RayCluster
 from polytask.compare._results import Result, read_results
 from polytask.compare._run import compare
 from polytask.compare._search import Search, Trial, tune
@@ -14,7 +16,10 @@ __all__ = [
     "Difference",
     "Gain",
     "Interval",
+    "Launcher",
     "Paired",
+    "Processes",
+    "RayCluster",
     "Result",
     "Row",
     "Search",
