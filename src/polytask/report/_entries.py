@@ -169,7 +169,6 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _comparison(folder: Path) -> Collection:
-    # Brings what trains the runs with it.
     from polytask.compare import Table, read_results
 
     definition = read_yaml(folder / COMPARISON)
