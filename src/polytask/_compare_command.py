@@ -91,7 +91,8 @@ def run(options: argparse.Namespace) -> int:
 
     _quieten()
     if not options.config:
-        raise UserError("polytask compare", "needs a config", "none", "Write for example config.yaml")
+        fix = "Write it first, before --methods takes it for one: polytask compare config.yaml --methods uw"
+        raise UserError("polytask compare", "needs a config", "none", fix)
     launcher = {"processes": Processes, "ray": RayCluster}[options.launcher](options.jobs)
     console = Console(quiet=options.quiet, highlight=False, soft_wrap=True)
     comparison = Comparison(

@@ -14,7 +14,7 @@ pytest.importorskip("optuna")
 
 import optuna
 
-from polytask.compare import Processes, read_results
+from polytask.compare import Comparison, Processes, read_results
 from polytask.config import Config
 from polytask.config._read import read_file
 from tests.comparisons import comparing, kill, numbers, rows, searching
@@ -114,6 +114,7 @@ def test_a_kill_changes_nothing(cli, demo):
         ),
         (["--methods", "uw", "--direction", "shape/Accuracy"], "is <task>/<Metric>=max or =min"),
         (["--methods", "uw", "--direction", "shape/Accuracy=up"], "is 'max' or 'min'. Found 'up'"),
+        (["--launcher", "slurm"], "invalid choice: 'slurm'"),
         (["--methods", "uw", "--dir", "."], "--dir .: must be a comparison, or a new folder"),
     ],
 )
@@ -146,6 +147,21 @@ def test_a_config_that_cannot_be_compared(cli, demo, key, value, message):
     result = cli("compare", "config.yaml", f"{key}={value}", "--methods", "uw")
     assert result.code == 2
     assert message in result.err
+
+
+def test_a_logger_of_the_config_is_left_out_by_a_word(cli, demo):
+    logger = "{_target_: pytorch_lightning.loggers.CSVLogger, save_dir: elsewhere}"
+    text = (demo / "config.yaml").read_text()
+    (demo / "logged.yaml").write_text(text.replace("trainer:\n", f"trainer:\n  logger: {logger}\n"))
+    refused = cli("compare", "logged.yaml", "--methods", "uw")
+    assert refused.code == 2
+    assert "Leave it out, or write trainer.logger=null" in refused.err
+    assert Comparison(["logged.yaml"], ["uw"], overrides=["trainer.logger=null"]).split == "test"
+    # A method may bring one too.
+    (demo / "mine.yaml").write_text("trainer: {logger: false}")
+    refused = cli("compare", "config.yaml", "--methods", "mine.yaml")
+    assert refused.code == 2
+    assert "mine-base: trainer.logger: the runs' own metrics.csv is read" in refused.err
 
 
 def test_a_space_that_does_not_fit_a_row_is_said_first(cli, demo):
