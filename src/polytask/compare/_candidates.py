@@ -4,17 +4,15 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from polytask import weighting
 from polytask._errors import UserError, hint
 from polytask._methods import methods
+from polytask.compare._names import SINGLE, SUM, Kind
 from polytask.config._read import Plain, Source, read_file
 from polytask.weighting import Weighting
 
-Kind = Literal["method", "single_task", "tuned_sum"]
-SINGLE: Final = "single_task"
-SUM: Final = "tuned_sum"
 BASE = "base"
 # What a weighting without gradients cannot have.
 _PLAIN_STEP: Plain = {"level": None, "refresh_every": 1, "scale_heads": None}

@@ -20,7 +20,7 @@ from polytask.compare._candidates import (
     candidates,
     method_changes,
 )
-from polytask.compare._measures import Measure, checked_system, measures
+from polytask.compare._measures import Measure, check_logger, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides
 from polytask.config import Config, closest
 from polytask.config._read import Plain, parse, read_file
@@ -91,9 +91,14 @@ class Comparison:
                 self._check(candidate, self.space_of(candidate).draw(self.first_seed, 1))
 
     def _check(self, candidate: Candidate, drawn: Drawn) -> None:
-        for problem in find_problems(self.config_of(candidate, self.first_seed, drawn)):
-            where, *rest = problem.args
-            raise UserError(f"{candidate.name}: {where}", *rest)
+        config = self.config_of(candidate, self.first_seed, drawn)
+        try:
+            for problem in find_problems(config):
+                raise problem
+            check_logger(config)
+        except UserError as error:
+            where, *rest = error.args
+            raise UserError(f"{candidate.name}: {where}", *rest) from error
 
     def _check_criterion(self) -> None:
         criterion = self.config.plain["system"].get("criterion")

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from polytask._errors import RunError, UserError, hint
 from polytask._problems import find_problems
-from polytask.compare._jobs import Report, failure, last_line, start
+from polytask.compare._jobs import Report, failure, last_line
+from polytask.compare._launcher import Ended, start
 from polytask.compare._measures import Measure, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides, trial_seed
 from polytask.compare._statistics import delta_by_task, delta_m
@@ -258,7 +259,7 @@ class _Study:
         if process is not None and process.exitcode == 1:
             return None
         if process is not None and process.exitcode != 0:
-            raise failure(job, process.exitcode)
+            raise failure(Ended(job, process.exitcode))
         return epochs
 
     def _epochs(self, job: Job) -> Epochs:
