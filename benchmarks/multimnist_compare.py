@@ -14,7 +14,7 @@ from pathlib import Path
 
 from _table import RESULTS, write_table
 
-from polytask.compare import Comparison, Row, Table, compare
+from polytask.compare import Comparison, Processes, Row, Table, compare
 
 CONFIG = Path(__file__).parents[1] / "examples" / "multimnist" / "config.yaml"
 METHODS = ("equal", "uw", "gradnorm", "mgda", "pcgrad", "cagrad", "nashmtl")
@@ -90,7 +90,7 @@ def main() -> None:
     options = parser.parse_args()
     # It would say of every run's config that there is no GPU.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    keep(compare(comparison(options), options.folder, options.jobs, print), options)
+    keep(compare(comparison(options), options.folder, Processes(options.jobs), print), options)
 
 
 if __name__ == "__main__":
