@@ -65,3 +65,14 @@ def test_a_folders_file_that_was_damaged(made, tmp_path):
     (folder / "comparison.yaml").write_text("methods: 3")
     with pytest.raises(UserError, match="another comparison's"), made(["equal"]).claimed(folder):
         pass
+
+
+def test_the_sums_weights_are_tuned_beside_what_all_tune(made):
+    comparison = made(["uw"], trials=2)
+    sum_, uw = comparison.candidates
+    assert list(comparison.space_of(uw).given) == ["system.optimizer.lr"]
+    # The first task's weight is the learning rate's business.
+    assert list(comparison.space_of(sum_).given) == [
+        "system.optimizer.lr",
+        "system.criterion.weighting.weights.height",
+    ]

@@ -125,7 +125,7 @@ class Comparison:
         return self.first_seed + 1_000_000
 
     def space_of(self, candidate: Candidate) -> Space:
-        """What is tuned for a candidate: the same for all, and the weights too for the plain sum.
+        """What is tuned for a candidate: the same for all, and for the plain sum the weights too.
 
         Args:
             candidate: One of ``candidates``.
@@ -136,8 +136,9 @@ class Comparison:
         own = Space(self.space, "--space") if self.space is not None else self._learning_rates()
         if candidate.kind != "tuned_sum":
             return own
-        weights = (f"system.criterion.weighting.weights.{task}" for task in self.tasks)
-        return own | Space({key: {"low": 0.1, "high": 10.0, "log": True} for key in weights})
+        # The first task's stays 1: all of them together would be another learning rate.
+        weights = (f"system.criterion.weighting.weights.{task}" for task in self.tasks[1:])
+        return Space({**own.given, **{key: {"low": 0.1, "high": 10.0, "log": True} for key in weights}})
 
     def _learning_rates(self) -> Space:
         optimizer = self.config.plain["system"].get("optimizer")
