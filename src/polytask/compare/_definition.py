@@ -1,14 +1,10 @@
 """A comparison's definition, its folder, and the config of each of its runs."""
 
-import fcntl
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from polytask._errors import UserError
 from polytask._problems import find_problems
@@ -20,15 +16,16 @@ from polytask.compare._candidates import (
     candidates,
     method_changes,
 )
+from polytask.compare._claim import claimed
 from polytask.compare._measures import Measure, check_logger, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides
-from polytask.config import Config, closest
-from polytask.config._read import Plain, parse, read_file
+from polytask.config import Config
+from polytask.config._read import Plain, read_file
 
 FILE = "comparison.yaml"
-# May grow or shrink from one call to the next: a run does not depend on which others there are.
-_OPEN = ("seeds", "single_task")
-_NAMED = ("methods", "architectures")
+# A run does not depend on which others there are.
+_FREE = ("seeds", "single_task")
+_GROWING = ("methods", "architectures")
 
 
 @dataclass
@@ -173,8 +170,7 @@ class Comparison:
             "directions": dict(self.directions),
         }
 
-    @contextmanager
-    def claimed(self, folder: Path) -> Iterator[None]:
+    def claimed(self, folder: Path) -> AbstractContextManager[None]:
         """Hold the comparison's folder, and note what is compared in it.
 
         Args:
@@ -183,54 +179,4 @@ class Comparison:
         Raises:
             UserError: Where it is another comparison's, or another process works in it.
         """
-        file = folder / FILE
-        try:
-            if not file.exists() and folder.is_dir() and any(folder.iterdir()):
-                raise UserError(
-                    f"--dir {folder}", "must be a comparison, or a new folder", None, "Name another one"
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY)
-        except OSError as error:
-            raise UserError(f"--dir {folder}", "the folder cannot be made", error.strerror) from error
-        try:
-            _lock(handle, folder)
-            self._note(file)
-            yield
-        finally:
-            os.close(handle)
-
-    def _note(self, file: Path) -> None:
-        """Write down what is compared, beside what was compared here before."""
-        own = parse(_yaml(self.plain), FILE)
-        if file.exists():
-            earlier = read_file(file).values
-            _check_same(file, earlier, own)
-            for key in _NAMED:
-                own[key] = {**earlier[key], **own[key]}
-        part = file.with_name(f"{FILE}.part")
-        part.write_text(_yaml(own))
-        part.replace(file)
-
-
-def _check_same(file: Path, earlier: Plain, own: Plain) -> None:
-    def matters(key: str) -> bool:
-        top, *inner = key.split(".")
-        if top in _NAMED and inner:
-            return inner[0] in earlier[top] and inner[0] in own[top]
-        return top not in _OPEN
-
-    if differing := list(filter(matters, closest(earlier, own))):
-        found = f"other values of {', '.join(differing[:5])}"
-        raise UserError(str(file), "this folder is another comparison's", found, "Name another --dir")
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"--dir {folder}", "one process works in a comparison", "another one") from error
-
-
-def _yaml(values: Plain) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+        return claimed(folder, FILE, self.plain, "comparison", _FREE, _GROWING)
