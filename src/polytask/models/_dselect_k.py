@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
-from polytask.models._base import Heads
+from polytask.models._base import ByTask, Heads
 from polytask.models._checks import check_size, is_size
-from polytask.models._experts import ByTask, Factory, make_experts, mix
+from polytask.models._experts import Factory, make_experts, mix
 from polytask.models._gate import Gate, GateInput, checked, make_logits
 
 

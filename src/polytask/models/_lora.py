@@ -12,11 +12,11 @@ from torch.nn.parameter import UninitializedParameter
 
 from polytask._errors import UserError, hint
 from polytask._tasks import TaskModules, check_known
-from polytask.models._base import Heads
+from polytask.models._base import ByTask, Heads
 from polytask.models._checks import check_dropout, check_module, check_size
 from polytask.models._conditioned import named, one_by_one
-from polytask.models._experts import ByTask
 from polytask.models._multi_head import MultiHead
+from polytask.models._taps import modules_by_name
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
@@ -199,7 +199,7 @@ def find_targets(backbone: nn.Module, targets: Sequence[str]) -> tuple[str, ...]
     """
     if isinstance(targets, str) or not isinstance(targets, Sequence) or not targets:
         raise UserError("targets", "must be a list of module names", repr(targets), f"Write [{targets}]")
-    known = {name: module for name, module in backbone.named_modules(remove_duplicate=False) if name}
+    known = modules_by_name(backbone)
     found: set[nn.Module] = set()
     for target in targets:
         fitting = [target] if target in known else [name for name in known if name.endswith(f".{target}")]
