@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask.models._base import Heads
+from polytask.models._choice import Choice
 from polytask.models._taps import Taps
 from polytask.models._towers import Backbone, Mixing, Towers
 
@@ -101,14 +102,12 @@ class LearningToBranch(Towers):
         """By tap and task, whose tower the task's tower goes on from."""
         tree = {}
         for tap, unit in zip(self.taps, self._choices(), strict=True):
-            parents = unit.log_odds.argmax(dim=1).tolist()
-            tree[tap] = {
-                task: self.task_names[parent] for task, parent in zip(self.task_names, parents, strict=True)
-            }
+            parents = (self.task_names[parent] for parent in unit.choose())
+            tree[tap] = dict(zip(self.task_names, parents, strict=True))
         return tree
 
 
-class _Choice(Mixing):
+class _Choice(Mixing, Choice):
     """Whose features each tower goes on with; ``log_odds`` is ``(tasks, tasks)``."""
 
     temperature: Tensor
@@ -117,21 +116,15 @@ class _Choice(Mixing):
         super().__init__(tap)
         self.log_odds = nn.Parameter(torch.eye(len(tasks)))
         self.register_buffer("temperature", torch.tensor(temperature))
-        self.parents = list(range(len(tasks)))
 
-    def train(self, mode: bool = True) -> "_Choice":
-        """Choose once, so that evaluation need not read weights on the host, which no export can."""
-        super().train(mode)
-        self.parents = self.log_odds.argmax(dim=1).tolist()
-        return self
-
-    def _load_from_state_dict(self, *given: Any) -> None:
-        super()._load_from_state_dict(*given)
-        self.parents = self.log_odds.argmax(dim=1).tolist()
+    def choose(self) -> list[int]:
+        """For each tower, the likeliest one."""
+        parents: list[int] = self.log_odds.argmax(dim=1).tolist()
+        return parents
 
     def sources(self, tower: int, towers: int) -> Iterable[int]:
         """All towers in training, the chosen one afterwards."""
-        return range(towers) if self.training else [self.parents[tower]]
+        return range(towers) if self.training else [self.chosen()[tower]]
 
     def forward(self, features: Sequence[Tensor], tower: int) -> Tensor:
         """The mixture for one tower."""
