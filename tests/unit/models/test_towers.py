@@ -249,6 +249,16 @@ def run(model):
             "Found a ReLU. Tap a Linear or a convolution.",
         ),
         (
+            lambda: Sluice(nn.Sequential(nn.Embedding(6, 4)), heads(), ["0"], orthogonality=0.1),
+            "tap '0': orthogonality needs a layer with a weight of 2 equal parts. Found a Embedding.",
+        ),
+        (
+            lambda: Sluice(
+                nn.Sequential(nn.ConvTranspose1d(4, 4, 2, groups=2)), heads(), ["0"], orthogonality=0.1
+            ),
+            "tap '0': orthogonality needs a layer with a weight of 2 equal parts. Found a ConvTranspose1d.",
+        ),
+        (
             lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], temperature=0),
             "temperature: must be a number above 0. Found 0.",
         ),
