@@ -107,6 +107,7 @@ def run(module, monkeypatch, folder, *arguments):
 
 def test_costs_of_all_schemes_are_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(architectures, "TASKS", (2,))
+    monkeypatch.setattr(architectures, "IN_A_ROW", 1)
     header, *rows = run(architectures, monkeypatch, tmp_path, "--rounds", 1)
     assert header[:3] == ["backbone", "T", "scheme"]
     assert [(row[0], row[2]) for row in rows] == ALL
