@@ -30,8 +30,8 @@ class DSelectK(ByTask):
     :math:`\text{head}_t(\sum_i q_i f_i(x))`.
 
     A gate without an input is the same for all samples. In evaluation such a task runs only the experts that
-    it weighs above 0, which it reads on the host at each call; so does an export. Under `torch.compile` all
-    experts run.
+    it weighs above 0, which it reads on the host at each call; an export keeps those that it weighed when the
+    model was last put into evaluation. Under `torch.compile` all experts run.
 
     Args:
         expert: Makes an expert when called, such as ``functools.partial(MLP, 64, [32], 16)``; in a config a
