@@ -1,6 +1,8 @@
 """What is compared: methods, single-task models and the plain sum, each as changes of one config."""
 
+import functools
 import inspect
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +12,12 @@ from polytask import weighting
 from polytask._errors import UserError, hint
 from polytask._methods import methods
 from polytask.compare._names import SINGLE, SUM, Kind
+from polytask.compare._space import Space
 from polytask.config._read import Plain, Source, read_file
 from polytask.weighting import Weighting
 
 BASE = "base"
+SPACE = "space"
 # What a weighting without gradients cannot have.
 _PLAIN_STEP: Plain = {"level": None, "refresh_every": 1, "scale_heads": None}
 
@@ -26,7 +30,7 @@ class Candidate:
         method: The row's name.
         kind: ``method``, ``single_task`` or ``tuned_sum``.
         architecture: The name of its model; ``base`` is the config's own.
-        changes: Values that are merged over the config, in order.
+        changes: Values that are merged over the config, in order; and ``space``, which is not.
         task: The task, for a single-task model.
     """
 
@@ -48,7 +52,24 @@ class Candidate:
 
     def sources(self) -> list[Source]:
         """The changes in the form in which a config is read."""
-        return [Source(self.name, values) for values in self.changes]
+        return [
+            Source(self.name, {key: value for key, value in values.items() if key != SPACE})
+            for values in self.changes
+        ]
+
+    def space(self) -> Space | None:
+        """What is tuned for this row alone: what its files say under ``space``.
+
+        Raises:
+            UserError: Where that is no space.
+
+        Example:
+            >>> choices = {"space": {"system.criterion.weighting.c": [0.2, 0.4]}}
+            >>> Candidate("mine", "method", "base", (choices,)).space().given
+            {'system.criterion.weighting.c': [0.2, 0.4]}
+        """
+        found = [Space(values[SPACE], f"{self.name} {SPACE}") for values in self.changes if SPACE in values]
+        return functools.reduce(operator.or_, found) if found else None
 
 
 def method_changes(given: str) -> tuple[str, tuple[Plain, ...]]:

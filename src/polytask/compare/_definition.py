@@ -87,6 +87,7 @@ class Comparison:
         self.candidates = candidates(self.tasks, self._methods, self._architectures, self.single_task)
         for candidate in self.candidates:
             self._check(candidate, {})
+            candidate.space()
             if self.trials > 1:
                 self._check(candidate, self.space_of(candidate).draw(self.first_seed, 1))
 
@@ -125,7 +126,7 @@ class Comparison:
         return self.first_seed + 1_000_000
 
     def space_of(self, candidate: Candidate) -> Space:
-        """What is tuned for a candidate: the same for all, and the weights too for the plain sum.
+        """What is tuned for a candidate: the same for all, what its files add, the weights of the plain sum.
 
         Args:
             candidate: One of ``candidates``.
@@ -134,6 +135,7 @@ class Comparison:
             UserError: Where no space is given and the config has no learning rate at ``optimizer.lr``.
         """
         own = Space(self.space, "--space") if self.space is not None else self._learning_rates()
+        own |= candidate.space()
         if candidate.kind != "tuned_sum":
             return own
         weights = (f"system.criterion.weighting.weights.{task}" for task in self.tasks)

@@ -92,3 +92,25 @@ def test_a_single_task_model_is_the_same_model_with_the_others_weights_0():
     assert weighting(found[2].changes)["weights"] == {"a": 1.0, "b": 1.0}
     assert found[3].changes[0] == {"x": 1}
     assert len({hash(one) for one in found}) == len(found)
+
+
+def test_a_file_says_what_is_tuned_for_it_alone(tmp_path):
+    (tmp_path / "mine.yaml").write_text("seed: 1\nspace: {system.criterion.weighting.c: [0.1, 0.5]}")
+    (tmp_path / "wide.yaml").write_text("seed: 2\nspace: {system.model.width: [8, 16]}")
+    name, changes = method_changes(str(tmp_path / "mine.yaml"))
+    _, model = architecture_changes(str(tmp_path / "wide.yaml"))
+    single, plain, mine = candidates(["a"], {name: changes}, {"wide": model}, single_task=True)
+    assert mine.space().given == {"system.model.width": [8, 16], "system.criterion.weighting.c": [0.1, 0.5]}
+    assert single.space().given == plain.space().given == {"system.model.width": [8, 16]}
+    assert [source.values for source in mine.sources()] == [{"seed": 2}, {"seed": 1}]
+
+
+def test_without_a_space_there_is_none():
+    assert candidates(["a"], {}, {"base": ()}, single_task=False)[0].space() is None
+
+
+def test_a_space_that_is_none_names_the_row(tmp_path):
+    (tmp_path / "mine.yaml").write_text("space: {system.optimizer.lr: 0.1}")
+    (mine,) = candidates([], dict([method_changes(str(tmp_path / "mine.yaml"))]), {"base": ()}, False)[1:]
+    with pytest.raises(UserError, match=r"mine-base space system\.optimizer\.lr: is a list of plain values"):
+        mine.space()
