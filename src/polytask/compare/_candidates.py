@@ -140,7 +140,8 @@ def candidates(
 ) -> list[Candidate]:
     """Everything that is trained, for each architecture: single tasks, the plain sum, the methods.
 
-    A single-task model is the same model, trained on the loss of its task alone: the others' weights are 0.
+    A single-task model is the same model, trained on its task alone: the others' weights are 0 in the
+    validation's total, and in training `polytask.callbacks.OneTask` leaves them out.
 
     Args:
         tasks: Task names, in order.
@@ -162,6 +163,24 @@ def candidates(
         for name, changes in methods.items():
             found.append(Candidate(name, "method", architecture, (*model, *changes)))
     return found
+
+
+def one_task(task: str, callbacks: Any) -> list[Any]:
+    """What ``trainer.callbacks`` becomes, in order, so that one task is trained.
+
+    Args:
+        task: The task.
+        callbacks: The config's own: a list, a mapping by name, one alone or None.
+
+    Example:
+        >>> one_task("digit", {"stop": {"_target_": "mine.Stop"}})
+        [{'one_task': {'_target_': 'polytask.callbacks.OneTask', 'task': 'digit'}}]
+    """
+    node = {"_target_": "polytask.callbacks.OneTask", "task": task}
+    if isinstance(callbacks, Mapping) and "_target_" not in callbacks:
+        return [{"one_task": node}]
+    given = callbacks if isinstance(callbacks, list) else [] if callbacks is None else [callbacks]
+    return [None, [*given, node]]
 
 
 def by_name(found: Iterable[tuple[str, tuple[Plain, ...]]], option: str) -> dict[str, tuple[Plain, ...]]:

@@ -19,11 +19,12 @@ from polytask.compare._candidates import (
     by_name,
     candidates,
     method_changes,
+    one_task,
 )
 from polytask.compare._measures import Measure, check_logger, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides
 from polytask.config import Config, closest
-from polytask.config._read import Plain, parse, read_file
+from polytask.config._read import Plain, Source, parse, read_file
 
 FILE = "comparison.yaml"
 # May grow or shrink from one call to the next: a run does not depend on which others there are.
@@ -158,7 +159,13 @@ class Comparison:
             drawn: What a trial sets, by key.
         """
         texts = [*self.overrides, *overrides(drawn or {}), f"seed={seed}"]
-        return Config([*self._sources, *candidate.sources()], texts, self.allow)
+        sources = [*self._sources, *candidate.sources()]
+        made = Config(sources, texts, self.allow)
+        if candidate.task is None:
+            return made
+        callbacks = one_task(candidate.task, made.plain["trainer"].get("callbacks"))
+        sources += [Source(candidate.name, {"trainer": {"callbacks": value}}) for value in callbacks]
+        return Config(sources, texts, self.allow)
 
     @property
     def plain(self) -> Plain:
