@@ -172,6 +172,41 @@ def test_a_space_that_does_not_fit_a_row_is_said_first(cli, demo):
     assert not (demo / "comparisons").exists()
 
 
+MINE = """
+system: {criterion: {weighting: {_target_: polytask.weighting.CAGrad}}}
+space: {system.criterion.weighting.c: {low: 0.1, high: 0.9}}
+"""
+
+
+def test_a_methods_own_parameters_are_tuned_beside_what_is_tuned_for_all(cli, demo):
+    (demo / "mine.yaml").write_text(MINE)
+    words = ["compare", "config.yaml", "--methods", "mine.yaml", "--seeds", "1", "--trials", "2"]
+    assert cli(*words).code == 0
+    runs = demo / "comparisons/demo/runs"
+    first, second = (
+        yaml.safe_load((runs / f"mine-base-trial{number}/config.yaml").read_text())["system"]
+        for number in (0, 1)
+    )
+    assert "c" not in first["criterion"]["weighting"]
+    assert 0.1 <= second["criterion"]["weighting"]["c"] <= 0.9
+    assert second["optimizer"]["lr"] != first["optimizer"]["lr"] == 0.1
+    assert cli(*words).code == 0
+    # Another space is another comparison.
+    (demo / "mine.yaml").write_text(MINE.replace("0.9", "0.8"))
+    changed = cli(*words)
+    assert changed.code == 2
+    assert "this folder is another comparison's" in changed.err
+
+
+@pytest.mark.parametrize("wrong", ["system.criterion.weighting.cc", "system.criterion.wait"])
+def test_a_methods_space_names_what_it_accepts(cli, demo, wrong):
+    (demo / "mine.yaml").write_text(MINE.replace("system.criterion.weighting.c", wrong))
+    result = cli("compare", "config.yaml", "--methods", "mine.yaml", "--trials", "2")
+    assert result.code == 2
+    assert "mine-base" in result.err
+    assert not (demo / "comparisons").exists()
+
+
 def test_a_run_that_breaks_down_is_named_with_its_log(cli, demo):
     text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Infinite, rows: 24")
     (demo / "config.yaml").write_text(text)
