@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from polytask.compare._remarks import Remarks
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval
 from polytask.compare._summary import Row, Summary
@@ -21,6 +22,7 @@ class Table:
     Args:
         results: Every number of every run.
         trials: How many settings were tried for each method and baseline.
+        remarks: How the comparison went.
 
     Attributes:
         rows: One `Row` for each method or baseline and architecture.
@@ -29,10 +31,11 @@ class Table:
         UserError: Where there are no results, or rows have other tasks or seeds.
     """
 
-    def __init__(self, results: Sequence[Result], trials: int = 1) -> None:
+    def __init__(self, results: Sequence[Result], trials: int = 1, remarks: Remarks | None = None) -> None:
         self._summary = Summary(results)
         self.rows: list[Row] = self._summary.rows
         self.trials = trials
+        self.remarks = remarks or Remarks()
 
     def header(self) -> list[str]:
         """Titles of the columns; an arrow points to where a metric is better."""
