@@ -34,7 +34,7 @@ class Remarks:
         Args:
             trials: How many settings were tried for each row.
         """
-        found = [f"Left out: {name}, {why}." for name, why in self.left_out.items()]
+        found = [f"Left out: {name} {why}." for name, why in self.left_out.items()]
         if self.broken:
             counts = ", ".join(f"{count} of {trials} of {name}" for name, count in self.broken.items())
             found.append(f"Trials that broke down: {counts}.")

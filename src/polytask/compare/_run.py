@@ -1,9 +1,9 @@
 """A comparison from its definition to its table: tune, train, test, each step only where it is not done."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from polytask._errors import RunError, UserError
 from polytask.compare._candidates import Candidate
@@ -32,8 +32,8 @@ def compare(
     """Run a comparison, or go on with one that was stopped.
 
     First come the trials, chosen by validation metrics alone; then every seed of the chosen settings; the
-    test split is read once, at the end. A run that breaks down (a loss that is not finite, say) is tried again
-    in the next call; until it ends, its row is left out.
+    test split is read once, at the end. A run that breaks down (a loss that is not finite, say) is tried
+    again in the next call; until it ends, its row is left out.
 
     Args:
         comparison: What is compared.
@@ -189,7 +189,7 @@ class _Runs:
         return replace(job, command=command, log=log)
 
 
-def _check_kept(run: Path, config: Plain) -> None:
+def _check_kept(run: Path, config: Mapping[Any, Any]) -> None:
     """A method's file may have changed since the run was trained."""
     kept = run / "config.yaml"
     if kept.exists() and (differing := closest(read_file(kept).values, config)):

@@ -40,8 +40,8 @@ def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[in
 
     Example:
         >>> rate = [Measure("a", "Accuracy", True)]
-        >>> scores({0: {("a", "Accuracy"): 0.5}, 2: {("a", "Accuracy"): 0.6}}, rate)
-        {0: 0.0, 2: 20.0}
+        >>> scores({0: {("a", "Accuracy"): 0.5}, 2: {("a", "Accuracy"): 0.75}}, rate)
+        {0: 0.0, 2: 50.0}
     """
     if not trials:
         return {}
