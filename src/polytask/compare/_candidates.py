@@ -60,6 +60,11 @@ class Candidate:
         """
         return f"{self.method}{'' if self.task is None else f'_{self.task}'}-{self.architecture}"
 
+    @property
+    def row(self) -> str:
+        """The row of the table that it is in."""
+        return f"{self.method}-{self.architecture}"
+
     def sources(self) -> list[Source]:
         """The changes in the form in which a config is read."""
         return [

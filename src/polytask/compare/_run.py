@@ -69,9 +69,16 @@ class _Runs:
         self.folder = folder
         self.launcher = launcher
         self.report = report
-        self.remarks = Remarks()
+        self._left_out: dict[str, str] = {}
+        self._broken: dict[str, int] = {}
+        self._chosen: dict[str, str] = {}
         for broken in (folder / "logs").glob("*.broken"):
             broken.unlink()
+
+    @property
+    def remarks(self) -> Remarks:
+        """How it went."""
+        return Remarks(self._left_out, self._broken, self._chosen)
 
     def tuned(self) -> dict[Candidate, Drawn]:
         """What the best trial of each candidate set."""
@@ -100,37 +107,28 @@ class _Runs:
             }
             scored = scores(ended, found)
             keep_trials(self.folder, candidate.name, space, drawn[candidate], scored)
-            chosen[candidate] = drawn[candidate][best(scored, candidate.name)]
-            broken = len(numbers) - len(scored)
-            self.remarks = replace(
-                self.remarks,
-                broken={**self.remarks.broken, **({candidate.name: broken} if broken else {})},
-                chosen={
-                    **self.remarks.chosen,
-                    candidate.name: ", ".join(overrides(chosen[candidate])) or "the config",
-                },
-            )
+            if len(scored) < len(numbers):
+                self._broken[candidate.name] = len(numbers) - len(scored)
+            if scored:
+                chosen[candidate] = drawn[candidate][best(scored)]
+                self._chosen[candidate.name] = ", ".join(overrides(chosen[candidate])) or "the config"
+            else:
+                self._left_out[candidate.row] = "broke down in every trial"
         return chosen
 
     def finals(self, chosen: dict[Candidate, Drawn]) -> Runs:
         """The runs that are compared, trained and, where there are test data, tested."""
-        seeds = self.comparison.all_seeds
         runs = [
             (candidate, seed, self._job(candidate, seed, drawn, f"seed{seed}"))
             for candidate, drawn in chosen.items()
-            for seed in seeds
+            for seed in self.comparison.all_seeds
+            if candidate.row not in self._left_out
         ]
         failed = run_jobs([job for *_, job in runs], self.launcher, self.report, may_fail=True)
-        broken = {
-            (
-                candidate.method,
-                candidate.architecture,
-            ): f"which broke down with seed {seed}: {last_line(job.log)}"
-            for candidate, seed, job in runs
-            if job.name in failed
-        }
-        self.remarks = replace(self.remarks, left_out={"-".join(row): why for row, why in broken.items()})
-        runs = [run for run in runs if (run[0].method, run[0].architecture) not in broken]
+        for candidate, seed, job in runs:
+            if job.name in failed:
+                self._left_out[candidate.row] = f"broke down with seed {seed}: {last_line(job.log)}"
+        runs = [run for run in runs if run[0].row not in self._left_out]
         if self.comparison.split == "test":
             run_jobs([self._as(job, "test") for *_, job in runs], self.launcher, self.report)
         return runs

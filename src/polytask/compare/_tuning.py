@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polytask._errors import RunError, UserError
+from polytask._errors import UserError
 from polytask.compare._measures import Measure
 from polytask.compare._space import Drawn, Space
 from polytask.compare._statistics import delta_by_task, delta_m
@@ -56,24 +56,16 @@ def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[in
     }
 
 
-def best(scored: Mapping[int, float], name: str) -> int:
+def best(scored: Mapping[int, float]) -> int:
     """The trial with the highest score, the first of equals.
 
     Args:
         scored: Scores by trial.
-        name: What was tuned, for the message.
-
-    Raises:
-        RunError: Where no trial ended.
 
     Example:
-        >>> best({0: 0.0, 1: 2.0, 3: 2.0}, "uw-base")
+        >>> best({0: 0.0, 1: 2.0, 3: 2.0})
         1
     """
-    if not scored:
-        raise RunError(
-            f"tuning of {name}", "one trial at least has to end", "none that did", "Narrow the space"
-        )
     return max(scored, key=lambda trial: (scored[trial], -trial))
 
 
