@@ -222,6 +222,12 @@ def test_one_number_that_is_none_costs_only_its_own_cells():
     assert "+nan" not in found.markdown()
 
 
+@pytest.mark.parametrize("task", ["a", "b"])
+def test_the_worst_task_is_the_one_that_is_not_a_number(task):
+    found = table(SINGLE, SUM, changed(results("uw", 0.5, 0.9), math.nan, task=task))
+    assert row_of(found, "uw").gain.worst == task
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_plain_sum_that_is_not_a_number_is_not_beaten(bad):
     found = table(changed(SUM, bad, task="a", seed=0), results("uw", 0.75, 0.6))
