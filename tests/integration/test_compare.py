@@ -218,7 +218,7 @@ def test_a_row_that_breaks_down_is_left_out(cli, demo):
     assert result.err == "error: polytask compare: every run has to end. Found left out: wild-base.\n"
     said = re.search(r"Left out: wild-base broke down with seed 0: (.*)", result.out)
     assert said
-    assert "not finite" in said[1]
+    assert "task 'shape': the loss must be finite" in said[1]
     folder = demo / "comparisons" / "demo"
     assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw"]
     # It is tried again, and nothing else is.

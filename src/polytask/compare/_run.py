@@ -127,7 +127,8 @@ class _Runs:
         failed = run_jobs([job for *_, job in runs], self.launcher, self.report, may_fail=True)
         for candidate, seed, job in runs:
             if job.name in failed:
-                self._left_out[candidate.row] = f"broke down with seed {seed}: {last_line(job.log)}"
+                why = last_line(job.log).removeprefix("error: ").removesuffix(".")
+                self._left_out[candidate.row] = f"broke down with seed {seed}: {why}"
         runs = [run for run in runs if run[0].row not in self._left_out]
         if self.comparison.split == "test":
             run_jobs([self._as(job, "test") for *_, job in runs], self.launcher, self.report)

@@ -1,5 +1,7 @@
 """Trials: drawn, scored on validation, chosen, kept once."""
 
+import math
+
 import pytest
 
 pytest.importorskip("optuna")
@@ -31,6 +33,12 @@ def test_a_score_is_the_mean_gain_over_the_first_trial_that_ended():
 
 def test_only_the_measures_given_count():
     assert scores({0: values(0.5, 1.0), 1: values(0.6, 9.0)}, MEASURES[:1]) == pytest.approx({0: 0, 1: 20})
+
+
+def test_a_trial_whose_metric_is_not_finite_has_no_score():
+    trials = {0: values(math.nan, 1.0), 1: values(0.5, 1.0), 2: values(0.6, 1.0), 3: values(0.5, math.inf)}
+    assert scores(trials, MEASURES) == pytest.approx({1: 0.0, 2: 10.0})
+    assert scores({0: values(math.nan, 1.0)}, MEASURES) == {}
 
 
 def test_a_first_trial_of_0_is_said():
