@@ -20,6 +20,7 @@ from _table import write_table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from polytask.compare import delta_by_task, delta_m
 from polytask.diagnostics import Affinity, Grouping, group_tasks, read_affinity
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, MultiHead
@@ -105,6 +106,12 @@ def right(grouping: Grouping) -> bool:
     return {frozenset(group) for group in grouping.groups} == EXPECTED
 
 
+def gains(errors: dict[str, float], single: dict[str, float]) -> dict[str, float]:
+    """The terms of delta_m: positive is better than the model of this task alone."""
+    own, other = ({(task, "error"): given[task] for task in single} for given in (errors, single))
+    return delta_by_task(own, other, dict.fromkeys(own, False))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
@@ -118,13 +125,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             joint = train(problem, tasks, seed, Path(folder))
             found = proposals(Path(folder))
+            groups = [train(problem, list(group), seed, Path(folder)) for group in found["lookahead"].groups]
             single = {task: train(problem, [task], seed, Path(folder))[task] for task in tasks}
-        # Of an error, less is more: positive means better than the model of this task alone.
-        terms = {task: 100 * (single[task] - joint[task]) / single[task] for task in tasks}
-        others = sum(terms[task] for task in tasks if task != "adversary") / (len(tasks) - 1)
+        together = gains(joint, single)
+        grouped = gains({task: error for group in groups for task, error in group.items()}, single)
+        others = delta_m({task: gain for task, gain in together.items() if task != "adversary"})
         proposed = [" / ".join(" ".join(group) for group in grouping.groups) for grouping in found.values()]
         hits = ["yes" if right(grouping) else "no" for grouping in found.values()]
-        rows.append([str(seed), proposed[0], *hits, f"{terms['adversary']:+.0f} %", f"{others:+.0f} %"])
+        means = (together["adversary"], others, delta_m(grouped))
+        rows.append([str(seed), proposed[0], *hits, *(f"{mean:+.0f} %" for mean in means)])
     write_table(
         "grouping",
         "Two related pairs and an adversary: the groups proposed for three models, and the terms of delta_m "
@@ -136,6 +145,7 @@ def main() -> None:
             "right by first order",
             "adversary's term",
             "mean of the others'",
+            "delta_m in the groups",
         ],
         rows,
     )

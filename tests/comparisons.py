@@ -3,6 +3,8 @@
 import csv
 import multiprocessing
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,31 @@ def searching(given: dict[str, Any], folder: str, report: Callable[[str], None])
 
 def kill(lines: int, work: Callable[..., None], *given: Any) -> int | None:
     """Do this in a process of its own, which is killed after so many lines of its report."""
+    process, receiver = begun(work, *given)
+    for _ in range(lines):
+        receiver.recv()
+    return killed(process)
+
+
+def kill_at(file: Path, work: Callable[..., None], *given: Any) -> int | None:
+    """Do this in a process of its own, which is killed as soon as there is such a file."""
+    process, receiver = begun(work, *given)
+    while not file.exists() and process.is_alive():
+        while receiver.poll(0.01):
+            receiver.recv()
+    return killed(process)
+
+
+def begun(work: Callable[..., None], *given: Any) -> tuple[BaseProcess, Connection]:
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(*given, sender.send))
     process.start()
     sender.close()
-    for _ in range(lines):
-        receiver.recv()
+    return process, receiver
+
+
+def killed(process: BaseProcess) -> int | None:
     process.kill()
     process.join()
     return process.exitcode

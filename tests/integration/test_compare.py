@@ -20,7 +20,7 @@ from polytask.compare import Comparison, Processes, read_results
 from polytask.compare._work import read_cost
 from polytask.config import Config
 from polytask.config._read import read_file
-from tests.comparisons import comparing, kill, numbers, rows, searching
+from tests.comparisons import comparing, kill, kill_at, numbers, rows, searching
 
 WORDS = ["config.yaml", "--methods", "uw", "--jobs", "2"]
 
@@ -83,12 +83,14 @@ def test_a_single_task_model_learns_its_task_alone(cli, demo):
 
 
 def test_a_kill_changes_nothing(cli, demo):
-    words = ["compare", *WORDS, "--seeds", "1", "--trials", "2"]
+    words = ["compare", *WORDS, "--seeds", "1", "--trials", "2", "--single-task"]
     assert cli(*words, "--dir", "whole").code == 0
-    given = {"methods": ["uw"], "seeds": 1, "trials": 2}
-    # In the trials, and in the trainings or tests.
-    for lines in (1, 4):
-        assert kill(lines, comparing, given, Processes, "killed") == -signal.SIGKILL
+    given = {"methods": ["uw"], "seeds": 1, "trials": 2, "single_task": True}
+    task = (comparing, given, Processes, "killed")
+    # Between the trials, in a training that has a checkpoint, and between the trainings or tests.
+    checkpoint = Path("killed/runs/single_task_height-base-seed0/checkpoints/last.ckpt")
+    codes = [kill(3, *task), kill_at(checkpoint, *task), kill(2, *task)]
+    assert codes == [-signal.SIGKILL] * 3
     assert cli(*words, "--dir", "killed").code == 0
     assert numbers(demo / "killed") == numbers(demo / "whole")
     assert rows(demo / "killed") == rows(demo / "whole")
@@ -99,6 +101,8 @@ def test_a_kill_changes_nothing(cli, demo):
     assert not (demo / "killed/runs/uw-base-trial0/test").exists()
     studies = optuna.get_all_study_summaries(f"sqlite:///{demo}/killed/trials.db")
     assert sorted((study.study_name, study.n_trials) for study in studies) == [
+        ("single_task_height-base", 2),
+        ("single_task_shape-base", 2),
         ("tuned_sum-base", 2),
         ("uw-base", 2),
     ]
