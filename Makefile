@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := examples/digits/config.yaml
 
-.PHONY: setup demo compare-demo test lint types unit docs test-vision test-browser clean
+.PHONY: setup demo compare-demo test lint types unit docs test-vision test-browser test-ray clean
 
 setup: $(VENV)/.installed
 
@@ -47,6 +47,11 @@ test-vision:
 test-browser: setup
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[browser]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser
+
+# Starts a Ray of two workers on this host.
+test-ray: setup
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ray
 
 clean:
 	rm -rf $(VENV) .venv-vision docs/_build .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from polytask.compare._candidates import SUM, Kind
+from polytask.compare._names import SUM, Kind
 from polytask.compare._results import Result, write_results
 
 TASKS = ("digit", "parity")

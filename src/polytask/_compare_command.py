@@ -51,7 +51,18 @@ def add(command: argparse.ArgumentParser) -> None:
         nargs="+",
         help="for metrics that do not say what is better",
     )
-    command.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, default 1")
+    command.add_argument(
+        "--launcher",
+        choices=("processes", "ray"),
+        default="processes",
+        help="where runs are trained: processes on this host, or a Ray cluster",
+    )
+    command.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at a time, default 1; with ray as many as the cluster has CPUs",
+    )
     command.add_argument("--dir", type=Path, metavar="DIR", help="the comparison's folder")
     command.add_argument(
         "--quiet", action="store_true", help="print the comparison's folder and nothing else"
@@ -75,14 +86,14 @@ def run(options: argparse.Namespace) -> int:
 
     from polytask._lookup import project_name
     from polytask.commands import _quieten
-    from polytask.compare import Comparison, compare
+    from polytask.compare import Comparison, Processes, RayCluster, compare
     from polytask.config._read import read_file
 
     _quieten()
     if not options.config:
-        raise UserError("polytask compare", "needs a config", "none", "Write for example config.yaml")
-    if options.jobs < 1:
-        raise UserError("--jobs", "is 1 or more", options.jobs)
+        fix = "Write it first, before --methods takes it for one: polytask compare config.yaml --methods uw"
+        raise UserError("polytask compare", "needs a config", "none", fix)
+    launcher = {"processes": Processes, "ray": RayCluster}[options.launcher](options.jobs)
     console = Console(quiet=options.quiet, highlight=False, soft_wrap=True)
     comparison = Comparison(
         options.config,
@@ -97,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
         options.allow,
     )
     folder = options.dir or Path("comparisons") / project_name(comparison.config, options)
-    table = compare(comparison, folder, options.jobs, console.print)
+    table = compare(comparison, folder, launcher, console.print)
     _show(table, console)
     Console(highlight=False, soft_wrap=True).print(f"comparison: {folder}")
     return 0

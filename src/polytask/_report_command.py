@@ -15,7 +15,6 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "paths",
         nargs="+",
-        type=Path,
         metavar="RUN | COMPARISON",
         help="runs of the same tasks, or a comparison",
     )
@@ -51,12 +50,13 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    paths = [Path(path) for path in options.paths]
     if options.live:
-        return _serve(_server(options), console)
+        return _serve(_server(options, paths), console)
     from polytask.report import collect, page, write_figures
 
-    collection = collect(options.paths, options.single_task)
-    output = options.output or _beside(options.paths)
+    collection = collect(paths, options.single_task)
+    output = options.output or _beside(paths)
     text = page(collection)
     try:
         output.write_text(text, encoding="utf-8")
@@ -73,14 +73,14 @@ def _beside(paths: list[Path]) -> Path:
     return paths[0] / "report.html" if len(paths) == 1 else Path("report.html")
 
 
-def _server(options: argparse.Namespace) -> "LiveServer":
+def _server(options: argparse.Namespace, paths: list[Path]) -> "LiveServer":
     from polytask.report import LiveServer
 
-    if len(options.paths) > 1 or options.output or options.figures or options.single_task:
+    if len(paths) > 1 or options.output or options.figures or options.single_task:
         raise UserError(
             "--live", "serves one run or comparison, without other options", None, "Name one folder"
         )
-    return LiveServer(options.paths[0], options.port)
+    return LiveServer(paths[0], options.port)
 
 
 def _serve(server: "LiveServer", console: Any) -> int:

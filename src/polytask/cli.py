@@ -37,6 +37,8 @@ _IN_MODULES = {
     "report": _report_command,
 }
 _WITHOUT_CONFIG = ("methods", "group", "report")
+# Lists of words that argparse ends at the first option.
+_PLACES = ("words", "paths")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,10 +110,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     top = parser()
     options, rest = top.parse_known_args(arguments)
+    places = [place for place in _PLACES if hasattr(options, place)]
     for word in rest:
-        if word.startswith("-") or not hasattr(options, "words"):
+        if word.startswith("-") or not places:
             known = [
-                f"--{name.replace('_', '-')}" for name in vars(options) if name not in ("words", "command")
+                f"--{name.replace('_', '-')}" for name in vars(options) if name not in (*_PLACES, "command")
             ]
             raise UserError(
                 f"polytask {options.command}",
@@ -119,7 +122,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                 None,
                 hint(word, known, "Options"),
             )
-        options.words.append(word)
+        getattr(options, places[0]).append(word)
     if hasattr(options, "words"):
         # A path may have an equals sign too.
         files = [word for word in options.words if "=" not in word or Path(word).is_file()]

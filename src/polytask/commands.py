@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
-from polytask import runs
+from polytask import _environment, runs
 from polytask._data_errors import data_errors
 from polytask._errors import UserError
 from polytask._lookup import (
@@ -122,6 +123,9 @@ def _fit(options: argparse.Namespace, console: Console) -> int:
             if not _is_other_device():
                 config.dump(run.config)
             trainer = _trainer(config, run, _fit_callbacks(config, run, stop, console))
+            if not _is_other_device():
+                noted = _environment.environment(_device(trainer), config.project or Path.cwd())
+                _environment.keep(run.folder, noted)
             trainer.fit(system, ckpt_path=start, weights_only=True)
     except SIGTERMException:
         if stop.stopped is not None:
@@ -229,6 +233,13 @@ def _trainer(config: Config, run: Run, callbacks: Sequence[pl.Callback]) -> pl.T
             "trainer._target_", "must be pytorch_lightning.Trainer or a subclass", type(trainer).__name__
         )
     return trainer
+
+
+def _device(trainer: pl.Trainer) -> str:
+    """Which devices, in words."""
+    device, number = trainer.strategy.root_device, trainer.num_devices * trainer.num_nodes
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return name if number == 1 else f"{number} x {name}"
 
 
 def _dry_run(system: System, config: Config, console: Console) -> int:

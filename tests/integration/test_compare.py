@@ -3,8 +3,6 @@
 import csv
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,37 +14,12 @@ pytest.importorskip("optuna")
 
 import optuna
 
-from polytask.compare import read_results
+from polytask.compare import Comparison, Processes, read_results
 from polytask.config import Config
+from polytask.config._read import read_file
+from tests.comparisons import comparing, kill, numbers, rows, searching
 
-COSTS = ("seconds", "peak_memory_mb")
 WORDS = ["config.yaml", "--methods", "uw", "--jobs", "2"]
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "table.csv").open() as file:
-        return [
-            {key: value for key, value in row.items() if key not in COSTS} for row in csv.DictReader(file)
-        ]
-
-
-def numbers(folder: Path) -> list[dict[str, object]]:
-    return [
-        {key: value for key, value in vars(one).items() if key not in COSTS} for one in read_results(folder)
-    ]
-
-
-def interrupted(words: list[str], lines: int) -> int:
-    """Run a command in a process of its own, and kill it after so many lines of its output."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "polytask", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for _ in range(lines):
-        assert process.stdout.readline(), process.stderr and process.stderr.read()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode
 
 
 def test_a_comparison_from_its_config_to_its_table(cli, demo):
@@ -109,9 +82,10 @@ def test_a_single_task_model_learns_its_task_alone(cli, demo):
 def test_a_kill_changes_nothing(cli, demo):
     words = ["compare", *WORDS, "--seeds", "1", "--trials", "2"]
     assert cli(*words, "--dir", "whole").code == 0
+    given = {"methods": ["uw"], "seeds": 1, "trials": 2}
     # In the trials, and in the trainings or tests.
     for lines in (1, 4):
-        assert interrupted([*words, "--dir", "killed"], lines) == -signal.SIGKILL
+        assert kill(lines, comparing, given, Processes, "killed") == -signal.SIGKILL
     assert cli(*words, "--dir", "killed").code == 0
     assert numbers(demo / "killed") == numbers(demo / "whole")
     assert rows(demo / "killed") == rows(demo / "whole")
@@ -140,6 +114,7 @@ def test_a_kill_changes_nothing(cli, demo):
         ),
         (["--methods", "uw", "--direction", "shape/Accuracy"], "is <task>/<Metric>=max or =min"),
         (["--methods", "uw", "--direction", "shape/Accuracy=up"], "is 'max' or 'min'. Found 'up'"),
+        (["--launcher", "slurm"], "invalid choice: 'slurm'"),
         (["--methods", "uw", "--dir", "."], "--dir .: must be a comparison, or a new folder"),
     ],
 )
@@ -172,6 +147,21 @@ def test_a_config_that_cannot_be_compared(cli, demo, key, value, message):
     result = cli("compare", "config.yaml", f"{key}={value}", "--methods", "uw")
     assert result.code == 2
     assert message in result.err
+
+
+def test_a_logger_of_the_config_is_left_out_by_a_word(cli, demo):
+    logger = "{_target_: pytorch_lightning.loggers.CSVLogger, save_dir: elsewhere}"
+    text = (demo / "config.yaml").read_text()
+    (demo / "logged.yaml").write_text(text.replace("trainer:\n", f"trainer:\n  logger: {logger}\n"))
+    refused = cli("compare", "logged.yaml", "--methods", "uw")
+    assert refused.code == 2
+    assert "Leave it out, or write trainer.logger=null" in refused.err
+    assert Comparison(["logged.yaml"], ["uw"], overrides=["trainer.logger=null"]).split == "test"
+    # A method may bring one too.
+    (demo / "mine.yaml").write_text("trainer: {logger: false}")
+    refused = cli("compare", "config.yaml", "--methods", "mine.yaml")
+    assert refused.code == 2
+    assert "mine-base: trainer.logger: the runs' own metrics.csv is read" in refused.err
 
 
 def test_a_space_that_does_not_fit_a_row_is_said_first(cli, demo):
@@ -217,7 +207,8 @@ def test_a_search_that_is_killed_tries_what_it_would_have_tried(cli, demo):
     assert tried(demo / "whole")[0] == ({}, [0.0])
     best = max(values[0] for _, values in tried(demo / "whole"))
     assert f"with delta_m={best:.4g}" in whole.out
-    assert interrupted([*words, "--dir", "killed"], 2) == -signal.SIGKILL
+    given = {"space": read_file("space.yaml").values, "trials": 3}
+    assert kill(2, searching, given, "killed") == -signal.SIGKILL
     assert cli(*words, "--dir", "killed").code == 0
     assert tried(demo / "killed") == tried(demo / "whole")
     assert cli(*words, "--dir", "whole", "trainer.max_epochs=1").code == 2

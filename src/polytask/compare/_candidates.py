@@ -4,20 +4,28 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from polytask import weighting
 from polytask._errors import UserError, hint
 from polytask._methods import methods
+from polytask.compare._names import SINGLE, SUM, Kind
 from polytask.config._read import Plain, Source, read_file
 from polytask.weighting import Weighting
 
-Kind = Literal["method", "single_task", "tuned_sum"]
-SINGLE: Final = "single_task"
-SUM: Final = "tuned_sum"
 BASE = "base"
 # What a weighting without gradients cannot have.
 _PLAIN_STEP: Plain = {"level": None, "refresh_every": 1, "scale_heads": None}
+# Data, metrics and budget: another one of these would make rows that cannot be compared.
+_SAME = (
+    "seed",
+    "project",
+    "system.dataloaders",
+    "system.metrics",
+    *(f"trainer.max_{unit}" for unit in ("epochs", "steps", "time")),
+    *(f"trainer.min_{unit}" for unit in ("epochs", "steps")),
+    *(f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")),
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,8 @@ def method_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
         changes.append({"system": _PLAIN_STEP})
     if kind.batches_per_step > 1:
         changes.append({"trainer": {"accumulate_grad_batches": kind.batches_per_step}})
-    return _file_name(given), (*changes, _weighted({"_target_": f"polytask.weighting.{kind.__name__}"}))
+    name = kind.__name__
+    return name.lower(), (*changes, _weighted({"_target_": f"polytask.weighting.{name}"}))
 
 
 def architecture_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
@@ -110,7 +119,11 @@ def architecture_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
     if not _is_file(given):
         rule = "an architecture is a YAML file of overrides, or 'base' for the config's own"
         raise UserError("--architectures", rule, repr(given), "Write a file with system.model")
-    return _file_changes(given, "architecture", ("system", "model"))
+    name, changes = _file_changes(given, "architecture", ("system", "model"))
+    if name == BASE:
+        rule = f"'{BASE}' is the name of the config's own model"
+        raise UserError("--architectures", rule, None, "Rename the file")
+    return name, changes
 
 
 def candidates(
@@ -161,7 +174,7 @@ def by_name(found: Iterable[tuple[str, tuple[Plain, ...]]], option: str) -> dict
     """
     named: dict[str, tuple[Plain, ...]] = {}
     for name, changes in found:
-        if name in (SINGLE, SUM):
+        if name == SUM or name.startswith(SINGLE):
             raise UserError(option, f"'{name}' is the name of a baseline", None, "Rename the file")
         if name in named:
             raise UserError(
@@ -193,9 +206,11 @@ def _file_changes(given: str, noun: str, place: Sequence[str]) -> tuple[str, tup
     if not name.replace("_", "").isalnum():
         rule = f"a file's name is the {noun}'s: letters, digits, '-' and '_'"
         raise UserError(given, rule, repr(Path(given).stem), "Rename the file")
-    node: Any = values
-    for key in place:
-        node = node.get(key) if isinstance(node, Mapping) else None
+    for key in _SAME:
+        if _at(values, key.split(".")) is not None:
+            rule = f"{key} is the same for all that is compared"
+            raise UserError(given, rule, None, "Set it in the config")
+    node = _at(values, place)
     if not isinstance(node, Mapping) or "_target_" not in node:
         return name, (values,)
     # Merged over another target's arguments, these would be mixed with them.
@@ -203,6 +218,13 @@ def _file_changes(given: str, noun: str, place: Sequence[str]) -> tuple[str, tup
     for key in reversed(place):
         cleared = {key: cleared}
     return name, (cleared, values)
+
+
+def _at(values: Plain, path: Sequence[str]) -> Any:
+    node: Any = values
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
 
 
 def _plain(name: str) -> str:

@@ -1,14 +1,10 @@
 """A comparison's definition, its folder, and the config of each of its runs."""
 
-import fcntl
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from polytask._errors import UserError
 from polytask._problems import find_problems
@@ -20,14 +16,16 @@ from polytask.compare._candidates import (
     candidates,
     method_changes,
 )
-from polytask.compare._measures import Measure, checked_system, measures
+from polytask.compare._claim import claimed
+from polytask.compare._measures import Measure, check_logger, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides
-from polytask.config import Config, closest
-from polytask.config._read import Plain, parse, read_file
+from polytask.config import Config
+from polytask.config._read import Plain, read_file
 
 FILE = "comparison.yaml"
-# May grow or shrink from one call to the next: a run does not depend on which others there are.
-_OPEN = ("seeds", "methods", "architectures", "single_task")
+# A run does not depend on which others there are.
+_FREE = ("seeds", "single_task")
+_GROWING = ("methods", "architectures")
 
 
 @dataclass
@@ -43,7 +41,7 @@ class Comparison:
         single_task: Whether single-task models are trained.
         space: What is tuned: as for `Space`; the learning rate where not given.
         directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that do not say themselves.
-        overrides: ``key=value`` texts.
+        overrides: ``key=value`` texts for the config; methods and architectures are merged over it.
         allow: Names that the config may use besides the known kinds.
 
     Attributes:
@@ -72,8 +70,7 @@ class Comparison:
         for name, number in (("--seeds", self.seeds), ("--trials", self.trials)):
             if number < 1:
                 raise UserError(name, "is 1 or more", number)
-        self._sources = [read_file(file) for file in self.files]
-        self.config = Config(self._sources, self.overrides, self.allow)
+        self.config = Config([read_file(file) for file in self.files], self.overrides, self.allow)
         system = checked_system(self.config)
         self._check_criterion()
         self.tasks = system.names
@@ -91,9 +88,14 @@ class Comparison:
                 self._check(candidate, self.space_of(candidate).draw(self.first_seed, 1))
 
     def _check(self, candidate: Candidate, drawn: Drawn) -> None:
-        for problem in find_problems(self.config_of(candidate, self.first_seed, drawn)):
-            where, *rest = problem.args
-            raise UserError(f"{candidate.name}: {where}", *rest)
+        config = self.config_of(candidate, self.first_seed, drawn)
+        try:
+            for problem in find_problems(config):
+                raise problem
+            check_logger(config)
+        except UserError as error:
+            where, *rest = error.args
+            raise UserError(f"{candidate.name}: {where}", *rest) from error
 
     def _check_criterion(self) -> None:
         criterion = self.config.plain["system"].get("criterion")
@@ -120,7 +122,7 @@ class Comparison:
         return self.first_seed + 1_000_000
 
     def space_of(self, candidate: Candidate) -> Space:
-        """What is tuned for a candidate: the same for all, and the weights too for the plain sum.
+        """What is tuned for a candidate: the same for all, and for the plain sum the weights too.
 
         Args:
             candidate: One of ``candidates``.
@@ -131,8 +133,9 @@ class Comparison:
         own = Space(self.space, "--space") if self.space is not None else self._learning_rates()
         if candidate.kind != "tuned_sum":
             return own
-        weights = (f"system.criterion.weighting.weights.{task}" for task in self.tasks)
-        return own | Space({key: {"low": 0.1, "high": 10.0, "log": True} for key in weights})
+        # The first task's stays 1: all of them together would be another learning rate.
+        weights = (f"system.criterion.weighting.weights.{task}" for task in self.tasks[1:])
+        return Space({**own.given, **{key: {"low": 0.1, "high": 10.0, "log": True} for key in weights}})
 
     def _learning_rates(self) -> Space:
         optimizer = self.config.plain["system"].get("optimizer")
@@ -150,8 +153,8 @@ class Comparison:
             seed: The run's seed.
             drawn: What a trial sets, by key.
         """
-        texts = [*self.overrides, *overrides(drawn or {}), f"seed={seed}"]
-        return Config([*self._sources, *candidate.sources()], texts, self.allow)
+        texts = [*overrides(drawn or {}), f"seed={seed}"]
+        return Config([self.config.merged, *candidate.sources()], texts, self.allow)
 
     @property
     def plain(self) -> Plain:
@@ -167,8 +170,7 @@ class Comparison:
             "directions": dict(self.directions),
         }
 
-    @contextmanager
-    def claimed(self, folder: Path) -> Iterator[None]:
+    def claimed(self, folder: Path) -> AbstractContextManager[None]:
         """Hold the comparison's folder, and note what is compared in it.
 
         Args:
@@ -177,47 +179,4 @@ class Comparison:
         Raises:
             UserError: Where it is another comparison's, or another process works in it.
         """
-        file = folder / FILE
-        try:
-            if not file.exists() and folder.is_dir() and any(folder.iterdir()):
-                raise UserError(
-                    f"--dir {folder}", "must be a comparison, or a new folder", None, "Name another one"
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder, os.O_RDONLY)
-        except OSError as error:
-            raise UserError(f"--dir {folder}", "the folder cannot be made", error.strerror) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.exists():
-                self._check_same(file)
-            part = file.with_name(f"{FILE}.part")
-            part.write_text(_yaml(self.plain))
-            part.replace(file)
-            yield
-        except BlockingIOError as error:
-            raise UserError(f"--dir {folder}", "one process works in a comparison", "another one") from error
-        finally:
-            os.close(handle)
-
-    def _check_same(self, file: Path) -> None:
-        earlier, own = read_file(file).values, parse(_yaml(self.plain), FILE)
-        for key in _OPEN:
-            one, other = earlier.get(key), own[key]
-            if isinstance(one, dict) and isinstance(other, dict):
-                common = one.keys() & other.keys()
-                earlier[key], own[key] = ({name: given[name] for name in common} for given in (one, other))
-            else:
-                earlier[key] = own[key] = None
-        if differing := closest(earlier, own):
-            found = ", ".join(differing[:5])
-            raise UserError(
-                str(file),
-                "this folder is another comparison's",
-                f"other values of {found}",
-                "Name another --dir",
-            )
-
-
-def _yaml(values: Plain) -> str:
-    return OmegaConf.to_yaml(OmegaConf.create(values))
+        return claimed(folder, FILE, self.plain, "comparison", _FREE, _GROWING)

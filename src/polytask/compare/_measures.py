@@ -62,10 +62,23 @@ def checked_system(config: Config) -> System:
     plain = config.plain
     if (plain["system"].get("dataloaders") or {}).get("val") is None:
         raise UserError("system.dataloaders.val", "is needed: selection uses validation data only", "none")
-    if plain["trainer"].get("logger") not in (None, True):
-        rule = "the runs' own metrics.csv is read, which loggers of the config take the place of"
-        raise UserError("trainer.logger", rule, repr(plain["trainer"]["logger"]), "Leave it out")
+    check_logger(config)
     return make_system(config, {})
+
+
+def check_logger(config: Config) -> None:
+    """Whether the runs of a config write the files that are read.
+
+    Args:
+        config: The config.
+
+    Raises:
+        UserError: Where it has loggers of its own.
+    """
+    logger = config.plain["trainer"].get("logger")
+    if logger not in (None, True):
+        rule = "the runs' own metrics.csv is read, which loggers of the config take the place of"
+        raise UserError("trainer.logger", rule, repr(logger), "Leave it out, or write trainer.logger=null")
 
 
 def measures(system: System, stage: str, directions: Mapping[str, str] | None = None) -> list[Measure]:

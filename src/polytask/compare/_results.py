@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 
 from polytask._errors import UserError
-from polytask.compare._candidates import Kind
+from polytask.compare._names import Kind
 
 FILE = "results.parquet"
 _SCHEMA = pyarrow.schema(

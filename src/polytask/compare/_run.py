@@ -2,26 +2,30 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
-
-import torch
 
 from polytask.compare._candidates import Candidate
 from polytask.compare._definition import Comparison
 from polytask.compare._jobs import Report, run_jobs
+from polytask.compare._launcher import Launcher, Processes
 from polytask.compare._measures import Measure, last_values
 from polytask.compare._results import Result, write_results
 from polytask.compare._space import Drawn
 from polytask.compare._table import Table, write_table
 from polytask.compare._tuning import best, draw, keep_trials, scores
 from polytask.compare._work import COST, Job
+from polytask.config._read import Plain
 
 Runs = list[tuple[Candidate, int, Job]]
 
 
 def compare(
-    comparison: Comparison, folder: str | Path, jobs: int = 1, report: Report = lambda line: None
+    comparison: Comparison,
+    folder: str | Path,
+    launcher: Launcher | None = None,
+    report: Report = lambda line: None,
 ) -> Table:
     """Run a comparison, or go on with one that was stopped.
 
@@ -31,7 +35,7 @@ def compare(
     Args:
         comparison: What is compared.
         folder: Where runs, ``comparison.yaml``, ``results.parquet``, ``table.csv`` and ``table.md`` are kept.
-        jobs: How many processes train at a time.
+        launcher: Where runs are trained, and how many at a time; `Processes`, one at a time, where None.
         report: Told a line for each run that ended.
 
     Returns:
@@ -41,9 +45,9 @@ def compare(
         UserError: Where the folder is another comparison's, or a run's config cannot be used.
         RunError: Where a run breaks down.
     """
-    folder = Path(folder)
-    with comparison.claimed(folder):
-        runs = _Runs(comparison, folder, jobs, report)
+    folder, launcher = Path(folder), launcher or Processes()
+    with comparison.claimed(folder), launcher:
+        runs = _Runs(comparison, folder, launcher, report)
         chosen = runs.tuned()
         finals = runs.finals(chosen)
         results = runs.results(finals)
@@ -56,12 +60,11 @@ def compare(
 class _Runs:
     """The runs of a comparison in its folder."""
 
-    def __init__(self, comparison: Comparison, folder: Path, jobs: int, report: Report) -> None:
+    def __init__(self, comparison: Comparison, folder: Path, launcher: Launcher, report: Report) -> None:
         self.comparison = comparison
         self.folder = folder
-        self.jobs = jobs
+        self.launcher = launcher
         self.report = report
-        self.threads = max(1, torch.get_num_threads() // jobs)
 
     def tuned(self) -> dict[Candidate, Drawn]:
         """What the best trial of each candidate set."""
@@ -79,7 +82,7 @@ class _Runs:
             for candidate in drawn
             for number in numbers
         ]
-        failed = run_jobs([job for *_, job in runs], self.jobs, self.report, may_fail=True)
+        failed = run_jobs([job for *_, job in runs], self.launcher, self.report, may_fail=True)
         chosen = {}
         for candidate, space in spaces.items():
             found = self._measures(candidate)
@@ -102,9 +105,9 @@ class _Runs:
             for seed in seeds
         ]
         fits = [job for *_, job in runs]
-        run_jobs(fits, self.jobs, self.report)
+        run_jobs(fits, self.launcher, self.report)
         if self.comparison.split == "test":
-            run_jobs([self._as(job, "test") for job in fits], self.jobs, self.report)
+            run_jobs([self._as(job, "test") for job in fits], self.launcher, self.report)
         return runs
 
     def results(self, runs: Runs) -> list[Result]:
@@ -143,12 +146,35 @@ class _Runs:
         name = f"{candidate.name}-{suffix}"
         config = self.folder / "configs" / f"{name}.yaml"
         config.parent.mkdir(exist_ok=True)
-        self.comparison.config_of(candidate, seed, drawn).dump(config)
-        log = self.folder / "logs" / f"{name}-fit.log"
+        made = self.comparison.config_of(candidate, seed, drawn)
+        made.dump(config)
         return Job(
-            "fit", self.folder / "runs" / name, config, log, tuple(self.comparison.allow), self.threads
+            "fit",
+            self.folder / "runs" / name,
+            config,
+            self.folder / "logs" / f"{name}-fit.log",
+            tuple(self.comparison.allow),
+            self.launcher.threads,
+            *gpus(made.plain["trainer"]),
         )
 
     def _as(self, job: Job, command: Literal["fit", "test"]) -> Job:
         log = job.log.with_name(f"{job.name}-{command}.log")
-        return Job(command, job.run, job.config, log, job.allow, job.threads)
+        return replace(job, command=command, log=log)
+
+
+def gpus(trainer: Plain) -> tuple[int, bool]:
+    """How many GPUs a trainer takes where there are some, and whether it cannot do without.
+
+    Args:
+        trainer: The config's ``trainer``.
+
+    Example:
+        >>> gpus({}), gpus({"accelerator": "gpu", "devices": 2}), gpus({"accelerator": "cpu", "devices": 2})
+        ((1, False), (2, True), (0, False))
+    """
+    accelerator, devices = trainer.get("accelerator", "auto"), trainer.get("devices", "auto")
+    if accelerator not in ("auto", "gpu", "cuda"):
+        return 0, False
+    given = len(devices) if isinstance(devices, list) else int(devices) if str(devices).isdigit() else 1
+    return given, accelerator != "auto"

@@ -1,25 +1,26 @@
 """A search for better values of config keys: Optuna's studies on ordinary runs."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from polytask._errors import RunError, UserError, hint
 from polytask._problems import find_problems
-from polytask.compare._jobs import Report, failure, last_line, start
+from polytask.compare._claim import claimed
+from polytask.compare._jobs import Report, failure, last_line
+from polytask.compare._launcher import Ended, start
 from polytask.compare._measures import Measure, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides, trial_seed
 from polytask.compare._statistics import delta_by_task, delta_m
 from polytask.compare._tuning import FILE as TRIALS
 from polytask.compare._tuning import storage
 from polytask.compare._work import Job
-from polytask.config import Config, closest
-from polytask.config._read import Plain, parse, read_file
+from polytask.config import Config
+from polytask.config._read import Plain, read_file
 
 FILE = "search.yaml"
 ALL = "delta_m"
@@ -149,10 +150,11 @@ def tune(search: Search, folder: str | Path, report: Report = lambda line: None)
         UserError: Where the folder is another search's, or a trial's config cannot be used.
         RunError: Where no trial ends.
     """
-    found = _Study(search, Path(folder), report)
-    while found.done < search.trials:
-        found.try_next()
-    return found.best()
+    with claimed(Path(folder), FILE, search.plain, "search"):
+        found = _Study(search, Path(folder), report)
+        while found.done < search.trials:
+            found.try_next()
+        return found.best()
 
 
 class _Study:
@@ -162,7 +164,6 @@ class _Study:
         import optuna
 
         self.search, self.folder, self.report = search, folder, report
-        self._claim()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.states = optuna.trial.TrialState
         self.samplers = optuna.samplers
@@ -177,23 +178,6 @@ class _Study:
         for trial in self.study.get_trials(deepcopy=False, states=(self.states.RUNNING,)):
             # What a killed search left goes on from its last checkpoint, under another number of Optuna's.
             self.study.tell(trial.number, state=self.states.FAIL)
-
-    def _claim(self) -> None:
-        file, own = self.folder / FILE, OmegaConf.to_yaml(OmegaConf.create(self.search.plain))
-        if file.exists():
-            if differing := closest(read_file(file).values, parse(own, FILE)):
-                found = f"other values of {', '.join(differing[:5])}"
-                raise UserError(str(file), "this folder is another search's", found, "Name another --dir")
-            return
-        if self.folder.is_dir() and any(self.folder.iterdir()):
-            raise UserError(
-                f"--dir {self.folder}", "must be a search, or a new folder", None, "Name another one"
-            )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(own)
-        except OSError as error:
-            raise UserError(f"--dir {self.folder}", "the folder cannot be made", error.strerror) from error
 
     def _ended(self) -> list[Any]:
         """Optuna's trials in our order, without those that a killed search left."""
@@ -220,15 +204,21 @@ class _Study:
         job = self._job(number, asked.params)
         epochs = self._run(job, number, asked)
         if epochs is None:
-            asked.set_user_attr("broken", True)
-            self.study.tell(asked, state=self.states.FAIL)
-            return f"broke down: {last_line(job.log)}"
+            return self._broke_down(asked, last_line(job.log))
         if not epochs:
             self.study.tell(asked, state=self.states.PRUNED)
             return "pruned"
         values = self._objectives(epochs[-1], self._reference(number, epochs[-1]))
+        said = ", ".join(f"{name}={value:.4g}" for name, value in zip(self.search.names, values, strict=True))
+        if not all(map(math.isfinite, values)):
+            return self._broke_down(asked, said)
         self.study.tell(asked, values)
-        return ", ".join(f"{name}={value:.4g}" for name, value in zip(self.search.names, values, strict=True))
+        return said
+
+    def _broke_down(self, asked: Any, why: str) -> str:
+        asked.set_user_attr("broken", True)
+        self.study.tell(asked, state=self.states.FAIL)
+        return f"broke down: {why}"
 
     def _job(self, number: int, drawn: Drawn) -> Job:
         config = self.folder / "configs" / f"{number}.yaml"
@@ -258,7 +248,7 @@ class _Study:
         if process is not None and process.exitcode == 1:
             return None
         if process is not None and process.exitcode != 0:
-            raise failure(job, process.exitcode)
+            raise failure(Ended(job, process.exitcode))
         return epochs
 
     def _epochs(self, job: Job) -> Epochs:

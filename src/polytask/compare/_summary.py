@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from polytask._errors import UserError
-from polytask.compare._candidates import SINGLE, SUM
+from polytask.compare._names import SINGLE, SUM
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval, Paired, delta_by_task, delta_m, holm, ranks
 

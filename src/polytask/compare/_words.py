@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from polytask.compare._candidates import SUM
+from polytask.compare._names import SUM
 from polytask.compare._summary import Difference, Key, Row
 
 ENOUGH = 5

@@ -1,5 +1,6 @@
 """One run of a comparison in a process of its own: trained, tested, and its cost noted."""
 
+import fcntl
 import json
 import os
 import resource
@@ -36,6 +37,8 @@ class Job:
         log: Where the command's output goes.
         allow: Names that the config may use besides the known kinds.
         threads: How many threads torch may use.
+        gpus: How many GPUs its trainer takes where there are some.
+        needs_gpus: Whether it cannot do without.
     """
 
     command: Literal["fit", "test"]
@@ -44,6 +47,8 @@ class Job:
     log: Path
     allow: tuple[str, ...] = ()
     threads: int = 1
+    gpus: int = 0
+    needs_gpus: bool = False
 
     @property
     def name(self) -> str:
@@ -69,6 +74,7 @@ def work(job: Job) -> None:
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _write_output_to(job.log)
+    _wait_for_others(job.run)
     torch.set_num_threads(job.threads)
     options = [
         "--run-dir",
@@ -149,6 +155,16 @@ def _write_output_to(log: Path) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
+
+
+def _wait_for_others(run: Path) -> None:
+    """Hold the run for as long as this process lives.
+
+    What a killed comparison left on another host ends a moment after the next one began.
+    """
+    run.parent.mkdir(parents=True, exist_ok=True)
+    # Never closed: the system lets go of it, however the process ends.
+    fcntl.flock(os.open(run.with_name(f".{run.name}-lock"), os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_EX)
 
 
 def _end_with_parent() -> None:

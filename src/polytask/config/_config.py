@@ -58,6 +58,7 @@ class Config:
         set_paths = [override(tree, text) for text in overrides]
         if ("project",) in set_paths:
             base = Path.cwd()
+        self._merged = Source("the config", copy.deepcopy(tree), folder=base)
         self._where = Places(sources, set_paths)
         references = References(tree, self._where)
         with _bounded(self._where(())):
@@ -134,6 +135,11 @@ class Config:
         """
         self._raise_first()
         return copy.deepcopy(self._plain)  # type: ignore[arg-type]
+
+    @property
+    def merged(self) -> Source:
+        """The files with the overrides in them, references not resolved: more can be merged over it."""
+        return self._merged
 
     @property
     def project(self) -> Path | None:

@@ -1,18 +1,38 @@
 """Recorders of gradients, weights, losses and affinity, and what is read of their records."""
 
-from polytask.diagnostics._affinity import Affinity
-from polytask.diagnostics._gradients import GradientRecorder
-from polytask.diagnostics._grouping import Grouping, group_tasks
-from polytask.diagnostics._per_step import LossRecorder, WeightRecorder
-from polytask.diagnostics._read import (
-    Affinities,
-    Gramians,
-    Values,
-    read_affinity,
-    read_gradients,
-    read_losses,
-    read_weights,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from polytask.diagnostics._affinity import Affinity
+    from polytask.diagnostics._gradients import GradientRecorder
+    from polytask.diagnostics._grouping import Grouping, group_tasks
+    from polytask.diagnostics._per_step import LossRecorder, WeightRecorder
+    from polytask.diagnostics._read import (
+        Affinities,
+        Gramians,
+        Values,
+        read_affinity,
+        read_gradients,
+        read_losses,
+        read_weights,
+    )
+
+_WHERE = {
+    "Affinities": "_read",
+    "Affinity": "_affinity",
+    "GradientRecorder": "_gradients",
+    "Gramians": "_read",
+    "Grouping": "_grouping",
+    "LossRecorder": "_per_step",
+    "Values": "_read",
+    "WeightRecorder": "_per_step",
+    "group_tasks": "_grouping",
+    "read_affinity": "_read",
+    "read_gradients": "_read",
+    "read_losses": "_read",
+    "read_weights": "_read",
+}
 
 __all__ = [
     "Affinities",
@@ -29,3 +49,10 @@ __all__ = [
     "read_losses",
     "read_weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: who reads records does not wait for what trains.
+    if name not in _WHERE:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

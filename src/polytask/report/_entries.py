@@ -62,6 +62,7 @@ class Collection:
         tasks: The tasks, in order.
         scores: Numbers of each run whose direction is known.
         split: The data that the scores are of.
+        baselines: Runs of single-task models.
         levels: Validation values of single-task models, by task and metric; means over seeds.
         table: The comparison's table; None for plain runs.
         definition: The comparison's definition; empty for plain runs.
@@ -72,6 +73,7 @@ class Collection:
     tasks: tuple[str, ...]
     scores: tuple[Score, ...] = ()
     split: str = "val"
+    baselines: tuple[RunRecords, ...] = ()
     levels: Mapping[tuple[str, str], float] = field(default_factory=dict)
     table: Grid | None = None
     definition: Mapping[str, Any] = field(default_factory=dict)
@@ -120,9 +122,8 @@ def _runs(paths: Sequence[Path], single_task: Sequence[Path]) -> Collection:
             raise UserError("--single-task", f"takes a run of one of the tasks {', '.join(tasks)}", found)
     scores = [score for entry in entries for score in _last_losses(entry, entry.runs, False)]
     scores += _last_losses(Entry("", ()), baselines, True)
-    return Collection(
-        title, entries, tasks, tuple(scores), levels=_levels((run.tasks[0], run) for run in baselines)
-    )
+    levels = _levels((run.tasks[0], run) for run in baselines)
+    return Collection(title, entries, tasks, tuple(scores), baselines=tuple(baselines), levels=levels)
 
 
 def _last_losses(entry: Entry, runs: Iterable[RunRecords], is_baseline: bool) -> list[Score]:
@@ -168,7 +169,6 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _comparison(folder: Path) -> Collection:
-    # Brings what trains the runs with it.
     from polytask.compare import Table, read_results
 
     definition = read_yaml(folder / COMPARISON)
@@ -176,14 +176,16 @@ def _comparison(folder: Path) -> Collection:
     table = Table(results, int(definition.get("trials", 1)))
     several = len({one.architecture for one in results}) > 1
     entries = tuple(_entries(folder, results, several))
-    singles = dict.fromkeys((one.task, one.run) for one in results if one.kind == _SINGLE)
+    trained = dict.fromkeys((one.task, one.run) for one in results if one.kind == _SINGLE)
+    singles = [(task, read_run(_inside(folder, run))) for task, run in trained]
     return Collection(
         name=folder.resolve().name,
         entries=entries,
         tasks=_common_tasks(entries) or tuple(dict.fromkeys(one.task for one in results)),
         scores=tuple(_score(one, several) for one in results),
         split=results[0].split,
-        levels=_levels((task, read_run(_inside(folder, run))) for task, run in singles),
+        baselines=tuple(run for _, run in singles),
+        levels=_levels(singles),
         table=Grid(
             tuple(table.header()),
             tuple(Row(tuple(table.cells(row))) for row in table.rows),

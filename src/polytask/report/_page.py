@@ -12,7 +12,7 @@ from polytask.report import _plotly
 from polytask.report._charts import Section
 from polytask.report._entries import Collection
 from polytask.report._sections import sections
-from polytask.report._tables import configs, definition, results, versions
+from polytask.report._tables import configs, definition, environments, results
 
 
 def page(collection: Collection, refresh_ms: int = 0, version: str = "") -> str:
@@ -49,7 +49,7 @@ def body(collection: Collection, parts: list[Section]) -> Markup:
             results=results(collection),
             configs=configs(collection),
             definition=definition(collection),
-            versions=versions(),
+            environments=environments(collection),
         )
     )
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from polytask._environment import Environment, read
 from polytask._errors import UserError
 from polytask.runs import CONFIG
 
@@ -45,6 +46,11 @@ class RunRecords:
         for table in (*self.gradients.values(), *self.affinities.values(), self.weights, self.losses):
             found += table.tasks if table is not None else ()
         return list(dict.fromkeys(found))
+
+    @cached_property
+    def environments(self) -> list[Environment]:
+        """What it was trained with: one, or more where it was resumed with something else."""
+        return read(self.folder)
 
     @cached_property
     def gradients(self) -> "dict[str, Gramians]":

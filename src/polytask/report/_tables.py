@@ -1,14 +1,18 @@
-"""Tables of the page: results, configs side by side, versions."""
+"""Tables of the page: results, configs and environments side by side."""
 
-import platform
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from typing import Any
 
+from polytask._environment import version, versions
 from polytask.report._charts import Grid, Row
 from polytask.report._entries import Collection, Entry
+from polytask.report._records import RunRecords
 
-_PACKAGES = ("polytask", "torch", "pytorch-lightning", "torchmetrics", "numpy", "plotly")
+_OR = " | "
+_ENVIRONMENTS = (
+    "What the runs were trained with, and what wrote this page. Where runs of one column differ, or one was "
+    "resumed with something else, all values stand there, '|' between. An empty cell was not noted."
+)
 
 
 def results(collection: Collection) -> Grid | None:
@@ -42,13 +46,31 @@ def definition(collection: Collection) -> Grid:
     return Grid(("key", "value"), tuple(Row(row) for row in flatten(collection.definition)))
 
 
-def versions() -> Grid:
-    """The machine and the packages that wrote the page."""
-    rows = [Row(("Python", platform.python_version())), Row(("system", platform.platform()))]
-    rows += [Row((name, _version(name))) for name in _PACKAGES]
-    return Grid(
-        ("what", "is"), tuple(rows), ("Of the machine that wrote this page; the runs may have used another.",)
-    )
+def environments(collection: Collection) -> Grid:
+    """What each entry's runs were trained with, and what wrote the page."""
+    trained = [(entry.name, entry.runs) for entry in collection.entries]
+    if collection.baselines:
+        trained.append(("single-task", collection.baselines))
+    found = [_seen(runs) for _, runs in trained]
+    own = {**versions(), "plotly": version("plotly")}
+    keys = list(dict.fromkeys([*(name for values in found for name in values), *own]))
+    rows = []
+    for name in keys:
+        cells = tuple(values.get(name, "") for values in found)
+        differs = len({*cells}) > 1 or any(_OR in cell for cell in cells)
+        rows.append(Row((name, *cells, own.get(name, "")), differs))
+    header = ("what", *(name for name, _ in trained), "this page")
+    return Grid(header, tuple(rows), (_ENVIRONMENTS,))
+
+
+def _seen(runs: Iterable[RunRecords]) -> dict[str, str]:
+    """Each value of each key, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for one in run.environments:
+            for name, value in one.items():
+                found.setdefault(name, {})[value] = None
+    return {name: _OR.join(values) for name, values in found.items()}
 
 
 def flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -78,10 +100,3 @@ def _last_values(entry: Entry) -> dict[str, float]:
         if words[0] in ("val", "test") and words[-1] == "epoch":
             found["/".join(words[:-1])] = float(values[-1])
     return found
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"

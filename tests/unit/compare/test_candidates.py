@@ -13,7 +13,7 @@ def weighting(changes):
 @pytest.mark.parametrize("name", ["NashMTL", "nash_mtl", "nashmtl", "nash-mtl"])
 def test_a_method_is_named_in_any_case(name):
     given, changes = method_changes(name)
-    assert given == name.lower().replace("-", "_")
+    assert given == "nashmtl"
     assert weighting(changes) == {"_target_": "polytask.weighting.NashMTL"}
 
 
@@ -74,7 +74,12 @@ def test_an_architecture_is_a_file():
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [(["uw", "uw"], "'uw' twice"), (["tuned_sum"], "the name of a baseline")]
+    ("names", "message"),
+    [
+        (["uw", "uw"], "'uw' twice"),
+        (["tuned_sum"], "the name of a baseline"),
+        (["single_task_digit"], "the name of a baseline"),
+    ],
 )
 def test_a_name_stands_once(names, message):
     with pytest.raises(UserError, match=message):
@@ -92,3 +97,26 @@ def test_a_single_task_model_is_the_same_model_with_the_others_weights_0():
     assert weighting(found[2].changes)["weights"] == {"a": 1.0, "b": 1.0}
     assert found[3].changes[0] == {"x": 1}
     assert len({hash(one) for one in found}) == len(found)
+
+
+@pytest.mark.parametrize("read", [method_changes, architecture_changes])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("trainer: {max_epochs: 50}", "trainer.max_epochs"),
+        ("trainer: {limit_train_batches: 1.0}", "trainer.limit_train_batches"),
+        ("system: {metrics: {digit: {top_k: 3}}}", "system.metrics"),
+        ("system: {dataloaders: {test: {dataset: {part: train}}}}", "system.dataloaders"),
+        ("seed: 3", "seed"),
+    ],
+)
+def test_a_file_changes_no_data_metrics_or_budget(read, text, key, tmp_path):
+    (tmp_path / "better.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"{key} is the same for all that is compared. Set it in the config"):
+        read(str(tmp_path / "better.yaml"))
+
+
+def test_no_file_is_named_as_the_configs_own_model(tmp_path):
+    (tmp_path / "base.yaml").write_text("system: {model: {width: 64}}")
+    with pytest.raises(UserError, match=r"'base' is the name of the config's own model. Rename the file"):
+        architecture_changes(str(tmp_path / "base.yaml"))

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from polytask._errors import RunError, UserError
 from polytask.compare import Search, tune
+from polytask.compare._claim import claimed
 
 SPACE = {"system.optimizer.lr": {"low": 0.01, "high": 1.0}}
 
@@ -95,3 +96,26 @@ def test_another_searchs_folder_is_refused(search, tmp_path):
     folder = begun(tmp_path / "s", search(1))
     with pytest.raises(UserError, match=r"another search's. Found other values of objectives"):
         tune(search(1, "shape/Accuracy"), folder)
+
+
+def test_a_value_that_is_not_finite_breaks_its_trial_and_not_the_search(search, tmp_path):
+    asked = search(3)
+    folder = begun(tmp_path / "s", asked)
+    for number, last in enumerate((float("nan"), 0.5, 0.6)):
+        trained(folder, number, (last,))
+    said = []
+    (best,) = tune(asked, folder, said.append)
+    assert best.number == 2
+    assert said[0] == "1/3 the config: broke down: delta_m=nan"
+
+
+def test_one_process_works_in_a_search(search, tmp_path):
+    asked = search(1)
+    folder = begun(tmp_path / "s", asked)
+    with (
+        claimed(folder, "search.yaml", asked.plain, "search"),
+        pytest.raises(UserError, match="one process works in a search"),
+    ):
+        tune(asked, folder)
+    trained(folder, 0, (0.5,))
+    assert tune(asked, folder)[0].number == 0

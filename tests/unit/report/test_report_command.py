@@ -39,6 +39,17 @@ def test_the_page_and_the_figures_are_written_where_they_are_asked_for(tmp_path,
     assert (tmp_path / "x.html").is_file()
 
 
+def test_runs_may_stand_on_both_sides_of_an_option(tmp_path, capsys):
+    one, two = (str(write_run(tmp_path / name, ("digit",), records=False)) for name in ("one", "two"))
+    output = str(tmp_path / "x.html")
+    assert main(["report", one, "--output", output, two]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "Runs: <code>one</code>, <code>two</code>." in text
+    assert main(["report", one, "--figurs", two]) == 2
+    assert "no option is called '--figurs'. Did you mean '--figures'?" in capsys.readouterr().err
+
+
 def test_baselines_are_named(tmp_path):
     run = write_run(tmp_path / "one", records=False)
     single = write_run(tmp_path / "single", ("digit",), records=False)

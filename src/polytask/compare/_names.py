@@ -1,0 +1,7 @@
+"""The kinds of rows, and the names of the baselines."""
+
+from typing import Final, Literal
+
+Kind = Literal["method", "single_task", "tuned_sum"]
+SINGLE: Final = "single_task"
+SUM: Final = "tuned_sum"

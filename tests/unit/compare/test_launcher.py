@@ -1,0 +1,110 @@
+"""Launchers: how many jobs at a time, what a failure says, and what a missing Ray does."""
+
+import sys
+
+import pytest
+
+from polytask._errors import RunError, UserError
+from polytask.compare import Launcher, Processes, RayCluster
+from polytask.compare._jobs import failure, run_jobs
+from polytask.compare._launcher import Ended
+from polytask.compare._run import gpus
+from polytask.compare._work import Job
+
+
+class Codes(Launcher):
+    """Ends each job at once, the last one first, with the code that its name ends in."""
+
+    def __init__(self, jobs):
+        super().__init__(jobs)
+        self.at_once, self.threads, self.jobs_now, self.most = jobs, 1, [], 0
+
+    @property
+    def running(self):
+        return len(self.jobs_now)
+
+    def start(self, job):
+        self.jobs_now.append(job)
+        self.most = max(self.most, self.running)
+
+    def ended(self):
+        job = self.jobs_now.pop()
+        return [Ended(job, int(job.name[-1]), "lost" if job.name.endswith("9") else "")]
+
+    def stop(self):
+        self.jobs_now = []
+
+
+def jobs(folder, *names):
+    found = [Job("fit", folder / name, folder / "c.yaml", folder / f"{name}.log") for name in names]
+    for job in found:
+        job.log.write_text(f"one line\nerror: of {job.name}\n\n")
+    return found
+
+
+def test_no_more_than_so_many_at_a_time(tmp_path):
+    lines, launcher = [], Codes(2)
+    assert run_jobs(jobs(tmp_path, "a0", "b0", "c0"), launcher, lines.append) == set()
+    assert lines == ["1/3 fit b0", "2/3 fit c0", "3/3 fit a0"]
+    assert launcher.most == 2
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    lines, (first, second) = [], jobs(tmp_path, "a0", "b0")
+    first.run.mkdir()
+    (first.run / "cost.json").write_text("{}")
+    run_jobs([first, second], Codes(1), lines.append)
+    assert lines == ["2/2 fit b0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "found"),
+    [("a1", RunError, "of a1"), ("a2", UserError, "of a2"), ("a9", RunError, "lost")],
+)
+def test_the_first_failure_is_raised_once_the_others_ended(tmp_path, name, error, found):
+    lines = []
+    with pytest.raises(error, match=rf"run {name}: polytask fit failed\. Found {found}\. See .*{name}\.log"):
+        run_jobs(jobs(tmp_path, "b0", name, "c0"), Codes(2), lines.append)
+    assert lines == ["2/3 fit b0"]
+
+
+def test_a_run_that_may_fail_is_passed_over_now_and_later(tmp_path):
+    lines, found = [], jobs(tmp_path, "a1", "b0")
+    assert run_jobs(found, Codes(1), lines.append, may_fail=True) == {"a1"}
+    assert lines == ["1/2 fit a1 broke down: error: of a1", "2/2 fit b0"]
+    assert run_jobs(found[:1], Codes(1), lines.append, may_fail=True) == {"a1"}
+    assert len(lines) == 2
+
+
+def test_a_job_without_a_word_in_its_log(tmp_path):
+    job = Job("test", tmp_path / "a", tmp_path / "c.yaml", tmp_path / "none.log")
+    assert "Found exit code -9" in str(failure(Ended(job, -9)))
+
+
+@pytest.mark.parametrize("kind", [Processes, RayCluster])
+def test_a_number_of_jobs_is_above_0(kind):
+    with pytest.raises(UserError, match=r"--jobs: is 1 or more\. Found 0"):
+        kind(0)
+
+
+def test_without_ray_its_extra_is_named(cli, demo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = cli("compare", "config.yaml", "--methods", "uw", "--launcher", "ray")
+    assert result.code == 2
+    assert "--launcher ray: needs Ray. Found it is not installed. pip install 'polytask[ray]'" in result.err
+    assert not (demo / "comparisons").exists()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [
+        ({}, (1, False)),
+        ({"accelerator": "cpu", "devices": 4}, (0, False)),
+        ({"accelerator": "gpu", "devices": "auto"}, (1, True)),
+        ({"accelerator": "cuda", "devices": [0, 1]}, (2, True)),
+        ({"accelerator": "gpu", "devices": "2"}, (2, True)),
+        ({"accelerator": "gpu", "devices": -1}, (1, True)),
+    ],
+)
+def test_the_gpus_that_a_trainer_takes(trainer, expected):
+    assert gpus(trainer) == expected
