@@ -130,7 +130,15 @@ def write_comparison(
     seeds: int = 2,
 ) -> Path:
     folder.mkdir(parents=True)
-    definition = {"methods": list(methods), "architectures": ["base"], "seeds": seeds, "trials": 2}
+    losses = {task: {"_target_": "torch.nn.CrossEntropyLoss"} for task in tasks}
+    definition = {
+        "config": {"system": {"criterion": {"task_losses": losses}}},
+        "methods": {method: [] for method in methods},
+        "architectures": {"base": []},
+        "seeds": list(range(seeds)),
+        "trials": 2,
+        "single_task": True,
+    }
     (folder / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
     write_results(folder, results(tasks, methods, seeds))
     for place, method in enumerate((*methods, SUM)):
@@ -143,4 +151,6 @@ def write_comparison(
             write_run(
                 folder / f"runs/single_task_{task}-base-seed{seed}", tasks, seed + 100 * place, records=False
             )
+    for run in (folder / "runs").iterdir():
+        (run / "cost.json").write_text('{"seconds": 1.5, "peak_memory_mb": 100.0}')
     return folder

@@ -158,11 +158,24 @@ def read_gradients(run: str | Path, group: str | None = None) -> Gramians:
         UserError: Where there are none, no such group, or the file is damaged.
     """
     path, table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
-    groups = list(dict.fromkeys(table["group"].to_pylist()))
+    groups = _names(table, "group")
     if group is not None and group not in groups:
         rule = f"no group is called '{group}'"
         raise UserError(str(run), rule, None, hint(group, groups, "Groups"))
-    group = groups[0] if group is None else group
+    return _gramians(path, table, groups[0] if group is None else group)
+
+
+def gradients_by_group(run: str | Path) -> dict[str, Gramians]:
+    """The Gramians of every group, all that was measured first; as `read_gradients`.
+
+    Args:
+        run: The run's folder.
+    """
+    path, table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
+    return {group: _gramians(path, table, group) for group in _names(table, "group")}
+
+
+def _gramians(path: Path, table: pa.Table, group: str) -> Gramians:
     tasks = _names(table, "task")
     if alone := [name for name in _names(table, "other") if name not in tasks]:
         rule = "has a row of each task with itself"
@@ -186,11 +199,28 @@ def read_affinity(run: str | Path, form: str | None = None) -> Affinities:
         UserError: Where there are none, none of this form, or the file is damaged.
     """
     path, table = _table(run, "affinity", AFFINITY, "Affinity")
-    forms = sorted(set(table["form"].to_pylist()), reverse=True)
+    forms = _forms(table)
     if form is not None and form not in forms:
         rule = f"no affinity of the form '{form}' was recorded"
         raise UserError(str(run), rule, None, hint(form, forms, "Recorded"))
-    form = forms[0] if form is None else form
+    return _mean(path, table, forms[0] if form is None else form)
+
+
+def affinities_by_form(run: str | Path) -> dict[str, Affinities]:
+    """The mean affinities of every form, ``lookahead`` first; as `read_affinity`.
+
+    Args:
+        run: The run's folder.
+    """
+    path, table = _table(run, "affinity", AFFINITY, "Affinity")
+    return {form: _mean(path, table, form) for form in _forms(table)}
+
+
+def _forms(table: pa.Table) -> list[str]:
+    return sorted(_names(table, "form"), reverse=True)
+
+
+def _mean(path: Path, table: pa.Table, form: str) -> Affinities:
     # The lookahead sees the losses of tasks, too, that share nothing.
     tasks = _names(table, "task", "other")
     shared, own = _sizes(path, table.schema.metadata or {})

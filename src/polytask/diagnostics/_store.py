@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from polytask._errors import UserError
+from polytask._one_line import one_line
 
 FOLDER = "records"
 _STEP = [("step", pa.int64()), ("epoch", pa.int64())]
@@ -26,7 +27,6 @@ AFFINITY = pa.schema(
     [*_STEP, ("form", pa.string()), ("task", pa.string()), ("other", pa.string()), ("affinity", pa.float64())]
 )
 _FIX = "Delete it, and train again"
-_LONGEST = 120
 # Of a reader beside a training, which joins files now and then.
 _TRIES = 10
 Row = tuple[Any, ...]
@@ -158,7 +158,7 @@ def _checked(file: Path, schema: pa.Schema) -> pa.Table:
         table.validate(full=True)
         names, types, found = table.schema.names, table.schema.types, ", ".join(map(str, table.schema))
     if names != schema.names or types != schema.types:
-        raise UserError(str(file), f"has the columns {', '.join(schema.names)}", _short(found), _FIX)
+        raise UserError(str(file), f"has the columns {', '.join(schema.names)}", one_line(found), _FIX)
     for name in names:
         if table[name].null_count:
             raise UserError(str(file), "has a value in every row", f"none in the column {name}", _FIX)
@@ -183,10 +183,5 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         empty = file.is_file() and not file.stat().st_size
-        found = "an empty file" if empty else f"not a Parquet file: {_short(str(error))}"
+        found = "an empty file" if empty else f"not a Parquet file: {one_line(error)}"
         raise UserError(str(file), "is a damaged record file", found, _FIX) from error
-
-
-def _short(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
