@@ -148,9 +148,9 @@ def write_comparison(
     for place, task in enumerate(tasks, start=1):
         for seed in range(seeds):
             # It measures the other tasks too, on which it was not trained.
-            write_run(
-                folder / f"runs/single_task_{task}-base-seed{seed}", tasks, seed + 100 * place, records=False
-            )
+            config = {"system": {"weighting": f"single {task}", "optimizer": {"lr": 0.001}}}
+            run = folder / f"runs/single_task_{task}-base-seed{seed}"
+            write_run(run, tasks, seed + 100 * place, config, records=False)
     for run in (folder / "runs").iterdir():
         (run / "cost.json").write_text('{"seconds": 1.5, "peak_memory_mb": 100.0}')
     return folder
