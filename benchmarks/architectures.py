@@ -2,36 +2,49 @@
 
     python benchmarks/architectures.py [--rounds 9]
 
-Memory is that of parameters, their gradients, and what the backward keeps. All on an MLP with T tasks; `MTAN`
-needs feature maps and is left to ``multimnist.py``. Which scheme wins where: ``architecture_problems.py``.
+A forward is one in evaluation without gradients, of all tasks or of the last one alone; a step is one of
+SGD. Memory is that of parameters, their gradients, and what the backward keeps. All schemes stand on an MLP
+but `MTAN`, which needs feature maps and stands on a small CNN. A `DSelectK` that is decided has no gate
+inputs and runs k experts for a task. Which scheme wins where: ``architecture_problems.py``.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
+from itertools import pairwise
 
 import torch
+from _measure import medians
 from _table import write_table
 from torch import Tensor, nn
 
 from polytask.models import (
     CGC,
     MLP,
+    MTAN,
     NDDR,
     PLE,
     CrossStitch,
     DSelectK,
     FiLM,
     HardParameterSharing,
+    LearningToBranch,
     LoRA,
     MMoE,
+    MultiHead,
     MultiTaskModel,
+    RegressionHead,
     Separate,
     Sluice,
     SoftParameterSharing,
 )
+
+TASKS = (2, 4, 8)
+INPUTS, WIDTH, FEATURES = 128, 256, 128
+CHANNELS = (3, 16, 32)
+IN_A_ROW = 5
+"""Calls that are timed together: the first of them finds the caches as another scheme has left them."""
 
 Build = Callable[[int, int, int, int], MultiTaskModel]
 """From inputs, width, features and the number of tasks to a model."""
@@ -101,9 +114,65 @@ SCHEMES: dict[str, Build] = {
 }
 
 
+def decided(inputs: int, width: int, features: int, tasks: int) -> MultiTaskModel:
+    """Gates without an input, as training leaves them: each task uses k of the experts."""
+    expert = partial(backbone, inputs, width, features)
+    model = DSelectK(expert, heads(features, tasks), num_experts=4, k=2)
+    with torch.no_grad():
+        for gate in model.gates.parameters():
+            # Far beyond the smooth step; the selectors' own weights begin with 0 and stay there.
+            gate.mul_(1e6)
+    return model
+
+
+def convolutions() -> nn.Module:
+    stages = [
+        nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+        for before, after in pairwise(CHANNELS)
+    ]
+    return nn.Sequential(*stages)
+
+
+def map_heads(tasks: int) -> dict[str, nn.Module]:
+    return {f"t{index}": RegressionHead(CHANNELS[-1]) for index in range(tasks)}
+
+
+def map_networks(tasks: int) -> dict[str, nn.Module]:
+    return {task: nn.Sequential(convolutions(), head) for task, head in map_heads(tasks).items()}
+
+
+def on_mlp(build: Build) -> Callable[[int], MultiTaskModel]:
+    return partial(build, INPUTS, WIDTH, FEATURES)
+
+
+CASES: dict[str, tuple[tuple[int, ...], dict[str, Callable[[int], MultiTaskModel]]]] = {
+    "MLP": (
+        (256, INPUTS),
+        {
+            **{name: on_mlp(build) for name, build in SCHEMES.items()},
+            "DSelectK, decided": on_mlp(decided),
+            "LearningToBranch": on_mlp(tapped(LearningToBranch)),
+        },
+    ),
+    "CNN": (
+        (32, CHANNELS[0], 32, 32),
+        {
+            "HardParameterSharing": lambda tasks: MultiHead(convolutions(), map_heads(tasks)),
+            "Separate": lambda tasks: Separate(map_networks(tasks)),
+            "MTAN": lambda tasks: MTAN(
+                convolutions(), map_heads(tasks), {"0": CHANNELS[1], "1": CHANNELS[2]}
+            ),
+        },
+    ),
+}
+"""By backbone the shape of a batch, and by scheme what makes a model of so many tasks."""
+
+
 def penalty(model: MultiTaskModel) -> Tensor:
     """What the model adds to the losses."""
-    return model.sharing_penalty() if isinstance(model, SoftParameterSharing) else torch.zeros(())
+    own = getattr(model, "sharing_penalty", None)
+    added = None if own is None else own()
+    return torch.zeros(()) if added is None else added
 
 
 def loss_of(model: MultiTaskModel, x: Tensor, targets: dict[str, Tensor]) -> Tensor:
@@ -129,21 +198,16 @@ def kept_bytes(model: MultiTaskModel, x: Tensor, targets: dict[str, Tensor]) -> 
     return 2 * sum(parameters.values()) + sum(saved.values())
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def cost(tasks: int, rounds: int) -> dict[str, tuple[float, float, float, float]]:
-    """By scheme its parameters, seconds of a forward and of a step, and bytes."""
-    inputs, width, features, rows = 128, 256, 128, 256
+def cost(kind: str, tasks: int, rounds: int) -> dict[str, list[float]]:
+    """By scheme its parameters, seconds of a forward of all tasks, of one and of a step, and bytes."""
+    shape, schemes = CASES[kind]
     torch.manual_seed(0)
-    x = torch.randn(rows, inputs)
-    targets = {f"t{index}": torch.randn(rows, 1) for index in range(tasks)}
-    forwards, steps, fixed = {}, {}, {}
-    for name, build in SCHEMES.items():
-        model = build(inputs, width, features, tasks)
+    x = torch.randn(shape)
+    targets = {f"t{index}": torch.randn(shape[0], 1) for index in range(tasks)}
+    calls: dict[str, tuple[Callable[[], object], int]] = {}
+    found: dict[str, list[float]] = {}
+    for name, build in schemes.items():
+        model = build(tasks)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
         def step(model: MultiTaskModel = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
@@ -151,31 +215,29 @@ def cost(tasks: int, rounds: int) -> dict[str, tuple[float, float, float, float]
             loss_of(model, x, targets).backward()
             optimizer.step()
 
-        forwards[name] = torch.no_grad()(partial(model, x))
-        steps[name] = step
-        fixed[name] = sum(p.numel() for p in model.parameters()), kept_bytes(model, x, targets)
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in SCHEMES}
-    for _ in range(rounds + 1):
-        for name in SCHEMES:
-            times[name][0].append(seconds(forwards[name]))
-            times[name][1].append(seconds(steps[name]))
+        forward = torch.no_grad()(deepcopy(model).eval())
+        timed = {"all": partial(forward, x), "one": partial(forward, x, tasks - 1), "step": step}
+        calls |= {f"{name} {call}": (what, IN_A_ROW) for call, what in timed.items()}
+        found[name] = [sum(p.numel() for p in model.parameters()), kept_bytes(model, x, targets)]
+    times = medians(calls, rounds)
     return {
-        name: (fixed[name][0], *(statistics.median(part[1:]) for part in times[name]), fixed[name][1])
-        for name in SCHEMES
+        name: [size, *(times[f"{name} {call}"] for call in ("all", "one", "step")), memory]
+        for name, (size, memory) in found.items()
     }
 
 
 def cost_rows(rounds: int) -> list[list[str]]:
     rows = []
-    for tasks in (2, 4, 8):
-        found = cost(tasks, rounds)
-        hard, separate = found["HardParameterSharing"], found["Separate"]
-        for name, values in found.items():
-            ratios = [
-                f"{value / base:.2f} ({value / other:.2f})"
-                for value, base, other in zip(values, hard, separate, strict=True)
-            ]
-            rows.append([str(tasks), name, f"{values[0]:,}", *ratios])
+    for kind in CASES:
+        for tasks in TASKS:
+            found = cost(kind, tasks, rounds)
+            hard, separate = found["HardParameterSharing"], found["Separate"]
+            for name, values in found.items():
+                ratios = [
+                    f"{value / base:.2f} ({value / other:.2f})"
+                    for value, base, other in zip(values, hard, separate, strict=True)
+                ]
+                rows.append([kind, str(tasks), name, f"{values[0]:,}", *ratios])
     return rows
 
 
@@ -188,9 +250,10 @@ def main() -> None:
     torch.set_num_threads(1)
     write_table(
         "architectures",
-        f"Cost relative to hard sharing (to separate networks), MLP 128-256-128, batch 256, "
-        f"median of {rounds} interleaved rounds",
-        ["T", "scheme", "parameters", "relative", "forward", "step", "memory"],
+        f"Cost relative to hard sharing (to separate networks): MLP {INPUTS}-{WIDTH}-{FEATURES} with batches "
+        f"of 256; for MTAN a CNN with stages of {CHANNELS[1]} and {CHANNELS[2]} channels, 32 images of "
+        f"32 x 32; median of {rounds} interleaved rounds of {IN_A_ROW}",
+        ["backbone", "T", "scheme", "parameters", "relative", "forward", "one task", "step", "memory"],
         cost_rows(rounds),
     )
 

@@ -65,7 +65,7 @@ def read(root: str, device: torch.device) -> dict[str, Examples]:
     found = {}
     for number, split in enumerate(("train", "test")):
         files = [Path(root) / "MNIST" / "raw" / names[split] for names in (mnist.IMAGES, mnist.LABELS)]
-        x, targets = multimnist(*(mnist._read(file) for file in files), seed=number)
+        x, targets = multimnist(*(mnist.read_idx(file) for file in files), seed=number)
         found[split] = x.to(device), {task: target.to(device) for task, target in targets.items()}
     return found
 

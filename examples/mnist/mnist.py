@@ -50,7 +50,7 @@ class MNIST(Dataset[Examples]):
         source = "test" if split == "test" else "train"
         if missing := _missing(folder):
             _download(root, folder, missing)
-        images, digits = _read(folder / IMAGES[source]), _read(folder / LABELS[source])
+        images, digits = read_idx(folder / IMAGES[source]), read_idx(folder / LABELS[source])
         if len(images) != len(digits):
             raise ValueError(f"{folder}: {len(images)} {source} images, but {len(digits)} labels")
         rows = rows_of(split, len(images), val_size, seed)
@@ -156,7 +156,7 @@ def _download(root: str, folder: Path, missing: list[str]) -> None:
         raise FileNotFoundError(f"torchvision could not download MNIST ({error}). {help}") from error
 
 
-def _read(path: Path) -> Tensor:
+def read_idx(path: Path) -> Tensor:
     """The array in an IDX file of bytes, such as ``train-images-idx3-ubyte`` or the same with ``.gz``."""
     data = path.read_bytes() if path.is_file() else gzip.decompress(Path(f"{path}.gz").read_bytes())
     dimensions = 3 if "idx3" in path.name else 1

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from polytask._errors import UserError
+from polytask._errors import RunError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         UserError: Where the options or the config cannot be used.
-        RunError: Where a run broke down.
+        RunError: Where runs broke down; the table of the others is printed first.
     """
     from rich.console import Console
 
@@ -111,6 +111,8 @@ def run(options: argparse.Namespace) -> int:
     table = compare(comparison, folder, launcher, console.print)
     _show(table, console)
     Console(highlight=False, soft_wrap=True).print(f"comparison: {folder}")
+    if left_out := table.remarks.left_out:
+        raise RunError("polytask compare", "every run has to end", f"left out: {', '.join(left_out)}")
     return 0
 
 

@@ -232,6 +232,9 @@ def test_a_task_runs_nothing_that_it_does_not_use(case, training):
         model(batch(case), task)
         assert called
         assert [name for name in called if not reaches(case, name, task)] == []
+        # Only what towers exchange is worked out for each of them.
+        once = [name for name in called if not name.startswith("units.")]
+        assert len(once) == len(set(once))
 
 
 @models

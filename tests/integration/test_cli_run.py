@@ -13,7 +13,13 @@ from polytask._errors import UserError
 from polytask.predictions import read_predictions
 
 PLAIN = (str, int, float, bool, type(None))
-RUN_FILES = {"config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+RUN_FILES = {
+    "environment.json",
+    "config.yaml",
+    "metrics.csv",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+}
 
 
 def files(folder: Path) -> set[str]:
@@ -518,7 +524,7 @@ def test_the_new_project_trains_as_it_stands(cli, tmp_path, monkeypatch):
 
 def test_a_config_without_loggers_logs_nothing(cli, demo):
     run = cli("fit", "config.yaml", "trainer.logger=false").run
-    assert files(run) == {"config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert files(run) == {"environment.json", "config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
 
 
 def test_a_new_run_may_start_from_the_best_of_the_last_one(cli, demo):

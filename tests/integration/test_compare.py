@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -14,7 +15,9 @@ pytest.importorskip("optuna")
 
 import optuna
 
+from polytask import UserError
 from polytask.compare import Comparison, Processes, read_results
+from polytask.compare._work import read_cost
 from polytask.config import Config
 from polytask.config._read import read_file
 from tests.comparisons import comparing, kill, numbers, rows, searching
@@ -172,19 +175,98 @@ def test_a_space_that_does_not_fit_a_row_is_said_first(cli, demo):
     assert not (demo / "comparisons").exists()
 
 
-def test_a_run_that_breaks_down_is_named_with_its_log(cli, demo):
+MINE = """
+system: {criterion: {weighting: {_target_: polytask.weighting.CAGrad}}}
+space: {system.criterion.weighting.c: {low: 0.1, high: 0.9}}
+"""
+
+
+def test_a_methods_own_parameters_are_tuned_beside_what_is_tuned_for_all(cli, demo):
+    (demo / "mine.yaml").write_text(MINE)
+    words = ["compare", "config.yaml", "--methods", "mine.yaml", "--seeds", "1", "--trials", "2"]
+    assert cli(*words).code == 0
+    runs = demo / "comparisons/demo/runs"
+    first, second = (
+        yaml.safe_load((runs / f"mine-base-trial{number}/config.yaml").read_text())["system"]
+        for number in (0, 1)
+    )
+    assert "c" not in first["criterion"]["weighting"]
+    assert 0.1 <= second["criterion"]["weighting"]["c"] <= 0.9
+    assert second["optimizer"]["lr"] != first["optimizer"]["lr"] == 0.1
+    assert cli(*words).code == 0
+    # Another space is another comparison.
+    (demo / "mine.yaml").write_text(MINE.replace("0.9", "0.8"))
+    changed = cli(*words)
+    assert changed.code == 2
+    assert "this folder is another comparison's" in changed.err
+
+
+@pytest.mark.parametrize("wrong", ["system.criterion.weighting.cc", "system.criterion.wait"])
+def test_a_methods_space_names_what_it_accepts(cli, demo, wrong):
+    (demo / "mine.yaml").write_text(MINE.replace("system.criterion.weighting.c", wrong))
+    result = cli("compare", "config.yaml", "--methods", "mine.yaml", "--trials", "2")
+    assert result.code == 2
+    assert "mine-base" in result.err
+    assert not (demo / "comparisons").exists()
+
+
+def test_a_row_that_breaks_down_is_left_out(cli, demo):
+    (demo / "wild.yaml").write_text("system: {optimizer: {lr: 1.0e+30}}")
+    words = [*WORDS, "--seeds", "1", "--single-task"]
+    result = cli("compare", *words, "--methods", "wild.yaml")
+    assert result.code == 1
+    assert result.err == "error: polytask compare: every run has to end. Found left out: wild-base.\n"
+    said = re.search(r"Left out: wild-base broke down with seed 0: (.*)", result.out)
+    assert said
+    assert "task 'shape': the loss must be finite" in said[1]
+    folder = demo / "comparisons" / "demo"
+    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw"]
+    # It is tried again, and nothing else is.
+    assert cli("compare", *words, "--methods", "wild.yaml").out.count("broke down with") == 1
+    shutil.rmtree(folder / "runs" / "wild-base-seed0")
+    (demo / "wild.yaml").write_text("system: {optimizer: {lr: 0.01}}")
+    (folder / "comparison.yaml").write_text(
+        (folder / "comparison.yaml").read_text().replace("1.0e+30", "0.01")
+    )
+    tamed = cli("compare", *words, "--methods", "wild.yaml")
+    assert (tamed.code, tamed.err) == (0, "")
+    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw", "wild"]
+
+
+def test_nothing_is_left_where_every_row_breaks_down(cli, demo):
     text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Infinite, rows: 24")
     (demo / "config.yaml").write_text(text)
-    result = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1")
-    assert result.code == 1
-    assert "run tuned_sum-base-seed0: polytask fit failed" in result.err
-    assert "See comparisons/demo/logs/tuned_sum-base-seed0-fit.log" in result.err
-    # What breaks down in every trial cannot be tuned; what does in one is passed over.
-    result = cli(
-        "compare", "config.yaml", "--methods", "uw", "--seeds", "1", "--trials", "2", "--dir", "tuned"
-    )
-    assert result.code == 1
-    assert "one trial at least has to end" in result.err
+    for words in ([], ["--trials", "2", "--dir", "tuned"]):
+        result = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1", *words)
+        assert result.code == 1
+        assert "one row at least has to end. Found none that did" in result.err
+
+
+def test_a_trial_that_breaks_down_is_passed_over(cli, demo):
+    (demo / "space.yaml").write_text("system.optimizer.lr: [1.0e+30, 1.0e+29]")
+    words = ["--methods", "uw", "--seeds", "1", "--trials", "2", "--space", "space.yaml"]
+    result = cli("compare", "config.yaml", *words)
+    assert (result.code, result.err) == (0, "")
+    assert "Trials that broke down: 1 of 2 of tuned_sum-base, 1 of 2 of uw-base." in result.out
+    assert "Chosen by validation: tuned_sum-base: the config; uw-base: the config." in result.out
+
+
+def test_a_run_of_another_config_is_not_taken_for_this_one(cli, demo):
+    assert cli("compare", *WORDS, "--seeds", "1").code == 0
+    kept = demo / "comparisons" / "demo" / "runs" / "uw-base-seed0" / "config.yaml"
+    kept.write_text(kept.read_text().replace("lr: 0.1", "lr: 0.2"))
+    result = cli("compare", *WORDS, "--seeds", "1")
+    assert result.code == 2
+    assert "trained with another config. Found other values of system.optimizer.lr" in result.err
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[1]", '{"seconds": "x", "peak_memory_mb": 1}'])
+def test_a_runs_damaged_cost_says_what_to_delete(cli, demo, text):
+    run = demo / "runs" / "one"
+    run.mkdir(parents=True)
+    (run / "cost.json").write_text(text)
+    with pytest.raises(UserError, match=r"cost.json: is damaged. .*Delete it and .*one to train again"):
+        read_cost(run)
 
 
 def search(folder: Path, words: list[str]) -> list[str]:

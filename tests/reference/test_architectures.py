@@ -186,6 +186,14 @@ def test_sluice_is_penalised_for_overlapping_subspaces():
     torch.testing.assert_close(model.sharing_penalty(), expected)
 
 
+def test_the_outputs_of_a_transposed_convolution_are_cut_into_subspaces():
+    layer = nn.ConvTranspose2d(3, 4, 2)
+    model = Sluice(nn.Sequential(layer), {"a": nn.Identity()}, ["0"], orthogonality=1.0)
+    # The matrix of the linear map from one pixel's channels to all values that it makes.
+    one, other = layer.weight.permute(1, 0, 2, 3).flatten(1).chunk(2)
+    torch.testing.assert_close(model.sharing_penalty(), (one @ other.T).square().sum())
+
+
 def test_learning_to_branch_follows_the_chosen_towers():
     towers, own_heads, x = backbones_of(1), heads(), torch.randn(7, 5)
     model = LearningToBranch(towers, own_heads, ["layers.activation1"])

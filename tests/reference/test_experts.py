@@ -10,7 +10,7 @@ from polytask.gradients import Engine
 from polytask.models import CGC, MLP, PLE, DSelectK, FiLM, LoRA, MMoE, MultiHead, Separate, SimpleCNN
 from polytask.weighting import GramianWeighting
 from polytask.weighting._base import Solution
-from tests.cases import CONDITIONED, EXPERTS
+from tests.cases import CONDITIONED, EXPERTS, TOWERS
 
 EXPERT = partial(MLP, 5, [7], 4)
 TASKS = {"a": 3, "b": 2}
@@ -209,13 +209,15 @@ class Ones(GramianWeighting):
         return Solution(torch.ones(len(step.gramian), dtype=torch.float64))
 
 
-SHARING = [case for case in EXPERTS + CONDITIONED if case.name != "CGC-separate"]
+# One has nothing that is shared, and the other is drawn at random wherever it shares.
+APART = ("CGC-separate", "LearningToBranch")
+SHARING = [case for case in EXPERTS + CONDITIONED + TOWERS if case.name not in APART]
 
 
 @pytest.mark.parametrize("case", SHARING, ids=str)
 def test_the_engine_sees_every_shared_parameter(case):
     torch.manual_seed(0)
-    model = case.build().double()
+    model = case.build().double().train(not case.varies)
     x = torch.randn(4, *case.sample, dtype=torch.float64)
 
     def losses():

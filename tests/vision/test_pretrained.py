@@ -87,6 +87,17 @@ def test_padding_does_not_change_a_text(bert, pooling):
     torch.testing.assert_close(backbone(short["input_ids"]), one)
 
 
+def test_an_encoder_of_feature_maps_is_an_error(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ConvNextConfig(num_stages=2, depths=[1, 1], hidden_sizes=[4, 8])
+    transformers.ConvNextModel(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"output_dim: is needed.*a ConvNextConfig without hidden_size"):
+        HuggingFaceEncoder(str(tmp_path))
+    backbone = HuggingFaceEncoder(str(tmp_path), output_dim=8)
+    with pytest.raises(UserError, match=r"last_hidden_state is \(N, tokens, 8\). Found shape \(2, 8, 4, 4\)"):
+        backbone(torch.rand(2, 3, 32, 32))
+
+
 def test_weights_are_loaded_or_not(bert):
     one, other = (HuggingFaceEncoder(bert).encoder.state_dict() for _ in range(2))
     fresh = HuggingFaceEncoder(bert, pretrained=False).encoder.state_dict()

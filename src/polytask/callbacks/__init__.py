@@ -1,7 +1,8 @@
-"""Lightning callbacks: exact resume, a stop that can be resumed, frozen parts, experts' loads."""
+"""Lightning callbacks: exact resume, a stop to go on from, frozen parts, experts' loads, one task alone."""
 
 from polytask.callbacks._freezer import Freezer
 from polytask.callbacks._log_expert_load import LogExpertLoad
+from polytask.callbacks._one_task import OneTask
 from polytask.callbacks._resume import ExactResume, Stop, StopOnSignal
 
-__all__ = ["ExactResume", "Freezer", "LogExpertLoad", "Stop", "StopOnSignal"]
+__all__ = ["ExactResume", "Freezer", "LogExpertLoad", "OneTask", "Stop", "StopOnSignal"]

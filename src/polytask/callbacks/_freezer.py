@@ -18,8 +18,8 @@ class Freezer(Callback):
     frozen before the fit stays so. What is frozen follows from the step and the epoch alone: a resumed run
     goes on as it was. Several of these may overlap; a parameter is trained when none of them holds it.
 
-    Under DDP with a criterion that is no `MultiTaskLoss`, parameters that get gradients later need
-    ``strategy: ddp_find_unused_parameters_true``.
+    Under DDP with a criterion that is no `MultiTaskLoss`, set
+    ``strategy: ddp_find_unused_parameters_true``: DDP waits for the gradients of frozen parameters otherwise.
 
     Args:
         names: Parts of the model, by name or by dotted prefix of a name, as the optimizer's groups name

@@ -1,5 +1,7 @@
 """The experts' loads, logged."""
 
+from functools import partial
+
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from polytask.models import ExpertLoad
@@ -9,7 +11,7 @@ class LogExpertLoad(Callback):
     """Logs at the end of each training epoch how much each expert counted for each task.
 
     The keys are ``experts/<task>/<expert>``, the values mean gate weights, which sum to one for each task and
-    level; see `polytask.models.ExpertLoad`.
+    level; see `polytask.models.ExpertLoad`. On several devices they are means over the samples of all.
 
     Example:
         >>> LogExpertLoad().load is None
@@ -26,7 +28,8 @@ class LogExpertLoad(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch's mean weights, and begin anew."""
         assert self.load is not None
-        shares = self.load.shares()
+        # Tasks may be absent on one rank and present on another: the keys are those of all.
+        shares = self.load.shares(partial(trainer.strategy.reduce, reduce_op="sum"))
         values = {
             f"experts/{task}/{name}": share
             for task, by_expert in shares.items()

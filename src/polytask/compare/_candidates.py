@@ -1,6 +1,8 @@
 """What is compared: methods, single-task models and the plain sum, each as changes of one config."""
 
+import functools
 import inspect
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +12,12 @@ from polytask import weighting
 from polytask._errors import UserError, hint
 from polytask._methods import methods
 from polytask.compare._names import SINGLE, SUM, Kind
+from polytask.compare._space import Space
 from polytask.config._read import Plain, Source, read_file
 from polytask.weighting import Weighting
 
 BASE = "base"
+SPACE = "space"
 # What a weighting without gradients cannot have.
 _PLAIN_STEP: Plain = {"level": None, "refresh_every": 1, "scale_heads": None}
 # Data, metrics and budget: another one of these would make rows that cannot be compared.
@@ -36,7 +40,7 @@ class Candidate:
         method: The row's name.
         kind: ``method``, ``single_task`` or ``tuned_sum``.
         architecture: The name of its model; ``base`` is the config's own.
-        changes: Values that are merged over the config, in order.
+        changes: Values that are merged over the config, in order; and ``space``, which is not.
         task: The task, for a single-task model.
     """
 
@@ -56,9 +60,31 @@ class Candidate:
         """
         return f"{self.method}{'' if self.task is None else f'_{self.task}'}-{self.architecture}"
 
+    @property
+    def row(self) -> str:
+        """The row of the table that it is in."""
+        return f"{self.method}-{self.architecture}"
+
     def sources(self) -> list[Source]:
         """The changes in the form in which a config is read."""
-        return [Source(self.name, values) for values in self.changes]
+        return [
+            Source(self.name, {key: value for key, value in values.items() if key != SPACE})
+            for values in self.changes
+        ]
+
+    def space(self) -> Space | None:
+        """What is tuned for this row alone: what its files say under ``space``.
+
+        Raises:
+            UserError: Where that is no space.
+
+        Example:
+            >>> choices = {"space": {"system.criterion.weighting.c": [0.2, 0.4]}}
+            >>> Candidate("mine", "method", "base", (choices,)).space().given
+            {'system.criterion.weighting.c': [0.2, 0.4]}
+        """
+        found = [Space(values[SPACE], f"{self.name} {SPACE}") for values in self.changes if SPACE in values]
+        return functools.reduce(operator.or_, found) if found else None
 
 
 def method_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
@@ -134,7 +160,8 @@ def candidates(
 ) -> list[Candidate]:
     """Everything that is trained, for each architecture: single tasks, the plain sum, the methods.
 
-    A single-task model is the same model, trained on the loss of its task alone: the others' weights are 0.
+    A single-task model is the same model, trained on its task alone: the others' weights are 0 in the
+    validation's total, and in training `polytask.callbacks.OneTask` leaves them out.
 
     Args:
         tasks: Task names, in order.
@@ -156,6 +183,24 @@ def candidates(
         for name, changes in methods.items():
             found.append(Candidate(name, "method", architecture, (*model, *changes)))
     return found
+
+
+def one_task(task: str, callbacks: Any) -> list[Any]:
+    """What ``trainer.callbacks`` becomes, in order, so that one task is trained.
+
+    Args:
+        task: The task.
+        callbacks: The config's own: a list, a mapping by name, one alone or None.
+
+    Example:
+        >>> one_task("digit", {"stop": {"_target_": "mine.Stop"}})
+        [{'one_task': {'_target_': 'polytask.callbacks.OneTask', 'task': 'digit'}}]
+    """
+    node = {"_target_": "polytask.callbacks.OneTask", "task": task}
+    if isinstance(callbacks, Mapping) and "_target_" not in callbacks:
+        return [{"one_task": node}]
+    given = callbacks if isinstance(callbacks, list) else [] if callbacks is None else [callbacks]
+    return [None, [*given, node]]
 
 
 def by_name(found: Iterable[tuple[str, tuple[Plain, ...]]], option: str) -> dict[str, tuple[Plain, ...]]:

@@ -15,12 +15,13 @@ from polytask.compare._candidates import (
     by_name,
     candidates,
     method_changes,
+    one_task,
 )
 from polytask.compare._claim import claimed
 from polytask.compare._measures import Measure, check_logger, checked_system, measures
 from polytask.compare._space import Drawn, Space, overrides
 from polytask.config import Config
-from polytask.config._read import Plain, read_file
+from polytask.config._read import Plain, Source, read_file
 
 FILE = "comparison.yaml"
 # A run does not depend on which others there are.
@@ -84,6 +85,7 @@ class Comparison:
         self.candidates = candidates(self.tasks, self._methods, self._architectures, self.single_task)
         for candidate in self.candidates:
             self._check(candidate, {})
+            candidate.space()
             if self.trials > 1:
                 self._check(candidate, self.space_of(candidate).draw(self.first_seed, 1))
 
@@ -122,7 +124,7 @@ class Comparison:
         return self.first_seed + 1_000_000
 
     def space_of(self, candidate: Candidate) -> Space:
-        """What is tuned for a candidate: the same for all, and for the plain sum the weights too.
+        """What is tuned for a candidate: the same for all, what its files add, the weights of the plain sum.
 
         Args:
             candidate: One of ``candidates``.
@@ -131,6 +133,7 @@ class Comparison:
             UserError: Where no space is given and the config has no learning rate at ``optimizer.lr``.
         """
         own = Space(self.space, "--space") if self.space is not None else self._learning_rates()
+        own |= candidate.space()
         if candidate.kind != "tuned_sum":
             return own
         # The first task's stays 1: all of them together would be another learning rate.
@@ -154,7 +157,13 @@ class Comparison:
             drawn: What a trial sets, by key.
         """
         texts = [*overrides(drawn or {}), f"seed={seed}"]
-        return Config([self.config.merged, *candidate.sources()], texts, self.allow)
+        sources = [self.config.merged, *candidate.sources()]
+        made = Config(sources, texts, self.allow)
+        if candidate.task is None:
+            return made
+        callbacks = one_task(candidate.task, made.plain["trainer"].get("callbacks"))
+        sources += [Source(candidate.name, {"trainer": {"callbacks": value}}) for value in callbacks]
+        return Config(sources, texts, self.allow)
 
     @property
     def plain(self) -> Plain:

@@ -12,6 +12,7 @@ from polytask._errors import UserError
 from polytask.compare._names import Kind
 
 FILE = "results.parquet"
+_AGAIN = "Run `polytask compare` again"
 _SCHEMA = pyarrow.schema(
     [
         ("method", pyarrow.string()),
@@ -83,7 +84,7 @@ def read_results(folder: str | Path) -> list[Result]:
         folder: The comparison's folder.
 
     Raises:
-        UserError: Where there are none, or the file is damaged or of another schema.
+        UserError: Where there are none, or the file is damaged, of another schema or has empty cells.
     """
     file = Path(folder) / FILE
     if not file.is_file():
@@ -92,11 +93,23 @@ def read_results(folder: str | Path) -> list[Result]:
         )
     try:
         rows = pyarrow.parquet.read_table(file)
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        unlike = _unlike(rows)
+        results = [] if unlike else [Result(**row) for row in rows.to_pylist()]
+    # A damaged file may also have text that is no UTF-8, which is a ValueError.
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         found = " ".join(str(error).split())[:120]
-        raise UserError(str(file), "must be a Parquet file", found, "Run `polytask compare` again") from error
+        raise UserError(str(file), "must be a Parquet file", found, _AGAIN) from error
+    if unlike:
+        raise UserError(str(file), "has the columns of a comparison", unlike, _AGAIN)
+    return results
+
+
+def _unlike(rows: pyarrow.Table) -> str | None:
+    """In what a file differs from `_SCHEMA`."""
+    missing = [name for name in _SCHEMA.names if name not in rows.schema.names]
+    if missing:
+        return f"no column {missing[0]}"
     if not rows.schema.equals(_SCHEMA):
-        missing = [name for name in _SCHEMA.names if name not in rows.schema.names]
-        found = f"no column {missing[0]}" if missing else "columns of other types"
-        raise UserError(str(file), "has the columns of a comparison", found, "Run `polytask compare` again")
-    return [Result(**row) for row in rows.to_pylist()]
+        return "columns of other types, or more of them"
+    empty = [name for name in _SCHEMA.names if rows[name].null_count]
+    return f"empty cells in column {empty[0]}" if empty else None

@@ -1,22 +1,24 @@
 """A comparison from its definition to its table: tune, train, test, each step only where it is not done."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from polytask._errors import RunError, UserError
 from polytask.compare._candidates import Candidate
 from polytask.compare._definition import Comparison
-from polytask.compare._jobs import Report, run_jobs
+from polytask.compare._jobs import Report, last_line, run_jobs
 from polytask.compare._launcher import Launcher, Processes
 from polytask.compare._measures import Measure, last_values
+from polytask.compare._remarks import Remarks, write_remarks
 from polytask.compare._results import Result, write_results
-from polytask.compare._space import Drawn
+from polytask.compare._space import Drawn, overrides
 from polytask.compare._table import Table, write_table
 from polytask.compare._tuning import best, draw, keep_trials, scores
-from polytask.compare._work import COST, Job
-from polytask.config._read import Plain
+from polytask.compare._work import Job, read_cost
+from polytask.config import closest
+from polytask.config._read import Plain, read_file
 
 Runs = list[tuple[Candidate, int, Job]]
 
@@ -30,7 +32,8 @@ def compare(
     """Run a comparison, or go on with one that was stopped.
 
     First come the trials, chosen by validation metrics alone; then every seed of the chosen settings; the
-    test split is read once, at the end.
+    test split is read once, at the end. A run that breaks down (a loss that is not finite, say) is tried
+    again in the next call; until it ends, its row is left out.
 
     Args:
         comparison: What is compared.
@@ -43,16 +46,17 @@ def compare(
 
     Raises:
         UserError: Where the folder is another comparison's, or a run's config cannot be used.
-        RunError: Where a run breaks down.
+        RunError: Where every row has a run that breaks down, or a test does.
     """
     folder, launcher = Path(folder), launcher or Processes()
     with comparison.claimed(folder), launcher:
         runs = _Runs(comparison, folder, launcher, report)
-        chosen = runs.tuned()
-        finals = runs.finals(chosen)
-        results = runs.results(finals)
+        results = runs.results(runs.finals(runs.tuned()))
+        if not results:
+            raise RunError(str(folder), "one row at least has to end", "none that did", f"See {folder}/logs")
         write_results(folder, results)
-        table = Table(results, comparison.trials)
+        write_remarks(folder, runs.remarks)
+        table = Table(results, comparison.trials, runs.remarks)
         write_table(table, folder)
         return table
 
@@ -65,6 +69,16 @@ class _Runs:
         self.folder = folder
         self.launcher = launcher
         self.report = report
+        self._left_out: dict[str, str] = {}
+        self._broken: dict[str, int] = {}
+        self._chosen: dict[str, str] = {}
+        for broken in (folder / "logs").glob("*.broken"):
+            broken.unlink()
+
+    @property
+    def remarks(self) -> Remarks:
+        """How it went."""
+        return Remarks(self._left_out, self._broken, self._chosen)
 
     def tuned(self) -> dict[Candidate, Drawn]:
         """What the best trial of each candidate set."""
@@ -93,21 +107,31 @@ class _Runs:
             }
             scored = scores(ended, found)
             keep_trials(self.folder, candidate.name, space, drawn[candidate], scored)
-            chosen[candidate] = drawn[candidate][best(scored, candidate.name)]
+            if len(scored) < len(numbers):
+                self._broken[candidate.name] = len(numbers) - len(scored)
+            if scored:
+                chosen[candidate] = drawn[candidate][best(scored)]
+                self._chosen[candidate.name] = ", ".join(overrides(chosen[candidate])) or "the config"
+            else:
+                self._left_out[candidate.row] = "broke down in every trial"
         return chosen
 
     def finals(self, chosen: dict[Candidate, Drawn]) -> Runs:
         """The runs that are compared, trained and, where there are test data, tested."""
-        seeds = self.comparison.all_seeds
         runs = [
             (candidate, seed, self._job(candidate, seed, drawn, f"seed{seed}"))
             for candidate, drawn in chosen.items()
-            for seed in seeds
+            for seed in self.comparison.all_seeds
+            if candidate.row not in self._left_out
         ]
-        fits = [job for *_, job in runs]
-        run_jobs(fits, self.launcher, self.report)
+        failed = run_jobs([job for *_, job in runs], self.launcher, self.report, may_fail=True)
+        for candidate, seed, job in runs:
+            if job.name in failed:
+                why = last_line(job.log).removeprefix("error: ").removesuffix(".")
+                self._left_out[candidate.row] = f"broke down with seed {seed}: {why}"
+        runs = [run for run in runs if run[0].row not in self._left_out]
         if self.comparison.split == "test":
-            run_jobs([self._as(job, "test") for job in fits], self.launcher, self.report)
+            run_jobs([self._as(job, "test") for *_, job in runs], self.launcher, self.report)
         return runs
 
     def results(self, runs: Runs) -> list[Result]:
@@ -118,7 +142,7 @@ class _Runs:
             metrics = job.run / ("test/metrics.csv" if split == "test" else "metrics.csv")
             found = self._measures(candidate)
             values = last_values(metrics, found, split)
-            cost = json.loads((job.run / COST).read_text())
+            cost = read_cost(job.run)
             results += [
                 Result(
                     candidate.method,
@@ -147,6 +171,7 @@ class _Runs:
         config = self.folder / "configs" / f"{name}.yaml"
         config.parent.mkdir(exist_ok=True)
         made = self.comparison.config_of(candidate, seed, drawn)
+        _check_kept(self.folder / "runs" / name, made.plain)
         made.dump(config)
         return Job(
             "fit",
@@ -161,6 +186,15 @@ class _Runs:
     def _as(self, job: Job, command: Literal["fit", "test"]) -> Job:
         log = job.log.with_name(f"{job.name}-{command}.log")
         return replace(job, command=command, log=log)
+
+
+def _check_kept(run: Path, config: Mapping[Any, Any]) -> None:
+    """A method's file may have changed since the run was trained."""
+    kept = run / "config.yaml"
+    if kept.exists() and (differing := closest(read_file(kept).values, config)):
+        found = f"other values of {', '.join(differing[:5])}"
+        fix = f"Name another --dir, or delete {run}"
+        raise UserError(str(kept), "this run was trained with another config", found, fix)
 
 
 def gpus(trainer: Plain) -> tuple[int, bool]:

@@ -6,53 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from polytask._errors import UserError
+from polytask.compare._student import t_quantile, t_shift, t_within
 
 LEVEL = 0.95
 POWER = 0.8
-
-
-def t_within(t: float, degrees: int) -> float:
-    r"""The probability that Student's t lies within :math:`\pm t`.
-
-    Args:
-        t: A bound, 0 or more.
-        degrees: Degrees of freedom, 1 or more.
-
-    Example:
-        >>> round(t_within(4.303, 2), 3)
-        0.95
-
-    Reference:
-        Abramowitz, Stegun. Handbook of Mathematical Functions. NBS 1964, 26.7.3 and 26.7.4.
-    """
-    angle = math.atan2(t, math.sqrt(degrees))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    odd = degrees % 2
-    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
-    for power in range(odd, degrees - 1, 2):
-        total += term
-        term *= cosine**2 * (power + 1) / (power + 2)
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
-
-
-def t_quantile(within: float, degrees: int) -> float:
-    """The bound that Student's t keeps within with a given probability.
-
-    Args:
-        within: A probability, at least 0 and below 1.
-        degrees: Degrees of freedom, 1 or more.
-
-    Example:
-        >>> round(t_quantile(0.95, 4), 4)
-        2.7764
-    """
-    low, high = 0.0, 1.0
-    while t_within(high, degrees) < within:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_within(middle, degrees) < within else (low, middle)
-    return high
+# Twice what rounding to float32, which metrics are computed in, may change in the difference of two numbers.
+_ROUNDING = 2**-22
 
 
 @dataclass(frozen=True)
@@ -60,8 +19,8 @@ class Interval:
     """A mean and how far its 95 % t interval reaches to either side.
 
     Attributes:
-        mean: The mean.
-        half: Half the interval's width; NaN for a single value, which has none.
+        mean: The mean; NaN where a value is not finite.
+        half: Half the interval's width; NaN also for a single value, which has none.
         count: How many values it is the mean of.
     """
 
@@ -76,12 +35,19 @@ class Interval:
         Args:
             values: One for each seed.
 
+        Raises:
+            UserError: Where there are none.
+
         Example:
             >>> interval = Interval.of([1.0, 2.0, 3.0])
             >>> round(interval.mean, 3), round(interval.half, 3)
             (2.0, 2.484)
         """
         count = len(values)
+        if not count:
+            raise UserError("values", "an interval needs one value at least", "none")
+        if not all(map(math.isfinite, values)):
+            return cls(math.nan, math.nan, count)
         mean = statistics.fmean(values)
         if count < 2:
             return cls(mean, math.nan, count)
@@ -94,15 +60,14 @@ class Paired:
     """The difference of two methods on the same seeds.
 
     Attributes:
-        difference: Its mean and 95 % t interval.
-        p: The two-sided p value of the paired t test; NaN for one seed.
-        detectable: The smallest difference that the test would have found in 4 of 5 such experiments, by
-            :math:`(t_{0.975} + t_{0.8}) s / \\sqrt n`; NaN for one seed.
+        difference: Its mean and 95 % t interval, which has no width where the difference is the same with
+            every seed, rounding to float32 aside.
+        p: The two-sided p value of the paired t test. NaN where there is no test: for one seed, for values
+            that are not finite, and for a difference without spread.
     """
 
     difference: Interval
     p: float
-    detectable: float
 
     @classmethod
     def of(cls, values: Mapping[int, float], reference: Mapping[int, float]) -> "Paired":
@@ -113,7 +78,7 @@ class Paired:
             reference: By seed.
 
         Raises:
-            UserError: Where the seeds are not the same.
+            UserError: Where the seeds are not the same, or there are none.
 
         Example:
             >>> paired = Paired.of({0: 2.0, 1: 3.0, 2: 5.0}, {0: 1.0, 1: 1.0, 2: 2.0})
@@ -124,40 +89,65 @@ class Paired:
             found = f"{sorted(values)} and {sorted(reference)}"
             raise UserError("seeds", "a paired test needs the same seeds on both sides", found)
         differences = [values[seed] - reference[seed] for seed in values]
-        interval, degrees = Interval.of(differences), len(differences) - 1
-        if not degrees:
-            return cls(interval, math.nan, math.nan)
-        error = statistics.stdev(differences) / math.sqrt(len(differences))
-        detectable = (t_quantile(LEVEL, degrees) + t_quantile(2 * POWER - 1, degrees)) * error
-        if error == 0:
-            return cls(interval, 0.0 if interval.mean else 1.0, detectable)
-        return cls(interval, 1 - t_within(abs(interval.mean) / error, degrees), detectable)
+        interval = Interval.of(differences)
+        if math.isnan(interval.half):
+            return cls(interval, math.nan)
+        scale = max(map(abs, [*values.values(), *reference.values()]))
+        if max(differences) - min(differences) <= _ROUNDING * scale:
+            return cls(Interval(interval.mean, 0.0, interval.count), math.nan)
+        degrees = interval.count - 1
+        t = abs(interval.mean) / interval.half * t_quantile(LEVEL, degrees)
+        return cls(interval, 1 - t_within(t, degrees))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the difference is the same with every seed, so that nothing can be tested."""
+        return self.difference.half == 0
+
+    def detectable(self, tests: int = 1) -> float:
+        r"""The smallest difference that would have been found in 4 of 5 such experiments.
+
+        The power of the t test is 0.8 there, by the noncentral t; NaN where there is no test.
+
+        Args:
+            tests: How many tests it is one of: the bound is that of Holm's smallest step, 0.05 / tests.
+
+        Example:
+            >>> paired = Paired.of({0: 2.0, 1: 3.0, 2: 5.0}, {0: 1.0, 1: 1.0, 2: 2.0})
+            >>> round(paired.detectable(), 2), round(paired.detectable(tests=4), 2)
+            (3.26, 6.55)
+        """
+        if math.isnan(self.p):
+            return math.nan
+        degrees = self.difference.count - 1
+        error = self.difference.half / t_quantile(LEVEL, degrees)
+        return t_shift(POWER, (1 - LEVEL) / tests, degrees) * error
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p values: below 0.05 where a test holds among all of them at 5 %.
 
     Args:
-        p_values: One for each test.
+        p_values: One for each test; NaN where there was none, which stays and does not count.
 
     Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
+        >>> holm([0.01, 0.04, 0.03, float("nan")])
+        [0.03, 0.06, 0.06, nan]
 
     Reference:
         Holm. A simple sequentially rejective multiple test procedure. Scandinavian Journal of
         Statistics 1979.
     """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - rank)))
+    tests = [index for index, p in enumerate(p_values) if not math.isnan(p)]
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(tests, key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, p_values[index] * (len(tests) - rank)))
         adjusted[index] = largest
     return adjusted
 
 
 def ranks(values: Sequence[float], higher_is_better: bool) -> list[float]:
-    """Ranks from 1, the best; equal values share the mean of their ranks.
+    """Ranks from 1, the best; equal values share the mean of their ranks, and NaN is last.
 
     Args:
         values: One for each method.
@@ -167,7 +157,7 @@ def ranks(values: Sequence[float], higher_is_better: bool) -> list[float]:
         >>> ranks([0.5, 0.9, 0.5], higher_is_better=True)
         [2.5, 1.0, 2.5]
     """
-    signed = [-value if higher_is_better else value for value in values]
+    signed = [(True, 0.0) if math.isnan(v) else (False, -v if higher_is_better else v) for v in values]
     return [
         sum(other < value for other in signed) + (sum(other == value for other in signed) + 1) / 2
         for value in signed
@@ -187,8 +177,8 @@ def delta(value: float, baseline: float, higher_is_better: bool, where: str) -> 
         UserError: Where the baseline is 0.
 
     Example:
-        >>> delta(0.9, 0.75, True, "digit/Accuracy"), delta(1.5, 1.0, False, "height/Error")
-        (20.0, -50.0)
+        >>> delta(0.75, 0.5, True, "digit/Accuracy"), delta(1.5, 1.0, False, "height/Error")
+        (50.0, -50.0)
 
     Deviations:
         The sign of a negative baseline is left out, so that a gain over it is positive too.
@@ -196,7 +186,7 @@ def delta(value: float, baseline: float, higher_is_better: bool, where: str) -> 
     if baseline == 0:
         fix = "Compare by another metric"
         raise UserError(where, "delta_m is undefined where the baseline's metric is 0", "0", fix)
-    return round(100 * (1 if higher_is_better else -1) * (value - baseline) / abs(baseline), 12)
+    return 100 * (1 if higher_is_better else -1) * (value - baseline) / abs(baseline)
 
 
 def delta_by_task(

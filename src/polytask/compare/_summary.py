@@ -5,12 +5,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from polytask._errors import UserError
+from polytask.compare._check import check_results
 from polytask.compare._names import SINGLE, SUM
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval, Paired, delta_by_task, delta_m, holm, ranks
 
 Key = tuple[str, str]
+Place = tuple[str, str]
 BySeed = Mapping[int, float]
 
 
@@ -18,17 +19,32 @@ BySeed = Mapping[int, float]
 class Gain:
     """What a row gains over the single-task models of its architecture, in percent; positive is good.
 
+    A seed's difference is from the single-task models of that seed, in percent of their mean over seeds; so
+    a method that is as good as they are gains 0 on average, however much they vary.
+
     Attributes:
-        delta_m: The mean over tasks, by seed against the mean of the single-task models over seeds.
-        worst: The task that gains least.
-        worst_delta: What it gains.
-        below: How many tasks are worse than their single-task model.
+        delta_m: The mean over tasks, and its interval over seeds.
+        tasks: The same of each task.
     """
 
     delta_m: Interval
-    worst: str
-    worst_delta: float
-    below: int
+    tasks: Mapping[str, Interval]
+
+    @property
+    def worst(self) -> str:
+        """The task that gains least; one that is not a number is worse than all."""
+        means = {task: gain.mean for task, gain in self.tasks.items()}
+        return min(means, key=lambda task: (not math.isnan(means[task]), means[task]))
+
+    @property
+    def below(self) -> list[str]:
+        """The tasks that are worse than their single-task model, or not a number."""
+        return [task for task, gain in self.tasks.items() if not gain.mean >= 0]
+
+    @property
+    def clearly_below(self) -> list[str]:
+        """Those of them whose interval is below 0, uncorrected for their number, or that are not a number."""
+        return [task for task in self.below if not self.tasks[task].mean + self.tasks[task].half >= 0]
 
 
 @dataclass(frozen=True)
@@ -37,11 +53,14 @@ class Difference:
 
     Attributes:
         paired: The difference, positive where the row is better.
-        p: The p value among all tests of the table, by Holm.
+        p: The p value among all tests of the table, by Holm; NaN where there is no test.
+        detectable: The smallest difference that would have been found in 4 of 5 such comparisons, at Holm's
+            smallest step among all tests of the table; NaN where there is no test.
     """
 
     paired: Paired
     p: float
+    detectable: float
 
 
 @dataclass(frozen=True)
@@ -80,10 +99,15 @@ class Summary:
     Attributes:
         rows: The rows, in the order of the results.
         higher_is_better: By task and metric.
-        undefined: Why there is no delta_m, where that is so.
+        split: What the numbers are of.
+        undefined: By architecture why there is no delta_m, though there are single-task models.
+        unsteady: Mean and standard deviation, by architecture, task and metric, where single-task models vary
+            more over seeds than their mean is away from 0: a gain in percent says little there.
+        tests: How many tests there are.
 
     Raises:
-        UserError: Where there are no results, or rows have other tasks or seeds.
+        UserError: Where the results make no table: none, one missing or twice, or rows that differ in
+            metrics, seeds or split.
 
     Example:
         >>> def result(method, seed, value):
@@ -97,84 +121,99 @@ class Summary:
     """
 
     def __init__(self, results: Sequence[Result]) -> None:
-        if not results:
-            raise UserError("comparison", "needs results", "none")
+        check_results(results)
         self.higher_is_better = {(one.task, one.metric): one.higher_is_better for one in results}
         self.split = results[0].split
-        self._values: dict[tuple[str, str], dict[Key, dict[int, float]]] = {}
+        self._seeds = sorted({one.seed for one in results})
+        self._values: dict[Place, dict[Key, dict[int, float]]] = {}
         for one in results:
             row = self._values.setdefault((one.method, one.architecture), {})
             row.setdefault((one.task, one.metric), {})[one.seed] = one.value
-        self._check()
-        self.undefined: str | None = None
-        gains = {row: self._gain(row) for row in self._values}
-        mean_ranks, tests = self._ranks(), self._tests()
+        metrics = {
+            row: {key: Interval.of(list(by_seed.values())) for key, by_seed in own.items()}
+            for row, own in self._values.items()
+        }
+        singles = {row[1]: own for row, own in metrics.items() if row[0] == SINGLE}
+        self.undefined = {model: why for model, own in singles.items() if (why := _why_undefined(own))}
+        self.unsteady = {
+            (model, key): found
+            for model in singles
+            for key, by_seed in self._values[SINGLE, model].items()
+            if model not in self.undefined and (found := _unsteady(list(by_seed.values())))
+        }
+        mean_ranks, (tests, self.tests) = self._ranks(metrics), self._tests()
         self.rows = [
             Row(
                 *row,
-                {key: Interval.of(list(by_seed.values())) for key, by_seed in metrics.items()},
-                len(next(iter(metrics.values()))),
-                gains[row],
+                metrics[row],
+                len(self._seeds),
+                self._gain(row, singles),
                 mean_ranks[row],
                 tests[row],
                 *_cost([one for one in results if (one.method, one.architecture) == row]),
             )
-            for row, metrics in self._values.items()
+            for row in self._values
         ]
 
-    def _check(self) -> None:
-        keys = self.higher_is_better.keys()
-        for (method, architecture), metrics in self._values.items():
-            if missing := [key for key in keys if key not in metrics]:
-                found = f"no {'/'.join(missing[0])} for {method}-{architecture}"
-                raise UserError("comparison", "every row has the same tasks and metrics", found)
-
-    def _gain(self, row: tuple[str, str]) -> Gain | None:
-        baseline = self._values.get((SINGLE, row[1]))
-        if baseline is None or row[0] == SINGLE:
+    def _gain(self, row: Place, singles: Mapping[str, Mapping[Key, Interval]]) -> Gain | None:
+        method, model = row
+        if method == SINGLE or model not in singles or model in self.undefined:
             return None
-        means = {key: statistics.fmean(by_seed.values()) for key, by_seed in baseline.items()}
-        metrics = self._values[row]
-        seeds = next(iter(metrics.values()))
-        try:
-            by_seed = [
-                self._deltas({key: values[seed] for key, values in metrics.items()}, means) for seed in seeds
-            ]
-        except UserError as error:
-            self.undefined = str(error)
-            return None
-        tasks = {task: statistics.fmean(one[task] for one in by_seed) for task in by_seed[0]}
-        worst = min(tasks, key=lambda task: tasks[task])
-        below = sum(gain < 0 for gain in tasks.values())
-        return Gain(Interval.of([delta_m(one) for one in by_seed]), worst, tasks[worst], below)
+        own, baseline = self._values[row], self._values[SINGLE, model]
+        means = {key: interval.mean for key, interval in singles[model].items()}
+        by_seed = [
+            delta_by_task(
+                {key: mean + own[key][seed] - baseline[key][seed] for key, mean in means.items()},
+                means,
+                self.higher_is_better,
+            )
+            for seed in self._seeds
+        ]
+        tasks = {task: Interval.of([one[task] for one in by_seed]) for task in by_seed[0]}
+        return Gain(Interval.of([delta_m(one) for one in by_seed]), tasks)
 
-    def _deltas(self, values: Mapping[Key, float], baselines: Mapping[Key, float]) -> dict[str, float]:
-        return delta_by_task(values, baselines, self.higher_is_better)
-
-    def _ranks(self) -> dict[tuple[str, str], float]:
-        found: dict[tuple[str, str], dict[str, list[float]]] = {row: {} for row in self._values}
+    def _ranks(self, metrics: Mapping[Place, Mapping[Key, Interval]]) -> dict[Place, float]:
+        found: dict[Place, dict[str, list[float]]] = {row: {} for row in metrics}
         for key, higher in self.higher_is_better.items():
-            means = [statistics.fmean(metrics[key].values()) for metrics in self._values.values()]
-            for row, rank in zip(self._values, ranks(means, higher), strict=True):
+            means = [own[key].mean for own in metrics.values()]
+            for row, rank in zip(metrics, ranks(means, higher), strict=True):
                 found[row].setdefault(key[0], []).append(rank)
         return {row: statistics.fmean(map(statistics.fmean, tasks.values())) for row, tasks in found.items()}
 
-    def _tests(self) -> dict[tuple[str, str], dict[Key, Difference]]:
+    def _tests(self) -> tuple[dict[Place, dict[Key, Difference]], int]:
+        """The tests of each row, and how many there are in all."""
         paired = {
             (row, key): self._paired(values, self._values[SUM, row[1]][key], key)
             for row, metrics in self._values.items()
             if row[0] != SUM and (SUM, row[1]) in self._values
             for key, values in metrics.items()
         }
-        known = {place: one for place, one in paired.items() if not math.isnan(one.p)}
-        adjusted = dict(zip(known, holm([one.p for one in known.values()]), strict=True))
-        found: dict[tuple[str, str], dict[Key, Difference]] = {row: {} for row in self._values}
-        for (row, key), one in paired.items():
-            found[row][key] = Difference(one, adjusted.get((row, key), math.nan))
-        return found
+        adjusted = holm([one.p for one in paired.values()])
+        tests = sum(not math.isnan(p) for p in adjusted)
+        found: dict[Place, dict[Key, Difference]] = {row: {} for row in self._values}
+        for ((row, key), one), p in zip(paired.items(), adjusted, strict=True):
+            found[row][key] = Difference(one, p, one.detectable(tests))
+        return found, tests
 
     def _paired(self, values: BySeed, reference: BySeed, key: Key) -> Paired:
         return Paired.of(values, reference) if self.higher_is_better[key] else Paired.of(reference, values)
+
+
+def _why_undefined(baseline: Mapping[Key, Interval]) -> str | None:
+    """Why there are no gains in percent over single-task models, where that is so."""
+    for key, interval in baseline.items():
+        if interval.mean == 0 or math.isnan(interval.mean):
+            found = f"{'0' if interval.mean == 0 else 'not a number'}, over which there is no gain in percent"
+            return f"{'/'.join(key)} of the single-task models is {found}"
+    return None
+
+
+def _unsteady(values: Sequence[float]) -> tuple[float, float] | None:
+    """Mean and standard deviation, where the mean is the closer to 0."""
+    if len(values) == 1:
+        return None
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    return (mean, deviation) if abs(mean) < deviation else None
 
 
 def _cost(results: Sequence[Result]) -> tuple[float, float]:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from polytask.compare._remarks import Remarks
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval
-from polytask.compare._summary import Row, Summary
+from polytask.compare._summary import Gain, Row, Summary
 from polytask.compare._words import verdict
 
 CSV = "table.csv"
@@ -21,18 +22,21 @@ class Table:
     Args:
         results: Every number of every run.
         trials: How many settings were tried for each method and baseline.
+        remarks: How the comparison went.
 
     Attributes:
         rows: One `Row` for each method or baseline and architecture.
 
     Raises:
-        UserError: Where there are no results, or rows have other tasks or seeds.
+        UserError: Where the results make no table: none, one missing or twice, or rows that differ in
+            metrics, seeds or split.
     """
 
-    def __init__(self, results: Sequence[Result], trials: int = 1) -> None:
+    def __init__(self, results: Sequence[Result], trials: int = 1, remarks: Remarks | None = None) -> None:
         self._summary = Summary(results)
         self.rows: list[Row] = self._summary.rows
         self.trials = trials
+        self.remarks = remarks or Remarks()
 
     def header(self) -> list[str]:
         """Titles of the columns; an arrow points to where a metric is better."""
@@ -50,31 +54,55 @@ class Table:
             *(_interval(row.metrics[key], 4) for key in self._summary.higher_is_better),
             "-" if gain is None else _interval(gain.delta_m, 3, sign=True),
             f"{row.rank:.2f}",
-            "-" if gain is None else f"{gain.worst} {gain.worst_delta:+.3g} %",
-            "-" if gain is None else f"{gain.below} of {len({task for task, _ in row.metrics})}",
+            "-" if gain is None else f"{gain.worst} {_number(gain.tasks[gain.worst].mean, 3, sign=True)} %",
+            "-" if gain is None else _below(gain),
             f"{row.seconds:.1f}",
             f"{row.peak_memory_mb:.0f}",
         ]
 
     def notes(self) -> list[str]:
         """What the columns mean."""
-        seeds, split = self.rows[0].seeds, self._summary.split
+        seeds, split, tests = self.rows[0].seeds, self._summary.split, self._summary.tests
         tuned = (
             f"the best of {self.trials} trials by validation"
             if self.trials > 1
             else "untuned, as the config has it"
         )
-        if any(row.gain is not None for row in self.rows):
-            baseline = "delta_m: mean gain over the single-task models in percent, positive is good."
-        else:
-            baseline = f"No delta_m: {self._summary.undefined or 'no single-task models were trained.'}"
+        judged = (
+            "Tests: seed-paired t against the plain sum, p corrected by Holm over "
+            f"{tests} test{'s' * (tests > 1)}, intervals not corrected; detectable: what a test would find "
+            f"4 times in 5 at Holm's smallest step, p < 0.05/{tests}."
+        )
         return [
             f"Mean and 95 % t interval over {seeds} seed{'s' * (seeds > 1)} on the {split} split at the last "
-            f"epoch; every method and baseline {tuned}.",
-            baseline,
-            "Tests: seed-paired t against the plain sum, p corrected by Holm over all tests; intervals are "
-            "not corrected. below: tasks worse than their single-task model. Time and memory: one training.",
+            f"epoch; every method and baseline {tuned}. Time and memory: one training.",
+            *self._about_gains(),
+            *([judged] if tests else []),
+            *self.remarks.lines(self.trials),
         ]
+
+    def _about_gains(self) -> list[str]:
+        """What delta_m is, and where there is none or it says little."""
+        undefined, unsteady = self._summary.undefined, self._summary.unsteady
+        notes = [
+            f"No delta_m{self._of(architecture)}: {reason}." for architecture, reason in undefined.items()
+        ]
+        if any(row.gain is not None for row in self.rows):
+            notes.append(
+                "delta_m: mean gain over the single-task models of the same seeds in percent, positive is "
+                "good; below: tasks whose gain is below 0, in brackets those whose 95 % interval is too."
+            )
+        elif not undefined:
+            notes.append("No delta_m: no single-task models were trained.")
+        for (architecture, key), (mean, spread) in unsteady.items():
+            notes.append(
+                f"delta_m says little{self._of(architecture)}: {'/'.join(key)} of the single-task models is "
+                f"{mean:.2g} with a standard deviation of {spread:.2g} over seeds."
+            )
+        return notes
+
+    def _of(self, architecture: str) -> str:
+        return "".join(f" for {name}" for name in self._architecture(architecture))
 
     def sentences(self) -> list[tuple[str, str]]:
         """A name and a sentence for each row."""
@@ -113,7 +141,7 @@ class Table:
                 f"{name} gain": math.nan if test is None else test.paired.difference.mean,
                 f"{name} gain half": math.nan if test is None else test.paired.difference.half,
                 f"{name} p": math.nan if test is None else test.p,
-                f"{name} detectable": math.nan if test is None else test.paired.detectable,
+                f"{name} detectable": math.nan if test is None else test.detectable,
             }
         gain = row.gain
         return found | {
@@ -121,8 +149,9 @@ class Table:
             "delta_m half": math.nan if gain is None else gain.delta_m.half,
             "mean rank": row.rank,
             "worst task": "" if gain is None else gain.worst,
-            "worst delta": math.nan if gain is None else gain.worst_delta,
-            "tasks below": "" if gain is None else gain.below,
+            "worst delta": math.nan if gain is None else gain.tasks[gain.worst].mean,
+            "tasks below": "" if gain is None else len(gain.below),
+            "tasks clearly below": "" if gain is None else len(gain.clearly_below),
             "seconds": row.seconds,
             "peak_memory_mb": row.peak_memory_mb,
             "verdict": verdict(row, self.trials),
@@ -146,8 +175,17 @@ def write_table(table: Table, folder: Path) -> None:
 
 
 def _interval(interval: Interval, digits: int, sign: bool = False) -> str:
-    mean = f"{interval.mean:{'+' if sign else ''}.{digits}g}"
+    mean = _number(interval.mean, digits, sign)
     return mean if math.isnan(interval.half) else f"{mean} ± {interval.half:.2g}"
+
+
+def _number(value: float, digits: int, sign: bool = False) -> str:
+    return "nan" if math.isnan(value) else f"{value:{'+' if sign else ''}.{digits}g}"
+
+
+def _below(gain: Gain) -> str:
+    count = f"{len(gain.below)} of {len(gain.tasks)}"
+    return count if gain.delta_m.count == 1 else f"{count} ({len(gain.clearly_below)})"
 
 
 def _line(cells: Sequence[str]) -> str:

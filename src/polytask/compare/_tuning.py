@@ -1,10 +1,11 @@
 """Trials of every method and baseline, the same number for each; the best by validation."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polytask._errors import RunError, UserError
+from polytask._errors import UserError
 from polytask.compare._measures import Measure
 from polytask.compare._space import Drawn, Space
 from polytask.compare._statistics import delta_by_task, delta_m
@@ -31,6 +32,8 @@ def draw(space: Space, seed: int, trial: int) -> Drawn:
 def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[int, float]:
     """The mean gain of each trial over the first one that ended, in percent: its delta_m on validation.
 
+    A trial with a metric that is not finite has none.
+
     Args:
         trials: Validation metrics by trial; those that broke down are not among them.
         measures: Which metrics count, and which way is better.
@@ -40,47 +43,35 @@ def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[in
 
     Example:
         >>> rate = [Measure("a", "Accuracy", True)]
-        >>> scores({0: {("a", "Accuracy"): 0.5}, 2: {("a", "Accuracy"): 0.6}}, rate)
-        {0: 0.0, 2: 20.0}
+        >>> scores({0: {("a", "Accuracy"): 0.5}, 2: {("a", "Accuracy"): 0.75}}, rate)
+        {0: 0.0, 2: 50.0}
     """
-    if not trials:
-        return {}
-    first = trials[min(trials)]
     higher = {(measure.task, measure.metric): measure.higher_is_better for measure in measures}
-    keys = higher.keys()
-    return {
-        trial: delta_m(
-            delta_by_task({key: values[key] for key in keys}, {key: first[key] for key in keys}, higher)
-        )
-        for trial, values in trials.items()
-    }
+    ended = {trial: {key: values[key] for key in higher} for trial, values in trials.items()}
+    finite = {trial: values for trial, values in ended.items() if all(map(math.isfinite, values.values()))}
+    if not finite:
+        return {}
+    first = finite[min(finite)]
+    return {trial: delta_m(delta_by_task(values, first, higher)) for trial, values in finite.items()}
 
 
-def best(scored: Mapping[int, float], name: str) -> int:
+def best(scored: Mapping[int, float]) -> int:
     """The trial with the highest score, the first of equals.
 
     Args:
         scored: Scores by trial.
-        name: What was tuned, for the message.
-
-    Raises:
-        RunError: Where no trial ended.
 
     Example:
-        >>> best({0: 0.0, 1: 2.0, 3: 2.0}, "uw-base")
+        >>> best({0: 0.0, 1: 2.0, 3: 2.0})
         1
     """
-    if not scored:
-        raise RunError(
-            f"tuning of {name}", "one trial at least has to end", "none that did", "Narrow the space"
-        )
     return max(scored, key=lambda trial: (scored[trial], -trial))
 
 
 def keep_trials(
     folder: Path, name: str, space: Space, drawn: Mapping[int, Drawn], scored: Mapping[int, float]
 ) -> None:
-    """Note the trials in the comparison's SQLite file, each once; those that broke down as failed.
+    """Note the trials in the comparison's SQLite file, in place of earlier ones.
 
     Args:
         folder: The comparison's folder.
@@ -92,14 +83,12 @@ def keep_trials(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=storage(folder / FILE), study_name=name, direction="maximize", load_if_exists=True
-    )
-    known = {trial.user_attrs.get("trial") for trial in study.get_trials(deepcopy=False)}
+    kept = storage(folder / FILE)
+    if name in optuna.get_all_study_names(kept):
+        optuna.delete_study(study_name=name, storage=kept)
+    study = optuna.create_study(storage=kept, study_name=name, direction="maximize")
     distributions = space.distributions()
     for number, values in drawn.items():
-        if number in known:
-            continue
         failed = number not in scored
         state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
         study.add_trial(
@@ -108,7 +97,6 @@ def keep_trials(
                 params=values,
                 distributions=distributions if values else {},
                 value=None if failed else scored[number],
-                user_attrs={"trial": number},
             )
         )
 

@@ -1,12 +1,14 @@
 """What a row of the table says, in one sentence."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 from polytask.compare._names import SUM
 from polytask.compare._summary import Difference, Key, Row
 
 ENOUGH = 5
 """Fewer seeds give intervals only: with three, t is 4.30."""
+Tests = Mapping[Key, Difference]
 
 
 def verdict(row: Row, trials: int) -> str:
@@ -21,39 +23,80 @@ def verdict(row: Row, trials: int) -> str:
         return "What the others are tested against."
     if not row.tests:
         return "Without a plain sum to test against."
-    if all(test.paired.difference.mean == test.paired.detectable == 0 for test in row.tests.values()):
+    if all(one.paired.is_constant and one.paired.difference.mean == 0 for one in row.tests.values()):
         return f"The same numbers as {other} with every seed."
+    text = "; ".join([*_tested(row, other), *_untested(row, other)])
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _tested(row: Row, other: str) -> list[str]:
+    """What the tests found, or could have found where there are too few seeds."""
     if row.seeds == 1:
-        return f"1 seed: no interval, no test and no verdict against {other}."
-    least = _listed({key: f"{test.paired.detectable:.2g}" for key, test in row.tests.items()}, row.tests)
+        return [f"1 seed: no interval, no test and no verdict against {other}"]
+    tests = {key: one for key, one in row.tests.items() if not math.isnan(one.p)}
+    if not tests:
+        return []
     if row.seeds < ENOUGH:
-        return f"{row.seeds} seeds: no verdict; detectable against {other} were differences of {least}."
-    found = [(sign, _beyond(row.tests, sign)) for sign in (1, -1)]
+        least = _listed(_detectable(tests), row.tests)
+        return [f"{row.seeds} seeds: no verdict; detectable against {other} were differences of {least}"]
+    found = {sign: _beyond(tests, sign) for sign in (1, -1)}
     parts = [
-        f"{'better' if sign > 0 else 'worse'} than {other} on {_listed(keys, row.tests)}"
-        for sign, keys in found
-        if keys
+        f"{'better' if sign > 0 else 'worse'} than {other} on {_listed(texts, row.tests)}"
+        for sign, texts in found.items()
+        if texts
     ]
-    same = len(row.tests) - sum(len(keys) for _, keys in found)
+    same = {key: one for key, one in tests.items() if not any(key in texts for texts in found.values())}
     if same:
-        noun = "tasks" if len({task for task, _ in row.tests}) == len(row.tests) else "metrics"
+        noun = "metrics" if _has_several(row.tests) else "tasks"
         against = "" if parts else f" from {other}"
-        parts.append(f"no difference{against} beyond seed noise on {same} of {len(row.tests)} {noun}")
-    text = "; ".join(parts)
-    detectable = f" (detectable: {least})" if same else ""
-    return f"{text[0].upper()}{text[1:]}{detectable}."
+        least = _listed(_detectable(same), row.tests)
+        count = f"{len(same)} of {len(row.tests)} {noun}"
+        parts.append(f"no difference{against} beyond seed noise on {count} (detectable: {least})")
+    return parts
 
 
-def _beyond(tests: Mapping[Key, Difference], sign: int) -> dict[Key, str]:
+def _untested(row: Row, other: str) -> list[str]:
+    """Where there is no test though there are seeds: numbers that are none, differences without spread."""
+    own = [key for key in row.tests if math.isnan(row.metrics[key].mean)]
+    others = [
+        key for key, one in row.tests.items() if key not in own and math.isnan(one.paired.difference.mean)
+    ]
+    constant = {
+        key: f"{one.paired.difference.mean:+.2g}" for key, one in row.tests.items() if one.paired.is_constant
+    }
+    parts = []
+    if own:
+        parts.append(f"not a number on {', '.join(_names(own, row.tests))}")
+    if others:
+        parts.append(f"{other} is not a number on {', '.join(_names(others, row.tests))}")
+    if constant:
+        listed = _listed(constant, row.tests)
+        parts.append(f"the difference is the same with every seed on {listed}: no test")
+    return parts
+
+
+def _beyond(tests: Tests, sign: int) -> dict[Key, str]:
     """By how much, where a test holds among all of them and points this way."""
     return {
-        key: f"{abs(test.paired.difference.mean):.2g} ± {test.paired.difference.half:.2g}"
-        for key, test in tests.items()
-        if test.p < 0.05 and test.paired.difference.mean * sign > 0
+        key: f"{abs(one.paired.difference.mean):.2g} ± {one.paired.difference.half:.2g}"
+        for key, one in tests.items()
+        if one.p < 0.05 and one.paired.difference.mean * sign > 0
     }
 
 
-def _listed(texts: Mapping[Key, str], tests: Mapping[Key, Difference]) -> str:
-    """Numbers with their task, and the metric where tasks have several."""
-    several = len({task for task, _ in tests}) < len(tests)
-    return ", ".join(f"{'/'.join(key) if several else key[0]} ({text})" for key, text in texts.items())
+def _detectable(tests: Tests) -> dict[Key, str]:
+    return {key: f"{one.detectable:.2g}" for key, one in tests.items()}
+
+
+def _listed(texts: Mapping[Key, str], tests: Tests) -> str:
+    names = _names(texts, tests)
+    return ", ".join(f"{name} ({text})" for name, text in zip(names, texts.values(), strict=True))
+
+
+def _names(keys: Iterable[Key], tests: Tests) -> list[str]:
+    """Tasks, with the metric where tasks have several."""
+    return ["/".join(key) if _has_several(tests) else key[0] for key in keys]
+
+
+def _has_several(tests: Tests) -> bool:
+    return len({task for task, _ in tests}) < len(tests)

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
@@ -21,7 +22,7 @@ from polytask.checkpoint import read_checkpoint
 from polytask.cli import main
 from polytask.runs import Run
 
-COST = "cost.json"
+_COST = "cost.json"
 _TESTED = "tested.json"
 _SESSION = "session.json"
 
@@ -63,7 +64,19 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether the command ended well before."""
-        return (self.run / (COST if self.command == "fit" else _TESTED)).exists()
+        return (self.run / (_COST if self.command == "fit" else _TESTED)).exists()
+
+
+def read_cost(run: Path) -> dict[str, float]:
+    """A run's time and memory, ``seconds`` and ``peak_memory_mb``.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        UserError: Where they are not noted there.
+    """
+    return _read(run / _COST, run, ("seconds", "peak_memory_mb"))
 
 
 def work(job: Job) -> None:
@@ -99,7 +112,7 @@ def _fit(job: Job, options: list[str]) -> int:
     code = _command([*words, *options])
     if code == 0:
         seconds = (earlier or 0.0) + time.time() - start
-        _write(job.run / COST, {"seconds": seconds, "peak_memory_mb": _peak_memory()})
+        _write(job.run / _COST, {"seconds": seconds, "peak_memory_mb": _peak_memory()})
         session.unlink()
     return code
 
@@ -131,7 +144,7 @@ def _earlier_seconds(run: Path) -> float | None:
     except UserError:
         # A process that was killed while it wrote leaves half a file.
         return None
-    noted: dict[str, float] = json.loads(session.read_text())
+    noted = _read(session, run, ("earlier", "start"))
     return noted["earlier"] + max(0.0, last.stat().st_mtime - noted["start"])
 
 
@@ -147,6 +160,15 @@ def _write(file: Path, values: dict[str, float]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part.write_text(json.dumps(values))
     part.replace(file)
+
+
+def _read(file: Path, run: Path, names: Sequence[str]) -> dict[str, float]:
+    try:
+        values = json.loads(file.read_text())
+        return {name: float(values[name]) for name in names}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        found = " ".join(str(error).split())
+        raise UserError(str(file), "is damaged", found, f"Delete it and {run} to train again") from error
 
 
 def _write_output_to(log: Path) -> None:

@@ -118,6 +118,19 @@ class MultiTaskModel(nn.Module, ABC):
         return tuple(name for name in names if name in chosen)
 
 
+class ByTask(MultiTaskModel):
+    """A model whose representation is a dict with an entry for each task."""
+
+    def for_task(self, representation: Any, task: str) -> Any:
+        """The task's entry.
+
+        Args:
+            representation: What `represent` returned.
+            task: The name of one of the tasks it was computed for.
+        """
+        return representation[task]
+
+
 def _by_task(heads: object, where: str) -> dict[str, nn.Module]:
     if isinstance(heads, Mapping | nn.ModuleDict):
         return dict(heads.items())

@@ -26,6 +26,17 @@ def check_size(value: object, where: str) -> int:
     return value
 
 
+def check_count(value: object, where: str) -> int:
+    """The value, once it is an integer of at least 0.
+
+    Raises:
+        UserError: Where it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(where, "must be an integer of at least 0", repr(value))
+    return value
+
+
 def check_sizes(values: object, where: str) -> tuple[int, ...]:
     """The values as a tuple, once each is an int above zero; None is the empty tuple.
 

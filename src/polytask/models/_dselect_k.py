@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
-from polytask.models._base import Heads
+from polytask.models._base import ByTask, Heads
 from polytask.models._checks import check_size, is_size
-from polytask.models._experts import ByTask, Factory, make_experts, mix
+from polytask.models._choice import Choice
+from polytask.models._experts import Factory, make_experts, mix
 from polytask.models._gate import Gate, GateInput, checked, make_logits
 
 
@@ -29,7 +30,8 @@ class DSelectK(ByTask):
     :math:`\text{head}_t(\sum_i q_i f_i(x))`.
 
     A gate without an input is the same for all samples. In evaluation such a task runs only the experts that
-    it weighs above 0.
+    it weighs above 0, which it reads on the host at each call; an export keeps those that it weighed when the
+    model was last put into evaluation. Under `torch.compile` all experts run.
 
     Args:
         expert: Makes an expert when called, such as ``functools.partial(MLP, 64, [32], 16)``; in a config a
@@ -119,12 +121,10 @@ class DSelectK(ByTask):
     def _used(self, task: str) -> list[int]:
         gate = self.gates[task]
         assert isinstance(gate, Selector)
-        if self.training or gate.logits is not None or torch.compiler.is_compiling():
-            return list(range(len(self.experts)))
-        return [index for index, weight in enumerate(gate(None).tolist()) if weight > 0]
+        return list(range(len(self.experts))) if self.training else gate.chosen()
 
 
-class Selector(Gate):
+class Selector(Gate, Choice):
     """A task's gate of `DSelectK`.
 
     Args:
@@ -139,7 +139,7 @@ class Selector(Gate):
 
     def __init__(self, gate: int | Factory | None, task: str, experts: int, k: int, gamma: float) -> None:
         digits = math.ceil(math.log2(experts))
-        size = k * (digits + 1)
+        self.size = size = k * (digits + 1)
         logits = None if gate is None else make_logits(gate, size)
         super().__init__(logits, task, [f"expert{index}" for index in range(experts)])
         self.digits, self.k, self.gamma = digits, k, gamma
@@ -159,13 +159,23 @@ class Selector(Gate):
         Args:
             x: What the gate looks at.
         """
-        size = self.k * (self.digits + 1)
-        values = self.values if self.logits is None else checked(self.logits(x), size)
+        values = self.values if self.logits is None else checked(self.logits(x), self.size)
         bits, alpha = values[..., : -self.k], values[..., -self.k :]
         steps = smooth_step(bits.reshape(*bits.shape[:-1], self.k, self.digits), self.gamma).unsqueeze(-2)
         shares = torch.where(self.codes.bool(), steps, 1 - steps).prod(dim=-1)
         by_code = (torch.softmax(alpha, dim=-1).to(shares.dtype).unsqueeze(-1) * shares).sum(dim=-2)
         return fold(by_code, len(self.experts))
+
+    def choose(self) -> list[int]:
+        """The experts that weigh above 0; all where that cannot be told without an input or the values."""
+        if self.logits is not None or torch.compiler.is_dynamo_compiling() or not self._is_whole():
+            return list(range(len(self.experts)))
+        return [index for index, weight in enumerate(self.forward(None).tolist()) if weight > 0]
+
+    def _is_whole(self) -> bool:
+        # Between calls, a strategy that shards parameters leaves a part of them, or none.
+        values = self.values
+        return type(values) is nn.Parameter and values.numel() == self.size and not values.is_meta
 
     @torch.no_grad()
     def _flatten_start(self, rows: int, near: float) -> None:

@@ -1,5 +1,6 @@
 """How much each expert counts for each task, watched while a model runs."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,11 +38,12 @@ class ExpertLoad:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        gates = [module for module in model.modules() if isinstance(module, Gate)]
-        if not gates:
+        self._model = model
+        self._gates = [module for module in model.modules() if isinstance(module, Gate)]
+        if not self._gates:
             raise UserError("model", "needs gates, as those of polytask.models.MMoE", type(model).__name__)
         self._sums: dict[Gate, Tensor] = {}
-        self._handles = [gate.register_forward_hook(self._add) for gate in gates]
+        self._handles = [gate.register_forward_hook(self._add) for gate in self._gates]
 
     @torch.no_grad()
     def _add(self, gate: Gate, args: Any, weights: Tensor) -> None:
@@ -51,11 +53,23 @@ class ExpertLoad:
         counted = torch.cat([rows.sum(dim=0), rows.new_full((1,), len(rows))])
         self._sums[gate] = self._sums[gate] + counted if gate in self._sums else counted
 
-    def shares(self) -> dict[str, dict[str, float]]:
-        """Mean weights by task and expert since the last `reset`; they sum to one at each level of a task."""
+    def shares(self, add: Callable[[Tensor], Tensor] | None = None) -> dict[str, dict[str, float]]:
+        """Mean weights by task and expert since the last `reset`; they sum to one at each level of a task.
+
+        Args:
+            add: Adds a tensor up over processes that each saw a part of the samples. It is called once, with
+                as many values whatever tasks a process saw.
+        """
+        sizes = [len(gate.experts) + 1 for gate in self._gates]
+        device = next(self._model.parameters(), torch.empty(0)).device
+        parts = [
+            self._sums.get(gate, torch.zeros(size)).to(device)
+            for gate, size in zip(self._gates, sizes, strict=True)
+        ]
+        counted = torch.cat(parts) if add is None else add(torch.cat(parts))
         found: dict[str, dict[str, float]] = {}
-        for gate, counted in self._sums.items():
-            *sums, rows = counted.tolist()
+        for gate, part in zip(self._gates, torch.split(counted.cpu(), sizes), strict=True):
+            *sums, rows = part.tolist()
             if rows:
                 by_expert = dict(zip(gate.experts, (value / rows for value in sums), strict=True))
                 found.setdefault(gate.task, {}).update(by_expert)

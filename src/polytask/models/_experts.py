@@ -1,29 +1,15 @@
 """Experts from a factory, and their mixture."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import check_known
-from polytask.models._base import MultiTaskModel
+from polytask.models._checks import check_count
 
 Factory = Callable[..., nn.Module]
-
-
-class ByTask(MultiTaskModel):
-    """A model whose representation is a dict with an entry for each task."""
-
-    def for_task(self, representation: Any, task: str) -> Any:
-        """The task's entry.
-
-        Args:
-            representation: What `represent` returned.
-            task: The name of one of the tasks it was computed for.
-        """
-        return representation[task]
 
 
 def make(factory: Factory, where: str, *args: int) -> nn.Module:
@@ -74,17 +60,6 @@ def counts_by_task(value: int | Mapping[str, int], tasks: Sequence[str], where: 
         if task not in given:
             raise UserError(f"{where}.{task}", "is needed", "nothing", "Set the task's number of experts")
     return {task: check_count(given[task], f"{where}.{task}") for task in tasks}
-
-
-def check_count(value: object, where: str) -> int:
-    """The value, once it is an integer of at least 0.
-
-    Raises:
-        UserError: Where it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(where, "must be an integer of at least 0", repr(value))
-    return value
 
 
 def mix(weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from polytask._errors import UserError
 from polytask.models._checks import check_features
 from polytask.models._dense import Activation
-from polytask.models._task_head import TaskHead
+from polytask.models._task_head import ClassHead, TaskHead
 
 
 class PooledHead(TaskHead):
@@ -43,7 +43,7 @@ def pooled(representation: Any, features: int) -> Tensor:
     return representation.flatten(2).mean(dim=2)
 
 
-class ClassificationHead(PooledHead):
+class ClassificationHead(PooledHead, ClassHead):
     """One of several classes for each sample, as logits; trains with `torch.nn.CrossEntropyLoss`.
 
     Args:
@@ -67,16 +67,6 @@ class ClassificationHead(PooledHead):
         >>> ClassificationHead(64, 10)(torch.rand(16, 64, 7, 7)).shape
         torch.Size([16, 10])
     """
-
-    def __init__(
-        self,
-        input_dim: int,
-        num_classes: int,
-        hidden_dims: Sequence[int] | None = None,
-        activation: Activation = None,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(input_dim, num_classes, hidden_dims, activation, dropout)
 
 
 class MultiLabelHead(PooledHead):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask.models._base import Heads
+from polytask.models._choice import Choice
 from polytask.models._taps import Taps
 from polytask.models._towers import Backbone, Mixing, Towers
 
@@ -24,7 +25,8 @@ class LearningToBranch(Towers):
 
     with Gumbel noise *g*, learned :math:`\log\pi`, and a temperature :math:`\tau` that falls step by step.
     In evaluation it goes on with the features of the likeliest tower alone, and towers that none of the tasks
-    that are asked for goes on from do not run. `branches` tells the tree that was found.
+    that are asked for goes on from do not run. Which it is, it reads on the host at each call; an export
+    keeps what it was when the model was last put into evaluation. `branches` tells the tree that was found.
 
     Args:
         backbone: A module that is copied, with its weights, for each task; or by task modules that return
@@ -78,7 +80,7 @@ class LearningToBranch(Towers):
         _check_positive(temperature, "temperature", math.inf)
         _check_positive(decay, "decay", 1.0)
         _check_positive(lowest, "lowest", math.inf)
-        super().__init__(backbone, heads, taps, partial(_Choice, temperature=float(temperature)))
+        super().__init__(backbone, heads, taps, partial(_Branching, temperature=float(temperature)))
         self.decay, self.lowest = float(decay), float(lowest)
 
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
@@ -89,26 +91,24 @@ class LearningToBranch(Towers):
             tasks: The tasks it is needed for; all where None.
         """
         found = super().represent(x, tasks)
-        for unit in self._choices() if self.training else ():
+        for unit in self._branchings() if self.training else ():
             # A new tensor, as the graph still needs the one that this step used.
             unit.temperature = (unit.temperature * self.decay).clamp(min=self.lowest)
         return found
 
-    def _choices(self) -> list["_Choice"]:
-        return [unit for unit in self.units if isinstance(unit, _Choice)]
+    def _branchings(self) -> list["_Branching"]:
+        return [unit for unit in self.units if isinstance(unit, _Branching)]
 
     def branches(self) -> dict[str, dict[str, str]]:
         """By tap and task, whose tower the task's tower goes on from."""
         tree = {}
-        for tap, unit in zip(self.taps, self._choices(), strict=True):
-            parents = unit.log_odds.argmax(dim=1).tolist()
-            tree[tap] = {
-                task: self.task_names[parent] for task, parent in zip(self.task_names, parents, strict=True)
-            }
+        for tap, unit in zip(self.taps, self._branchings(), strict=True):
+            parents = (self.task_names[parent] for parent in unit.choose())
+            tree[tap] = dict(zip(self.task_names, parents, strict=True))
         return tree
 
 
-class _Choice(Mixing):
+class _Branching(Mixing, Choice):
     """Whose features each tower goes on with; ``log_odds`` is ``(tasks, tasks)``."""
 
     temperature: Tensor
@@ -117,21 +117,15 @@ class _Choice(Mixing):
         super().__init__(tap)
         self.log_odds = nn.Parameter(torch.eye(len(tasks)))
         self.register_buffer("temperature", torch.tensor(temperature))
-        self.parents = list(range(len(tasks)))
 
-    def train(self, mode: bool = True) -> "_Choice":
-        """Choose once, so that evaluation need not read weights on the host, which no export can."""
-        super().train(mode)
-        self.parents = self.log_odds.argmax(dim=1).tolist()
-        return self
-
-    def _load_from_state_dict(self, *given: Any) -> None:
-        super()._load_from_state_dict(*given)
-        self.parents = self.log_odds.argmax(dim=1).tolist()
+    def choose(self) -> list[int]:
+        """For each tower, the likeliest one."""
+        parents: list[int] = self.log_odds.argmax(dim=1).tolist()
+        return parents
 
     def sources(self, tower: int, towers: int) -> Iterable[int]:
         """All towers in training, the chosen one afterwards."""
-        return range(towers) if self.training else [self.parents[tower]]
+        return range(towers) if self.training else [self.chosen()[tower]]
 
     def forward(self, features: Sequence[Tensor], tower: int) -> Tensor:
         """The mixture for one tower."""

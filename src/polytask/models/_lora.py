@@ -12,11 +12,11 @@ from torch.nn.parameter import UninitializedParameter
 
 from polytask._errors import UserError, hint
 from polytask._tasks import TaskModules, check_known
-from polytask.models._base import Heads
+from polytask.models._base import ByTask, Heads
 from polytask.models._checks import check_dropout, check_module, check_size
 from polytask.models._conditioned import named, one_by_one
-from polytask.models._experts import ByTask
 from polytask.models._multi_head import MultiHead
+from polytask.models._taps import modules_by_name
 
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
@@ -199,17 +199,18 @@ def find_targets(backbone: nn.Module, targets: Sequence[str]) -> tuple[str, ...]
     """
     if isinstance(targets, str) or not isinstance(targets, Sequence) or not targets:
         raise UserError("targets", "must be a list of module names", repr(targets), f"Write [{targets}]")
-    known = [name for name, _ in backbone.named_modules() if name]
-    found: set[str] = set()
+    known = modules_by_name(backbone)
+    found: set[nn.Module] = set()
     for target in targets:
-        fitting = {target} if target in known else {name for name in known if name.endswith(f".{target}")}
+        fitting = [target] if target in known else [name for name in known if name.endswith(f".{target}")]
         if not fitting:
-            layers = [name for name in known if isinstance(backbone.get_submodule(name), Layer)]
-            ends = [name.rpartition(".")[2] for name in layers]
-            fix = hint(str(target), [*layers, *ends], "Layers")
+            layers = [name for name, module in known.items() if isinstance(module, Layer)]
+            names = dict.fromkeys([*layers, *(name.rpartition(".")[2] for name in layers)])
+            fix = hint(str(target), names, "Layers")
             raise UserError(f"targets.{target}", f"no such module in {type(backbone).__name__}", None, fix)
-        found |= fitting
-    return tuple(name for name in known if name in found)
+        found.update(known[name] for name in fitting)
+    # A module that stands in two places has one adapter, by its first name.
+    return tuple(name for name, module in backbone.named_modules() if module in found)
 
 
 def _adaptable(layer: nn.Module, name: str, rank: int) -> Layer:

@@ -10,12 +10,12 @@ from torch.nn import functional
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
-from polytask.models._base import Heads, MultiTaskModel
+from polytask.models._base import ByTask, Heads
 from polytask.models._checks import check_module
 from polytask.models._taps import check_channels, check_taps, check_width, features_at
 
 
-class MTAN(MultiTaskModel):
+class MTAN(ByTask):
     r"""One convolutional backbone, and for each task an attention mask over its features at every tap.
 
     With :math:`p_l` the features at tap *l*,
@@ -85,15 +85,6 @@ class MTAN(MultiTaskModel):
             self._check_maps(tap, values)
         chosen = self.task_names if tasks is None else tasks
         return {task: self._attend(task, features) for task in chosen}
-
-    def for_task(self, representation: Any, task: str) -> Any:
-        """The task's own features.
-
-        Args:
-            representation: What `represent` returned.
-            task: The name of one of the tasks it was computed for.
-        """
-        return representation[task]
 
     def _attend(self, task: str, features: Sequence[Tensor]) -> Tensor | None:
         carried: Tensor | None = None

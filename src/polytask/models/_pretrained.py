@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint, nearest
+from polytask.models._checks import check_size
 
 Pooling = Literal["cls", "mean", "tokens"]
 _POOLINGS = ("cls", "mean", "tokens")
@@ -103,6 +104,7 @@ class HuggingFaceEncoder(nn.Module):
         pooling: What is returned of the last layer: ``cls``, its first token; ``mean``, the mean of its
             tokens, without those that ``attention_mask`` leaves out; or ``tokens``, all of them.
         pretrained: Whether the weights are loaded; where not, only the configuration is.
+        output_dim: Features of a token; None for what the encoder's configuration calls ``hidden_size``.
 
     Shape:
         - Input: a dict of what the encoder takes by keyword, ``input_ids`` and ``attention_mask`` say; or one
@@ -110,7 +112,9 @@ class HuggingFaceEncoder(nn.Module):
         - Output: (N, output_dim), or (N, tokens, output_dim) with ``tokens``.
 
     Raises:
-        UserError: Where transformers is not installed, cannot load the name, or the pooling is another word.
+        UserError: Where transformers is not installed, cannot load the name, or the pooling is another word;
+            where the configuration has no ``hidden_size`` and no ``output_dim`` is given; or where the
+            encoder returns no tokens of that size.
 
     Example:
         >>> from polytask.models import HuggingFaceEncoder
@@ -118,7 +122,9 @@ class HuggingFaceEncoder(nn.Module):
         768
     """
 
-    def __init__(self, name: str, pooling: Pooling = "cls", pretrained: bool = True) -> None:
+    def __init__(
+        self, name: str, pooling: Pooling = "cls", pretrained: bool = True, *, output_dim: int | None = None
+    ) -> None:
         super().__init__()
         if pooling not in _POOLINGS:
             raise UserError(
@@ -131,8 +137,11 @@ class HuggingFaceEncoder(nn.Module):
         except (OSError, ValueError) as error:
             found = " ".join(str(error).split())
             raise UserError("name", f"transformers cannot load '{name}'", found) from error
-        config: Any = self.encoder.config
-        self.output_dim: int = config.hidden_size
+        size = getattr(self.encoder.config, "hidden_size", None) if output_dim is None else output_dim
+        if size is None:
+            found = f"a {type(self.encoder.config).__name__} without hidden_size"
+            raise UserError("output_dim", "is needed for this encoder", found, "Pass its features of a token")
+        self.output_dim = check_size(size, "output_dim")
 
     def forward(self, x: Mapping[str, Tensor] | Tensor) -> Tensor:
         """The features of a batch; see Shape.
@@ -141,7 +150,7 @@ class HuggingFaceEncoder(nn.Module):
             x: What the encoder takes.
         """
         returned = self.encoder(**x) if isinstance(x, Mapping) else self.encoder(x)
-        tokens: Tensor = returned.last_hidden_state
+        tokens = _tokens(returned, self.output_dim)
         if self.pooling == "tokens":
             return tokens
         if self.pooling == "cls":
@@ -169,6 +178,18 @@ def extra(module: str, option: str) -> Any:
         package = module.partition(".")[0]
         fix = f"Install polytask[{option}]"
         raise UserError(package, "is needed by this backbone", f"no module '{error.name}'", fix) from error
+
+
+def _tokens(returned: Any, features: int) -> Tensor:
+    tokens = getattr(returned, "last_hidden_state", None)
+    if not isinstance(tokens, Tensor):
+        found = f"a {type(returned).__name__}"
+    elif tokens.dim() != 3 or tokens.shape[-1] != features:
+        found = f"shape {tuple(tokens.shape)}"
+    else:
+        return tokens
+    rule = f"needs an encoder whose last_hidden_state is (N, tokens, {features})"
+    raise UserError("HuggingFaceEncoder", rule, found)
 
 
 def _encoder(transformers: Any, name: str, pretrained: bool) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from polytask._errors import UserError
 from polytask.models._base import Heads
@@ -133,14 +134,26 @@ class Sluice(Towers):
         return self.orthogonality * torch.stack(overlaps).sum()
 
     def _overlap(self, tower: nn.Module, tap: str) -> Tensor:
-        weight = getattr(tower.get_submodule(tap), "weight", None)
-        if not isinstance(weight, Tensor) or weight.dim() < 2 or len(weight) % self.subspaces:
+        layer = tower.get_submodule(tap)
+        rows = _rows_by_output(layer)
+        if rows is None or len(rows) % self.subspaces:
             rule = f"orthogonality needs a layer with a weight of {self.subspaces} equal parts"
-            found = f"a {type(tower.get_submodule(tap)).__name__}"
-            raise UserError(f"tap '{tap}'", rule, found, "Tap a Linear or a convolution")
-        parts = weight.flatten(1).chunk(self.subspaces)
+            raise UserError(
+                f"tap '{tap}'", rule, f"a {type(layer).__name__}", "Tap a Linear or a convolution"
+            )
+        parts = rows.chunk(self.subspaces)
         pairs = [(one @ other.mT).square().sum() for one, other in combinations(parts, 2)]
-        return torch.stack(pairs).sum() if pairs else weight.new_zeros(())
+        return torch.stack(pairs).sum() if pairs else rows.new_zeros(())
+
+
+def _rows_by_output(layer: nn.Module) -> Tensor | None:
+    """A layer's weight with a row for each of its outputs; None where it has none of that kind."""
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() < 2 or isinstance(layer, nn.Embedding):
+        return None
+    if isinstance(layer, _ConvTransposeNd):
+        return weight.transpose(0, 1).flatten(1) if layer.groups == 1 else None
+    return weight.flatten(1)
 
 
 class _Subspaces(Mixing):

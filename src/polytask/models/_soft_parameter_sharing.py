@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
 from polytask._errors import UserError
@@ -124,7 +125,7 @@ class SoftParameterSharing(Separate):
         networks = [dict(self.heads[task].named_parameters()) for task in group]
         common = [name for name in networks[0] if all(name in network for network in networks)]
         apart = [name for name in common if len({network[name].shape for network in networks}) > 1]
-        inner = [name for name in apart if len({network[name].shape[1:] for network in networks}) > 1]
+        inner = [name for name in apart if len({self._but_outputs(task, name) for task in group}) > 1]
         if inner:
             # A layer of another width shows in what the next one takes; the first one is to blame.
             raise UserError(_where(group), "hidden sizes must be the same", self._shapes(group, apart[0]))
@@ -134,6 +135,14 @@ class SoftParameterSharing(Separate):
             found = self._shapes(group, apart[0]) if apart else "no name in common"
             raise UserError(_where(group), rule, found)
         return same
+
+    def _but_outputs(self, task: str, name: str) -> tuple[int, ...]:
+        """The parameter's shape without the dimension of the layer's outputs."""
+        module, _, own = name.rpartition(".")
+        layer = self.heads[task].get_submodule(module)
+        axis = 1 if isinstance(layer, _ConvTransposeNd) and own == "weight" else 0
+        shape = list(layer.get_parameter(own).shape)
+        return tuple(shape[:axis] + shape[axis + 1 :])
 
     def _shapes(self, group: Sequence[str], name: str) -> str:
         shapes = {task: tuple(self.heads[task].get_parameter(name).shape) for task in group}

@@ -35,18 +35,32 @@ def check_taps(backbone: nn.Module, taps: Taps, where: str = "taps") -> tuple[st
     if isinstance(taps, str) or not isinstance(taps, Sequence | Mapping):
         raise UserError(where, "must be a list of module names", repr(taps), f"Write [{taps}]")
     names = tuple(taps)
-    known = [name for name, _ in backbone.named_modules() if name]
+    known = modules_by_name(backbone)
     if not names:
         raise UserError(
             where, "needs at least one module of the backbone", "none", hint("", known, "Modules")
         )
+    tapped: dict[nn.Module, str] = {}
     for name in names:
         if name not in known:
             fix = hint(str(name), known, "Modules")
             raise UserError(f"{where}.{name}", f"no such module in {type(backbone).__name__}", None, fix)
-        if names.count(name) > 1:
-            raise UserError(where, "a module is tapped once", f"'{name}' twice")
+        first = tapped.setdefault(known[name], name)
+        if first != name or names.count(name) > 1:
+            found = f"'{name}' twice" if first == name else f"'{first}' and '{name}', which are one"
+            raise UserError(where, "a module is tapped once", found)
     return names
+
+
+def modules_by_name(backbone: nn.Module) -> dict[str, nn.Module]:
+    """All modules inside of the backbone; one that stands in two places by both of its names.
+
+    Example:
+        >>> layer = nn.ReLU()
+        >>> list(modules_by_name(nn.Sequential(layer, layer)))
+        ['0', '1']
+    """
+    return {name: module for name, module in backbone.named_modules(remove_duplicate=False) if name}
 
 
 def check_channels(taps: Taps, where: str = "taps") -> dict[str, int]:

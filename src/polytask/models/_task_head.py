@@ -60,3 +60,17 @@ class TaskHead(nn.Module):
         """
         output: Tensor = self.layers(check_features(representation, self.input_dim))
         return output
+
+
+class ClassHead(TaskHead):
+    """A `TaskHead` whose values are the logits of classes."""
+
+    def __init__(
+        self,
+        input_dim: int,
+        num_classes: int,
+        hidden_dims: Sequence[int] | None = None,
+        activation: Activation = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(input_dim, num_classes, hidden_dims, activation, dropout)

@@ -1,16 +1,14 @@
 """A head that labels every token."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from polytask._errors import UserError
-from polytask.models._dense import Activation
-from polytask.models._task_head import TaskHead
+from polytask.models._task_head import ClassHead
 
 
-class TokenHead(TaskHead):
+class TokenHead(ClassHead):
     """One of several classes for each token, as logits; trains with `torch.nn.CrossEntropyLoss`.
 
     The classes come second, where that loss wants them; targets are ``(N, tokens)``, with ``ignore_index``
@@ -37,16 +35,6 @@ class TokenHead(TaskHead):
         >>> TokenHead(64, 9)(torch.rand(16, 50, 64)).shape
         torch.Size([16, 9, 50])
     """
-
-    def __init__(
-        self,
-        input_dim: int,
-        num_classes: int,
-        hidden_dims: Sequence[int] | None = None,
-        activation: Activation = None,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(input_dim, num_classes, hidden_dims, activation, dropout)
 
     def forward(self, representation: Any) -> Tensor:
         """The tokens' logits; see Shape.

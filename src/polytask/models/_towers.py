@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules, check_known
-from polytask.models._base import Heads, MultiTaskModel
+from polytask.models._base import ByTask, Heads
 from polytask.models._checks import check_module
 from polytask.models._taps import Taps, Walk, check_taps
 
@@ -46,7 +46,7 @@ class Mixing(nn.Module, ABC):
         """
 
 
-class Towers(MultiTaskModel):
+class Towers(ByTask):
     """A tower for each task, of aligned backbones, and a head on each.
 
     A tower that nobody asks for runs as far as the others need its features, and no further.
@@ -79,15 +79,6 @@ class Towers(MultiTaskModel):
         trip = Trip(self.backbones, self.taps, self.units, x)
         chosen = self.task_names if tasks is None else tasks
         return {task: trip.output(self.task_names.index(task)) for task in chosen}
-
-    def for_task(self, representation: Any, task: str) -> Any:
-        """What the task's tower returned.
-
-        Args:
-            representation: What `represent` returned.
-            task: The name of one of the tasks it was computed for.
-        """
-        return representation[task]
 
 
 class Trip:

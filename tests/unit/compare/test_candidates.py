@@ -120,3 +120,30 @@ def test_no_file_is_named_as_the_configs_own_model(tmp_path):
     (tmp_path / "base.yaml").write_text("system: {model: {width: 64}}")
     with pytest.raises(UserError, match=r"'base' is the name of the config's own model. Rename the file"):
         architecture_changes(str(tmp_path / "base.yaml"))
+
+
+def test_a_file_says_what_is_tuned_for_it_alone(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "trainer: {precision: 64}\nspace: {system.criterion.weighting.c: [1, 2]}"
+    )
+    (tmp_path / "wide.yaml").write_text("system: {model: {width: 8}}\nspace: {system.model.width: [8, 16]}")
+    name, changes = method_changes(str(tmp_path / "mine.yaml"))
+    _, model = architecture_changes(str(tmp_path / "wide.yaml"))
+    single, plain, mine = candidates(["a"], {name: changes}, {"wide": model}, single_task=True)
+    assert mine.space().given == {"system.model.width": [8, 16], "system.criterion.weighting.c": [1, 2]}
+    assert single.space().given == plain.space().given == {"system.model.width": [8, 16]}
+    assert [source.values for source in mine.sources()] == [
+        {"system": {"model": {"width": 8}}},
+        {"trainer": {"precision": 64}},
+    ]
+
+
+def test_without_a_space_there_is_none():
+    assert candidates(["a"], {}, {"base": ()}, single_task=False)[0].space() is None
+
+
+def test_a_space_that_is_none_names_the_row(tmp_path):
+    (tmp_path / "mine.yaml").write_text("space: {system.optimizer.lr: 0.1}")
+    (mine,) = candidates([], dict([method_changes(str(tmp_path / "mine.yaml"))]), {"base": ()}, False)[1:]
+    with pytest.raises(UserError, match=r"mine-base space system\.optimizer\.lr: is a list of plain values"):
+        mine.space()

@@ -178,6 +178,43 @@ def test_in_evaluation_dselect_k_runs_the_experts_that_count():
         torch.testing.assert_close(output, expected[task])
 
 
+def test_dselect_k_follows_parameters_that_change_in_evaluation():
+    model = DSelectK(EXPERT, heads(), num_experts=4, k=1)
+    saturated(model, "a", 2)
+    model.eval()
+    assert {name.split(".")[1] for name in calls(model, X, "a") if name.startswith("experts")} == {"2"}
+    model.gates["a"].values.data = torch.tensor([1.0, 1.0, 0.0])
+    torch.testing.assert_close(model(X, "a"), model.heads["a"](model.experts[3](X)))
+
+
+@pytest.mark.parametrize("way", ["eval", "load"])
+def test_the_export_of_dselect_k_has_the_experts_that_count(way):
+    model = DSelectK(EXPERT, heads(), num_experts=6, k=2)
+    state = model.state_dict() | {"gates.task_a.values": torch.tensor([9.0, -9, -9, -9, 9, -9, 0.0, 1.0])}
+    if way == "eval":
+        model.load_state_dict(state)
+        model.eval()
+    else:
+        model.eval().load_state_dict(state)
+    program = torch.export.export(model, (X, "a"))
+    torch.testing.assert_close(program.module()(X, "a"), model(X, "a"))
+    products = [node for node in program.graph.nodes if node.target is torch.ops.aten.linear.default]
+    assert len(products) == 2 + 1
+
+
+def test_dselect_k_may_be_built_without_values():
+    with torch.device("meta"):
+        model = DSelectK(EXPERT, {"a": nn.Linear(4, 3)}, num_experts=4).eval()
+        assert model(torch.empty(3, 5), "a").shape == (3, 3)
+
+
+def test_compiled_dselect_k_runs_in_one_graph():
+    model = DSelectK(EXPERT, heads(), num_experts=4, k=1)
+    saturated(model, "a", 2)
+    compiled = torch.compile(model.eval(), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(X, "a"), model(X, "a"))
+
+
 def test_codes_beyond_the_experts_count_for_the_first():
     model = DSelectK(EXPERT, heads(), num_experts=5, k=1)
     saturated(model, "a", 6)

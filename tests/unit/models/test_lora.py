@@ -127,12 +127,28 @@ def test_merging_leaves_the_model_as_it_is_and_shares_nothing_with_it():
     assert all(torch.equal(model(X)[task], expected[task]) for task in expected)
 
 
-def test_merging_a_layer_that_is_called_twice():
+@pytest.mark.parametrize("targets", [["0"], ["2"], ["2", "0"]])
+def test_a_layer_in_two_places_has_one_adapter(targets):
     layer = nn.Linear(4, 4)
-    model = LoRA(nn.Sequential(layer, nn.ReLU(), layer), {"a": nn.Identity()}, 2, ["0"])
+    model = LoRA(nn.Sequential(layer, nn.ReLU(), layer), {"a": nn.Identity()}, 2, targets)
+    assert model.targets == ("0",)
     nn.init.normal_(model.adapters["a"][0].up)
     x = torch.rand(3, 4)
+    adapted = layer.weight + model.adapters["a"][0].change()
+    hidden = torch.relu(nn.functional.linear(x, adapted, layer.bias))
+    torch.testing.assert_close(model(x, "a"), nn.functional.linear(hidden, adapted, layer.bias))
     torch.testing.assert_close(model.merged("a")(x, "a"), model(x, "a"))
+
+
+def test_merging_a_layer_whose_weights_another_one_has_too():
+    backbone = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    backbone[2].weight = backbone[0].weight
+    model = LoRA(backbone, {"a": nn.Identity()}, 2, ["2"])
+    nn.init.normal_(model.adapters["a"][0].up)
+    x = torch.rand(3, 4)
+    merged = model.merged("a")
+    torch.testing.assert_close(merged(x, "a"), model(x, "a"))
+    assert torch.equal(merged.backbone[0].weight, backbone[0].weight)
 
 
 def test_merging_an_unknown_task():

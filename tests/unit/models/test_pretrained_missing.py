@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 
 from polytask._errors import UserError
 from polytask.models import HuggingFaceEncoder, TimmBackbone, TorchvisionBackbone
@@ -30,6 +33,65 @@ def test_a_missing_package_is_an_error_that_names_the_extra(monkeypatch, package
 def test_an_unknown_pooling_names_the_nearest():
     with pytest.raises(UserError, match=r"pooling: is one of cls, mean, tokens.*Did you mean 'mean'"):
         HuggingFaceEncoder("bert-base-uncased", pooling="means")
+
+
+class Encoder(nn.Module):
+    """In place of one of transformers: returns what it is given, and has that configuration."""
+
+    def __init__(self, config, returned):
+        super().__init__()
+        self.config, self.returned = SimpleNamespace(**config), returned
+
+    def forward(self, x):
+        return self.returned
+
+
+def encoder(monkeypatch, config, returned=None, **options):
+    model = SimpleNamespace(from_pretrained=lambda name: Encoder(config, returned))
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoModel=model))
+    return HuggingFaceEncoder("any", **options)
+
+
+def last(*shape):
+    return SimpleNamespace(last_hidden_state=torch.zeros(shape))
+
+
+def test_the_size_of_a_token_is_read_or_given(monkeypatch):
+    assert encoder(monkeypatch, {"hidden_size": 8}).output_dim == 8
+    given = encoder(monkeypatch, {"dim": 6}, last(2, 5, 6), output_dim=6)
+    assert given.output_dim == 6
+    assert given(torch.zeros(2, 5)).shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (
+            {"hidden_sizes": [4, 8]},
+            {},
+            "output_dim: is needed for this encoder. Found .* without hidden_size",
+        ),
+        ({"hidden_size": [4, 8]}, {}, r"output_dim: must be an integer of at least 1. Found \[4, 8\]"),
+        ({"hidden_size": 8}, {"output_dim": 0}, "output_dim: must be an integer of at least 1. Found 0"),
+    ],
+)
+def test_a_size_that_is_missing_or_is_none(monkeypatch, config, options, message):
+    with pytest.raises(UserError, match=message):
+        encoder(monkeypatch, config, **options)
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (last(2, 8, 7, 7), r"shape \(2, 8, 7, 7\)"),
+        (last(2, 5, 6), r"shape \(2, 5, 6\)"),
+        ({"logits": 1}, "a dict"),
+    ],
+)
+def test_an_encoder_that_returns_no_tokens_of_that_size(monkeypatch, returned, found):
+    backbone = encoder(monkeypatch, {"hidden_size": 8}, returned)
+    with pytest.raises(UserError, match=rf"last_hidden_state is \(N, tokens, 8\). Found {found}"):
+        backbone(torch.zeros(2, 5))
 
 
 def test_importing_the_models_imports_none_of_them():

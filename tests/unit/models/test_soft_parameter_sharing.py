@@ -23,6 +23,43 @@ def test_output_layers_of_one_width_are_tied_too():
     assert tied == (*LINEAR1, "layers.linear2.weight", "layers.linear2.bias")
 
 
+def decoder(hidden, channels):
+    """Transposed convolutions, whose weights have the outputs second."""
+    return nn.Sequential(nn.ConvTranspose2d(3, hidden, 2), nn.ReLU(), nn.ConvTranspose2d(hidden, channels, 2))
+
+
+@pytest.mark.parametrize("penalty", ["l2", "trace_norm"])
+def test_output_layers_may_be_transposed_convolutions(penalty):
+    model = SoftParameterSharing({"a": decoder(4, 5), "b": decoder(4, 1)}, 0.5, penalty=penalty)
+    assert model.tied == (("0.weight", "0.bias"),)
+    first = [network[0] for network in model.heads.children()]
+    weights = torch.stack([layer.weight.flatten() for layer in first])
+    biases = torch.stack([layer.bias for layer in first])
+    expected = {
+        "l2": lambda rows: (rows[0] - rows[1]).square().sum(),
+        "trace_norm": lambda rows: torch.linalg.svdvals(rows).sum(),
+    }[penalty]
+    torch.testing.assert_close(model.sharing_penalty(), 0.5 * (expected(weights) + expected(biases)))
+
+
+class Twice(nn.Module):
+    """Uses one layer twice, by two names."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second = self.first
+        self.last = nn.Linear(3, outputs)
+
+
+def test_a_layer_in_two_places_counts_once():
+    model = SoftParameterSharing({"a": Twice(2), "b": Twice(1)}, 1.0)
+    assert model.tied == (("first.weight", "first.bias"),)
+    one, other = (network.first for network in model.heads.children())
+    distances = [(p - q).square().sum() for p, q in zip(one.parameters(), other.parameters(), strict=True)]
+    torch.testing.assert_close(model.sharing_penalty(), sum(distances))
+
+
 def test_groups_share_among_themselves_only():
     made = networks(2, 2, 2, 2)
     model = SoftParameterSharing(made, 1.0, [["a", "c"], ["b"]])
@@ -105,6 +142,11 @@ def test_the_factory_passes_every_option():
             lambda: SoftParameterSharing({"a": MLP(3, [4, 5], 2), "b": MLP(3, [4, 6], 2)}),
             "sharing_groups (a, b): hidden sizes must be the same. "
             "Found 'layers.linear2.weight' of shape (5, 4) in 'a' and (6, 4) in 'b'.",
+        ),
+        (
+            lambda: SoftParameterSharing([decoder(4, 5), decoder(6, 1)]),
+            "sharing_groups (task0, task1): hidden sizes must be the same. "
+            "Found '0.weight' of shape (3, 4, 2, 2) in 'task0' and (3, 6, 2, 2) in 'task1'.",
         ),
         (
             lambda: SoftParameterSharing(networks(2) | {"b": SimpleCNN(1, 2, 4)}),

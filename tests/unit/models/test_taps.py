@@ -286,6 +286,30 @@ def test_taps_out_of_order_are_an_error():
         features_at(nn.Sequential(nn.ReLU(), nn.ReLU()), ["1", "0"], torch.ones(1))
 
 
+class Aliased(nn.Module):
+    """A module in two places, called by the second one."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.second = self.first
+
+    def forward(self, x):
+        return self.last(self.second(x))
+
+
+def test_a_module_in_two_places_is_tapped_by_either_name():
+    backbone, x = Aliased(), torch.randn(3, 2)
+    for name in ("first", "second"):
+        (found,) = features_at(backbone, check_taps(backbone, [name]), x)
+        assert torch.equal(found, backbone.first(x))
+
+
+def test_a_module_in_two_places_is_tapped_once():
+    with pytest.raises(UserError, match=r"tapped once. Found 'second' and 'first', which are one"):
+        check_taps(Aliased(), ["second", "first"])
+
+
 @pytest.mark.parametrize(
     ("taps", "message"),
     [

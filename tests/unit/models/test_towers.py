@@ -88,13 +88,50 @@ def test_the_choice_of_branches_is_part_of_the_state():
     before = other(x)["a"]
     with torch.no_grad():
         model.units[0].log_odds[0, 1] = 9.0
-    own = model(x)["a"]
     other.load_state_dict(model.state_dict())
     chosen = other(x)["a"]
     assert not torch.equal(chosen, before)
-    assert not torch.equal(chosen, own), "a choice is made on the way to evaluation, not in it"
-    assert torch.equal(chosen, model.train().eval()(x)["a"])
+    assert torch.equal(chosen, model(x)["a"])
     assert torch.equal(chosen, copy.deepcopy(other)(x)["a"])
+
+
+@pytest.mark.parametrize("change", ["in place", "data", "load"])
+def test_a_branch_follows_parameters_that_change_in_evaluation(change):
+    """As averaged ones do, which a callback puts into their place for a validation."""
+    model = LearningToBranch({task: MLP(3, [4], 4) for task in "ab"}, heads(), [TAP]).eval()
+    odds, other = model.units[0].log_odds, torch.tensor([[0.0, 9.0], [0.0, 1.0]])
+    if change == "in place":
+        with torch.no_grad():
+            odds.copy_(other)
+    elif change == "data":
+        odds.data = other
+    else:
+        model.load_state_dict(model.state_dict() | {"units.0.log_odds": other})
+    called = []
+    for task, tower in model.backbones.items():
+        tower.layers.linear1.register_forward_pre_hook(lambda module, args, task=task: called.append(task))
+    model(torch.randn(5, 3), "a")
+    assert called == ["a", "b"]
+    assert model.branches() == {TAP: {"a": "b", "b": "b"}}
+
+
+@pytest.mark.parametrize("way", ["eval", "load"])
+def test_an_export_has_the_branches_of_the_last_way_to_evaluation(way):
+    model = LearningToBranch({task: MLP(3, [4], 4) for task in "abc"}, heads("a", "b", "c"), [TAP])
+    odds = torch.eye(3)
+    odds[0, 1] = 9.0
+    if way == "eval":
+        with torch.no_grad():
+            model.units[0].log_odds.copy_(odds)
+        model.eval()
+    else:
+        model.eval().load_state_dict(model.state_dict() | {"units.0.log_odds": odds})
+    x = torch.randn(5, 3)
+    program = torch.export.export(model, (x, "a"))
+    torch.testing.assert_close(program.module()(x, "a"), model(x, "a"))
+    products = [node for node in program.graph.nodes if node.target is torch.ops.aten.linear.default]
+    # Up to the tap in two towers, the rest of one, and the head.
+    assert len(products) == 4
 
 
 def test_the_temperature_falls_in_training_only():
@@ -210,6 +247,16 @@ def run(model):
             lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], orthogonality=0.1),
             "tap 'layers.activation1': orthogonality needs a layer with a weight of 2 equal parts. "
             "Found a ReLU. Tap a Linear or a convolution.",
+        ),
+        (
+            lambda: Sluice(nn.Sequential(nn.Embedding(6, 4)), heads(), ["0"], orthogonality=0.1),
+            "tap '0': orthogonality needs a layer with a weight of 2 equal parts. Found a Embedding.",
+        ),
+        (
+            lambda: Sluice(
+                nn.Sequential(nn.ConvTranspose1d(4, 4, 2, groups=2)), heads(), ["0"], orthogonality=0.1
+            ),
+            "tap '0': orthogonality needs a layer with a weight of 2 equal parts. Found a ConvTranspose1d.",
         ),
         (
             lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], temperature=0),

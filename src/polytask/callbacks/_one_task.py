@@ -1,0 +1,73 @@
+"""The callback that makes a multi-task training one of a single task."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from polytask._batch import Batch
+from polytask._errors import UserError
+from polytask._targets import Targets
+from polytask._tasks import check_known
+from polytask.models import MultiTaskModel
+from polytask.system import System
+
+
+class OneTask(pl.Callback):
+    """Trains a `polytask.System` on one of its tasks alone, as if there were no other.
+
+    The other tasks' labels are taken out of each training batch: a batch without a label of the task is no
+    step, the others' losses are not computed and nothing reaches their heads, not even weight decay. A
+    `polytask.models.MultiTaskModel` computes this task's output only; what a model adds to the total to
+    keep its tasks alike is left out. Validation measures all tasks, so that what is monitored is there.
+
+    Args:
+        task: The task.
+
+    Raises:
+        UserError: At the start of a fit, where there is no such task, or no `polytask.System`.
+
+    Example:
+        >>> OneTask("digit").task
+        'digit'
+    """
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        self._hook: Any = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the model compute one task."""
+        if not isinstance(pl_module, System):
+            raise UserError("OneTask", "trains a polytask.System", type(pl_module).__name__)
+        check_known([self.task], pl_module.names, "OneTask.task")
+        pl_module.penalty = None
+        model = pl_module.model
+        # A list of heads has no names by which to ask for one.
+        if isinstance(model, MultiTaskModel) and model.named and self.task in model.task_names:
+            self._hook = model.register_forward_pre_hook(self._choose, with_kwargs=True)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the model as it was."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Take the other tasks out of the batch."""
+        assert isinstance(pl_module, System)
+        targets = batch.targets
+        batch.targets = Targets(*(self._own(part) for part in (targets, targets.counts, targets.partial)))
+        batch.labelled = self._own(batch.labelled)
+        batch.rows = None if batch.rows is None else self._own(batch.rows)
+        # An epoch without a label is refused, except where it is meant.
+        pl_module._labelled_tasks.update(name for name in pl_module.names if name != self.task)
+
+    def _own(self, by_task: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in by_task.items() if name == self.task}
+
+    def _choose(self, model: MultiTaskModel, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if not model.training or len(args) != 1 or named:
+            return None
+        return args, {"tasks": [self.task]}

@@ -1,0 +1,77 @@
+"""What has to be said beside a comparison's numbers: ``remarks.json``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from polytask._errors import UserError
+
+FILE = "remarks.json"
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """How a comparison went.
+
+    Attributes:
+        left_out: By row why it is not in the table.
+        broken: By row how many of its trials broke down.
+        chosen: By row what its best trial set.
+
+    Example:
+        >>> Remarks(broken={"uw-base": 2}).lines(trials=3)
+        ['Trials that broke down: 2 of 3 of uw-base.']
+    """
+
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, int] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)
+
+    def lines(self, trials: int) -> list[str]:
+        """The remarks as sentences.
+
+        Args:
+            trials: How many settings were tried for each row.
+        """
+        found = [f"Left out: {name} {why}." for name, why in self.left_out.items()]
+        if self.broken:
+            counts = ", ".join(f"{count} of {trials} of {name}" for name, count in self.broken.items())
+            found.append(f"Trials that broke down: {counts}.")
+        if self.chosen:
+            settings = "; ".join(f"{name}: {setting}" for name, setting in self.chosen.items())
+            found.append(f"Chosen by validation: {settings}.")
+        return found
+
+
+def write_remarks(folder: Path, remarks: Remarks) -> None:
+    """Write a comparison's remarks, in place of earlier ones.
+
+    Args:
+        folder: The comparison's folder.
+        remarks: All of them.
+    """
+    part = folder / f"{FILE}.part"
+    part.write_text(json.dumps(asdict(remarks), indent=1))
+    part.replace(folder / FILE)
+
+
+def read_remarks(folder: Path) -> Remarks:
+    """The remarks of a comparison; none where its folder has no such file.
+
+    Args:
+        folder: The comparison's folder.
+
+    Raises:
+        UserError: Where the file is damaged.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return Remarks()
+    try:
+        return Remarks(**json.loads(file.read_text()))
+    except (ValueError, TypeError, OSError) as error:
+        found = " ".join(str(error).split())[:120]
+        raise UserError(
+            str(file), "holds a comparison's remarks", found, "Run `polytask compare` again"
+        ) from error
