@@ -130,7 +130,15 @@ def write_comparison(
     seeds: int = 2,
 ) -> Path:
     folder.mkdir(parents=True)
-    definition = {"methods": list(methods), "architectures": ["base"], "seeds": seeds, "trials": 2}
+    losses = {task: {"_target_": "torch.nn.CrossEntropyLoss"} for task in tasks}
+    definition = {
+        "config": {"system": {"criterion": {"task_losses": losses}}},
+        "methods": {method: [] for method in methods},
+        "architectures": {"base": []},
+        "seeds": list(range(seeds)),
+        "trials": 2,
+        "single_task": True,
+    }
     (folder / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
     write_results(folder, results(tasks, methods, seeds))
     for place, method in enumerate((*methods, SUM)):
@@ -140,7 +148,9 @@ def write_comparison(
     for place, task in enumerate(tasks, start=1):
         for seed in range(seeds):
             # It measures the other tasks too, on which it was not trained.
-            write_run(
-                folder / f"runs/single_task_{task}-base-seed{seed}", tasks, seed + 100 * place, records=False
-            )
+            config = {"system": {"weighting": f"single {task}", "optimizer": {"lr": 0.001}}}
+            run = folder / f"runs/single_task_{task}-base-seed{seed}"
+            write_run(run, tasks, seed + 100 * place, config, records=False)
+    for run in (folder / "runs").iterdir():
+        (run / "cost.json").write_text('{"seconds": 1.5, "peak_memory_mb": 100.0}')
     return folder

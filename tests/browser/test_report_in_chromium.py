@@ -130,6 +130,24 @@ def test_lines_have_points_and_answer_the_mouse(comparison):
     )
 
 
+def test_single_task_models_are_dashed_lines(comparison):
+    found = chart(comparison, "Accuracy of digit")
+    dashes = [
+        line.value_of_css_property("stroke-dasharray")
+        for line in found.find_elements(By.CSS_SELECTOR, ".plot .scatterlayer .trace path.js-line")
+        if line.value_of_css_property("stroke-width") == "1px"
+    ]
+    assert len(dashes) == 1
+    assert dashes[0] != "none"
+
+
+def test_the_condition_is_drawn_by_factors(comparison):
+    found = chart(comparison, "Condition of the Gramian")
+    kind = "return arguments[0].querySelector('.plot')._fullLayout.yaxis.type"
+    assert comparison.execute_script(kind, found) == "log"
+    assert len(found.find_elements(By.CSS_SELECTOR, ".plot .scatterlayer .trace path.js-line")) >= 4
+
+
 def test_a_list_chooses_what_is_drawn(comparison):
     found = chart(comparison, "Loss of digit")
     ends = "return arguments[0].querySelector('.plot').data[2].y.length"
@@ -240,6 +258,25 @@ def test_a_live_page_follows_the_training_and_says_when_it_ends(browser, tmp_pat
             server.shutdown()
             thread.join()
     wait(browser, lambda: browser.find_element(By.ID, "status").text == "the server has stopped")
+
+
+def test_a_live_page_that_begins_with_a_damaged_file_is_drawn_once_that_is_whole(browser, tmp_path):
+    run = write_run(tmp_path / "live", records=False)
+    with LiveServer(run, refresh_seconds=0.1) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            whole = (run / "config.yaml").read_text()
+            (run / "config.yaml").write_text("a: &a [*a]\n")
+            browser.get(server.address)
+            wait(browser, lambda: "config.yaml" in browser.find_element(By.ID, "status").text)
+            assert not browser.find_elements(By.CLASS_NAME, "chart")
+            (run / "config.yaml").write_text(whole)
+            wait(browser, lambda: follows(browser, 6))
+            assert browser.find_element(By.ID, "status").text == "live"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def follows(browser, epochs):

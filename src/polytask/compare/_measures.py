@@ -1,6 +1,5 @@
 """What a comparison looks at: each task's metrics, and which way is better."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from torchmetrics import Metric
 
 from polytask._entries import entries
 from polytask._errors import RunError, UserError, hint
+from polytask._logged import read_logged
 from polytask._parts import make_system
 from polytask._problems import find_problems
 from polytask.config import Config
@@ -139,10 +139,10 @@ def last_values(file: Path, found: Sequence[Measure], stage: str) -> dict[tuple[
         stage: ``val`` or ``test``.
 
     Raises:
+        UserError: Where there is no such file, or it is damaged.
         RunError: Where one was never logged.
     """
-    with file.open(newline="") as lines:
-        logged = {key: value for row in csv.DictReader(lines) for key, value in row.items() if value}
+    logged = {key: values[-1] for key, (_, values) in read_logged(file).items()}
     for measure in found:
         if measure.key(stage) not in logged:
             rule = "a comparison needs one number of each metric"

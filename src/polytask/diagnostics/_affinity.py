@@ -26,15 +26,20 @@ class Affinity(GramianRecorder):
 
     With the shared parameters :math:`\theta`, the losses :math:`L` and the learning rate :math:`\eta`,
 
-    .. math:: Z_{i \to j} = 1 - \frac{L_j(\theta - \eta \nabla L_i(\theta))}{L_j(\theta)}
-              \approx \frac{\eta\, \nabla L_i^\top \nabla L_j}{L_j} .
+    .. math:: Z_{i \to j} = \frac{L_j(\theta) - L_j(\theta - \eta \nabla L_i(\theta))}{|L_j(\theta)|}
+              \approx \frac{\eta\, \nabla L_i^\top \nabla L_j}{|L_j|} .
 
     Above 0, a step on task *i* lowers the loss of task *j*. The left form is recorded as ``lookahead``, the
     right one, which is free where the weighting measures the parameters' gradients, as ``first_order``. The
     lookahead costs a forward without gradient for each task and one more in a recorded step; random layers
     draw the same numbers in each of them. `read_affinity` takes means over training, and
-    `polytask.diagnostics.group_tasks` proposes which tasks to train together. The training itself is not
-    changed by a bit.
+    `polytask.diagnostics.group_tasks` proposes which tasks to train together.
+
+    The training itself is the same to the last bit, as far as torch knows what a forward changes: buffers
+    and torch's global random state (of the processor and of the model's first GPU) are as before. What else
+    the model's forward changes goes on in each of the lookahead's: a ``torch.Generator`` of its own, Python's
+    or numpy's random numbers, a counter that is a plain attribute. For such a model leave the lookahead out:
+    without it there is no forward.
 
     Args:
         every: One optimizer step in so many is recorded.
@@ -56,7 +61,9 @@ class Affinity(GramianRecorder):
 
     Deviations:
         The lookahead is a plain gradient step, whatever the optimizer. Gradients are those of the losses
-        times their ``loss_weights``.
+        times their ``loss_weights``. The paper divides by the loss itself, not by its absolute value: for a
+        loss below 0 its sign would say the opposite. Where a loss is exactly 0 there is no affinity, and
+        means leave it out.
     """
 
     file: ClassVar[str] = "affinity.parquet"
@@ -97,7 +104,7 @@ class Affinity(GramianRecorder):
         rate = self._rate(trainer, seen)
         names = seen.names
         keys = [("first_order", task, other) for task in names for other in names]
-        values = [(rate * seen.gramian / seen.losses.to(seen.gramian)).reshape(-1)]
+        values = [(rate * seen.gramian / seen.losses.to(seen.gramian).abs()).reshape(-1)]
         if self._batch is not None:
             ahead = _Ahead(system, system.adapt(self._batch, "train"))
             before = ahead.at({})
@@ -107,7 +114,8 @@ class Affinity(GramianRecorder):
                 }
                 after = ahead.at(steps)
                 keys += [("lookahead", task, other) for other in before.names]
-                values.append(1 - (after.means / before.means).to(seen.gramian))
+                gains = (before.means - after.means) / before.means.abs()
+                values.append(gains.to(seen.gramian))
         self.add(trainer, keys, torch.cat(values))
 
     def _rate(self, trainer: pl.Trainer, seen: Seen) -> float:

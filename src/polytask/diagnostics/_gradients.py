@@ -94,7 +94,9 @@ class GradientRecorder(GramianRecorder):
 
     Where the weighting measures the gradients at this level in the step, nothing is computed for the record.
     Elsewhere it costs as many backwards as there are tasks in a recorded step: over the heads alone for the
-    representation, over everything for the parameters. The training itself is not changed by a bit.
+    representation, over everything for the parameters. There is no forward, and the training itself is the
+    same to the last bit; but code that a backward runs is run in each of them (a hook that counts, or an
+    activation checkpoint whose forward changes more than buffers and torch's random state).
 
     Args:
         every: One optimizer step in so many is recorded.

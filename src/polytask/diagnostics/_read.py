@@ -1,13 +1,14 @@
 """What is read of a run's records."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from polytask._errors import UserError, hint
@@ -68,20 +69,26 @@ class Gramians:
     @property
     def cosines(self) -> Array:
         """Cosines of the angles between gradients, ``(steps, tasks, tasks)``; NaN beside a gradient of 0."""
-        scale = self.norms[:, :, None] * self.norms[:, None, :]
-        return np.divide(self.values, scale, out=np.full_like(self.values, np.nan), where=scale > 0)
+        # A gradient that overflowed has no direction.
+        with np.errstate(over="ignore", invalid="ignore"):
+            scale = self.norms[:, :, None] * self.norms[:, None, :]
+            return np.divide(self.values, scale, out=np.full_like(self.values, np.nan), where=scale > 0)
 
     @property
     def conflict_rate(self) -> Array:
         """The share of the present tasks' pairs with a negative cosine, ``(steps,)``; NaN without pairs."""
         first, second = np.triu_indices(len(self.tasks), k=1)
         pairs = self.values[:, first, second]
-        present = np.isfinite(pairs).sum(axis=1)
-        return np.where(present > 0, (pairs < 0).sum(axis=1) / np.maximum(present, 1), np.nan)
+        known = np.isfinite(pairs)
+        present, conflicts = known.sum(axis=1), (known & (pairs < 0)).sum(axis=1)
+        return np.where(present > 0, conflicts / np.maximum(present, 1), np.nan)
 
     @property
     def condition(self) -> Array:
-        """The ratio of the largest to the smallest eigenvalue among the present tasks, ``(steps,)``."""
+        """The ratio of the largest to the smallest eigenvalue among the present tasks, ``(steps,)``.
+
+        Infinite where the gradients are linearly dependent.
+        """
         return np.array([_condition(value) for value in self.values])
 
 
@@ -125,7 +132,7 @@ def read_losses(run: str | Path) -> Values:
     Raises:
         UserError: Where there are none, or the file is damaged.
     """
-    return _values(_table(run, "losses", LOSSES, "LossRecorder"), "loss")
+    return _values(_table(run, "losses", LOSSES, "LossRecorder")[1], "loss")
 
 
 def read_weights(run: str | Path) -> Values:
@@ -137,7 +144,7 @@ def read_weights(run: str | Path) -> Values:
     Raises:
         UserError: Where there are none, or the file is damaged.
     """
-    return _values(_table(run, "weights", WEIGHTS, "WeightRecorder"), "weight")
+    return _values(_table(run, "weights", WEIGHTS, "WeightRecorder")[1], "weight")
 
 
 def read_gradients(run: str | Path, group: str | None = None) -> Gramians:
@@ -150,14 +157,30 @@ def read_gradients(run: str | Path, group: str | None = None) -> Gramians:
     Raises:
         UserError: Where there are none, no such group, or the file is damaged.
     """
-    table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
-    groups = list(dict.fromkeys(table["group"].to_pylist()))
+    path, table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
+    groups = _names(table, "group")
     if group is not None and group not in groups:
         rule = f"no group is called '{group}'"
         raise UserError(str(run), rule, None, hint(group, groups, "Groups"))
-    group = groups[0] if group is None else group
-    tasks = _names(table)
-    table = table.filter(pa.array(np.asarray(table["group"]) == group))
+    return _gramians(path, table, groups[0] if group is None else group)
+
+
+def gradients_by_group(run: str | Path) -> dict[str, Gramians]:
+    """The Gramians of every group, all that was measured first; as `read_gradients`.
+
+    Args:
+        run: The run's folder.
+    """
+    path, table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
+    return {group: _gramians(path, table, group) for group in _names(table, "group")}
+
+
+def _gramians(path: Path, table: pa.Table, group: str) -> Gramians:
+    tasks = _names(table, "task")
+    if alone := [name for name in _names(table, "other") if name not in tasks]:
+        rule = "has a row of each task with itself"
+        raise UserError(str(path), rule, f"none of '{alone[0]}'", "Delete it, and train again")
+    table = table.filter(pc.equal(table["group"], group))
     steps, epochs, at = _steps(table)
     first, second = (_places(table, column, tasks) for column in ("task", "other"))
     values = np.full((len(steps), len(tasks), len(tasks)), np.nan)
@@ -175,14 +198,33 @@ def read_affinity(run: str | Path, form: str | None = None) -> Affinities:
     Raises:
         UserError: Where there are none, none of this form, or the file is damaged.
     """
-    table = _table(run, "affinity", AFFINITY, "Affinity")
-    forms = sorted(set(table["form"].to_pylist()), reverse=True)
+    path, table = _table(run, "affinity", AFFINITY, "Affinity")
+    forms = _forms(table)
     if form is not None and form not in forms:
         rule = f"no affinity of the form '{form}' was recorded"
         raise UserError(str(run), rule, None, hint(form, forms, "Recorded"))
-    form = forms[0] if form is None else form
-    tasks, notes = _names(table), table.schema.metadata or {}
-    table = table.filter(pa.array(np.asarray(table["form"]) == form))
+    return _mean(path, table, forms[0] if form is None else form)
+
+
+def affinities_by_form(run: str | Path) -> dict[str, Affinities]:
+    """The mean affinities of every form, ``lookahead`` first; as `read_affinity`.
+
+    Args:
+        run: The run's folder.
+    """
+    path, table = _table(run, "affinity", AFFINITY, "Affinity")
+    return {form: _mean(path, table, form) for form in _forms(table)}
+
+
+def _forms(table: pa.Table) -> list[str]:
+    return sorted(_names(table, "form"), reverse=True)
+
+
+def _mean(path: Path, table: pa.Table, form: str) -> Affinities:
+    # The lookahead sees the losses of tasks, too, that share nothing.
+    tasks = _names(table, "task", "other")
+    shared, own = _sizes(path, table.schema.metadata or {})
+    table = table.filter(pc.equal(table["form"], form))
     values = table["affinity"].to_numpy()
     finite = np.isfinite(values)
     at = tuple(_places(table, column, tasks)[finite] for column in ("task", "other"))
@@ -190,12 +232,21 @@ def read_affinity(run: str | Path, form: str | None = None) -> Affinities:
     np.add.at(total, at, values[finite])
     np.add.at(count, at, 1)
     mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-    shared = notes.get(b"shared_parameters")
-    own = json.loads(notes.get(b"task_parameters", b"{}"))
-    return Affinities(tasks, form, mean, len(_steps(table)[0]), None if shared is None else int(shared), own)
+    return Affinities(tasks, form, mean, len(_steps(table)[0]), shared, own)
 
 
-def _table(run: str | Path, name: str, schema: pa.Schema, recorder: str) -> pa.Table:
+def _sizes(path: Path, notes: Mapping[bytes, bytes]) -> tuple[int | None, dict[str, int]]:
+    """How many parameters are shared, and how many each task has, as noted in a file."""
+    shared, own = notes.get(b"shared_parameters"), notes.get(b"task_parameters", b"{}")
+    try:
+        sizes = {str(task): int(size) for task, size in dict(json.loads(own)).items()}
+        return (None if shared is None else int(shared)), sizes
+    except (ValueError, TypeError) as error:
+        rule = "notes numbers of parameters"
+        raise UserError(str(path), rule, f"{shared!r} and {own!r}", "Delete it, and train again") from error
+
+
+def _table(run: str | Path, name: str, schema: pa.Schema, recorder: str) -> tuple[Path, pa.Table]:
     path = Path(run) / FOLDER / f"{name}.parquet"
     if not Path(run).is_dir():
         raise UserError(str(run), "is a run's folder", "no such folder", "Name the folder that fit printed")
@@ -205,11 +256,11 @@ def _table(run: str | Path, name: str, schema: pa.Schema, recorder: str) -> pa.T
     table = read(path, schema)
     if not len(table):
         raise UserError(str(path), "holds records", "none", fix)
-    return table
+    return path, table
 
 
-def _names(table: pa.Table) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(table["task"].to_pylist()))
+def _names(table: pa.Table, *columns: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for column in columns for name in table[column].unique().to_pylist()))
 
 
 def _places(table: pa.Table, column: str, tasks: Sequence[str]) -> NDArray[np.int64]:
@@ -223,7 +274,7 @@ def _steps(table: pa.Table) -> tuple[Any, Any, Any]:
 
 
 def _values(table: pa.Table, column: str) -> Values:
-    tasks = _names(table)
+    tasks = _names(table, "task")
     steps, epochs, at = _steps(table)
     values = np.full((len(steps), len(tasks)), np.nan)
     values[at, _places(table, "task", tasks)] = table[column].to_numpy()

@@ -31,10 +31,10 @@ class Entry(NamedTuple):
 class Recorder(pl.Callback, ABC):
     """Writes a file of records while a `polytask.System` trains.
 
-    Values stay on the device until ``log_every_n_steps``, when they are read together. The file is written
-    at the end of each epoch, before each checkpoint, and when the training ends, also by an error. A run
-    that is resumed drops the rows of the steps that it repeats. With several processes the first one
-    writes.
+    Values stay on the device until ``log_every_n_steps``, when they are read together. Rows are written
+    at the end of each epoch, before each checkpoint, and when the training ends, also by an error; the
+    latest stand beside the file until then. A run that is resumed drops the rows of the steps that it
+    repeats. With several processes the first one writes.
 
     Args:
         every: One optimizer step in so many is recorded.
@@ -107,9 +107,11 @@ class Recorder(pl.Callback, ABC):
         self._entries, self._rows, self._last = [], [], -1
         folder = self.folder or Path(trainer.default_root_dir) / FOLDER
         writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        self._store = RecordFile(folder / self.file, self.schema) if writes else None
-        if self._store is not None:
-            self._store.cut(trainer.global_step)
+        self._store = None
+        if writes:
+            store = RecordFile(folder / self.file, self.schema)
+            store.cut(trainer.global_step)
+            self._store = store
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -130,14 +132,14 @@ class Recorder(pl.Callback, ABC):
         self._write(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write."""
-        self._write(pl_module)
+        """Write, as one file."""
+        self._finish(pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Write what there is."""
-        self._write(pl_module)
+        self._finish(pl_module)
 
     def _read(self) -> None:
         entries, self._entries = self._entries, []
@@ -154,3 +156,8 @@ class Recorder(pl.Callback, ABC):
         if self._rows and self._store is not None:
             rows, self._rows = self._rows, []
             self._store.append(rows, self.notes(self.balance_of(system)))
+
+    def _finish(self, system: pl.LightningModule) -> None:
+        self._write(system)
+        if self._store is not None:
+            self._store.finish()

@@ -1,6 +1,11 @@
-"""Record files: Parquet in long format, whole at every moment."""
+"""Record files: Parquet in long format, whole at every moment.
 
-from collections.abc import Mapping, Sequence
+While a training runs the latest rows stand beside the file, in ``<name>-<first step>.parquet``, so that rows
+are added without writing all earlier ones again. `RecordFile.finish` joins them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from polytask._errors import UserError
+from polytask._one_line import one_line
 
 FOLDER = "records"
 _STEP = [("step", pa.int64()), ("epoch", pa.int64())]
@@ -20,11 +26,14 @@ LOSSES = pa.schema([*_STEP, ("task", pa.string()), ("loss", pa.float64())])
 AFFINITY = pa.schema(
     [*_STEP, ("form", pa.string()), ("task", pa.string()), ("other", pa.string()), ("affinity", pa.float64())]
 )
+_FIX = "Delete it, and train again"
+# Of a reader beside a training, which joins files now and then.
+_TRIES = 10
 Row = tuple[Any, ...]
 
 
 class RecordFile:
-    """One record file.
+    """One record file, whose rows come in the order of their steps.
 
     Args:
         path: The file.
@@ -35,7 +44,7 @@ class RecordFile:
         self.path, self.schema = path, schema
 
     def cut(self, step: int) -> None:
-        """Drop the rows from a step on, which a resumed run makes again; nothing where there is no file.
+        """Drop the rows from a step on, which a resumed run makes again.
 
         Args:
             step: The first step to drop.
@@ -43,40 +52,60 @@ class RecordFile:
         Raises:
             UserError: Where the file cannot be read.
         """
-        if self.path.exists():
-            table = read(self.path, self.schema)
-            kept = table.filter(pc.less(table["step"], step))
-            if not len(kept):
-                self.path.unlink()
-            elif len(kept) < len(table):
-                self._write(kept)
+        stale = _files(self.path)
+        if not self.path.exists():
+            _remove(stale[1:])
+            return
+        table = read(self.path, self.schema)
+        kept = table.filter(pc.less(table["step"], step))
+        if len(kept):
+            self._write(stale.pop(0), kept)
+        _remove(stale)
 
     def append(self, rows: Sequence[Row], notes: Mapping[str, str]) -> None:
-        """Add rows; the file is written beside itself and moved.
+        """Add rows.
+
+        A row is written again when as many have come after it, and then when twice as many have: the time
+        that a training spends here grows by little more than its number of rows.
 
         Args:
-            rows: In the order of the columns.
+            rows: In the order of the columns, of later steps than those before; at least one.
             notes: What to keep about the file as a whole.
         """
-        columns = list(zip(*rows, strict=True)) or [()] * len(self.schema)
+        columns = zip(*rows, strict=True)
         table = pa.table(
             [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)],
             schema=self.schema,
         )
-        if self.path.exists():
-            earlier = read(self.path, self.schema)
-            table = pa.concat_tables([earlier.replace_schema_metadata(None), table])
-        self._write(table.replace_schema_metadata(notes))
+        part = self.path.with_name(f"{self.path.stem}-{rows[0][0]}{self.path.suffix}")
+        self._write(part if self.path.exists() else self.path, table.replace_schema_metadata(notes))
+        files = _files(self.path)
+        sizes = [_size(file) for file in files]
+        first = len(files) - 1
+        while first and sum(sizes[first:]) >= sizes[first - 1]:
+            first -= 1
+        self._join(files[first:])
 
-    def _write(self, table: pa.Table) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
+    def finish(self) -> None:
+        """Join what stands beside the file with it."""
+        if self.path.exists():
+            self._join(_files(self.path))
+
+    def _join(self, files: Sequence[Path]) -> None:
+        if len(files) > 1:
+            self._write(files[0], _joined(files, self.schema))
+            # A kill before they are removed leaves rows twice, of which readers take one.
+            _remove(files[1:])
+
+    def _write(self, file: Path, table: pa.Table) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f"{self.path.name}.part")
         pq.write_table(table, part)
-        part.replace(self.path)
+        part.replace(file)
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
-    """The rows of a record file.
+    """The rows of a record file, with those that stand beside it.
 
     Args:
         path: The file.
@@ -85,14 +114,74 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
     Raises:
         UserError: Where it is no such file.
     """
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        found = (
-            "an empty file" if path.exists() and not path.stat().st_size else f"not a Parquet file: {error}"
-        )
-        raise UserError(str(path), "is a damaged record file", found, "Delete it, and train again") from error
-    if table.schema.names != schema.names or table.schema.types != schema.types:
-        rule = f"has the columns {', '.join(schema.names)}"
-        raise UserError(str(path), rule, ", ".join(map(str, table.schema)), "Delete it, and train again")
+    for _ in range(_TRIES):
+        try:
+            return _joined(_files(path), schema)
+        except FileNotFoundError:
+            # The training has just joined files: the next list is another one.
+            continue
+    raise UserError(str(path), "is a record file", "none, or a link to none", _FIX)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file and those beside it, in the order of their steps."""
+    beside = path.parent.glob(f"{path.stem}-*{path.suffix}")
+    steps = {file: file.stem.removeprefix(f"{path.stem}-") for file in beside}
+    return [
+        path,
+        *sorted((file for file in steps if steps[file].isdecimal()), key=lambda file: int(steps[file])),
+    ]
+
+
+def _remove(files: Sequence[Path]) -> None:
+    """Remove files, the last one first: what is left is a beginning."""
+    for file in reversed(files):
+        file.unlink()
+
+
+def _joined(files: Sequence[Path], schema: pa.Schema) -> pa.Table:
+    """The rows of files, each step from the first file that has it."""
+    tables: list[pa.Table] = []
+    last = -1
+    for file in files:
+        table = _checked(file, schema)
+        table = table.filter(pc.greater(table["step"], last))
+        last = pc.max(table["step"]).as_py() if len(table) else last
+        tables.append(table)
+    notes = tables[-1].schema.metadata
+    return pa.concat_tables([table.replace_schema_metadata(notes) for table in tables])
+
+
+def _checked(file: Path, schema: pa.Schema) -> pa.Table:
+    with _opened(file) as parquet:
+        table = parquet.read()
+        table.validate(full=True)
+        names, types, found = table.schema.names, table.schema.types, ", ".join(map(str, table.schema))
+    if names != schema.names or types != schema.types:
+        raise UserError(str(file), f"has the columns {', '.join(schema.names)}", one_line(found), _FIX)
+    for name in names:
+        if table[name].null_count:
+            raise UserError(str(file), "has a value in every row", f"none in the column {name}", _FIX)
+    if len(table) and (least := pc.min(table["step"]).as_py()) < 0:
+        raise UserError(str(file), "counts steps from 0", least, _FIX)
     return table
+
+
+def _size(file: Path) -> int:
+    with _opened(file) as parquet:
+        rows: int = parquet.metadata.num_rows
+    return rows
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file; what is wrong with it becomes one line."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            yield parquet
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        empty = file.is_file() and not file.stat().st_size
+        found = "an empty file" if empty else f"not a Parquet file: {one_line(error)}"
+        raise UserError(str(file), "is a damaged record file", found, _FIX) from error

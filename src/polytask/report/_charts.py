@@ -20,6 +20,8 @@ MOST_FRAMES = 80
 class Line:
     """A line over steps; its colour, dash and mark follow from ``place``, the same in every chart.
 
+    A baseline is grey, dashed and light.
+
     Args:
         name: What the legend calls it.
         place: The place of its run or task among all.
@@ -27,6 +29,7 @@ class Line:
         y: Values, or means over seeds.
         low: Least value over seeds, where there are several.
         high: Greatest value over seeds.
+        is_baseline: Whether it is beside the runs that are compared.
     """
 
     name: str
@@ -35,15 +38,24 @@ class Line:
     y: NDArray[np.float64]
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
+    is_baseline: bool = False
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines over steps, and levels (a name and a value) across all of them."""
+    """Lines over steps, and levels (a name and a value) across all of them.
+
+    Args:
+        y_label: What the values are.
+        lines: The lines.
+        levels: The levels.
+        is_log: Whether equal factors are equally far apart.
+    """
 
     y_label: str
     lines: tuple[Line, ...]
     levels: tuple[tuple[str, float], ...] = ()
+    is_log: bool = False
 
 
 @dataclass(frozen=True)

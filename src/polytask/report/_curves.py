@@ -1,11 +1,13 @@
 """Losses, metrics and weights over training."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from polytask._logged import Series
 from polytask.report._charts import Chart, Line, Lines, Section, View, listed, over_seeds, single
-from polytask.report._entries import Collection, Entry
-from polytask.report._records import RunRecords, Series
+from polytask.report._collection import SINGLE_TASK, Collection, Entry
+from polytask.report._records import RunRecords
 
 if TYPE_CHECKING:
     from polytask.diagnostics import Values
@@ -18,10 +20,9 @@ _VIEWS = (
 
 
 def losses(collection: Collection) -> Section:
-    """A chart for each task, a line for each entry, the single-task model as a level."""
+    """A chart for each task, a line for each entry, dashed for its single-task models."""
     charts = (
-        _chart(collection, task, "loss", f"Loss of {task}", "{stage}/loss/" + task + "/{when}")
-        for task in collection.tasks
+        _chart(collection, task, "loss", f"Loss of {task}", f"loss/{task}") for task in collection.tasks
     )
     recorded = [
         single(f"Recorded loss of {task}", _seeds(collection), plot) for task, plot in _recorded(collection)
@@ -36,7 +37,7 @@ def losses(collection: Collection) -> Section:
 def metrics(collection: Collection) -> Section:
     """A chart for each metric of each task."""
     charts = (
-        _chart(collection, task, metric, f"{metric} of {task}", "{stage}/" + f"{task}/{metric}" + "/{when}")
+        _chart(collection, task, metric, f"{metric} of {task}", f"{task}/{metric}")
         for task in collection.tasks
         for metric in _metric_names(collection, task)
     )
@@ -63,10 +64,11 @@ def weights(collection: Collection) -> Section:
     return Section("Weights", tuple(charts), hint)
 
 
-def _chart(collection: Collection, task: str, metric: str, title: str, pattern: str) -> Chart | None:
+def _chart(collection: Collection, task: str, metric: str, title: str, key: str) -> Chart | None:
     views = []
     for stage, when, label in _VIEWS:
-        lines = _lines(collection.entries, pattern.format(stage=stage, when=when))
+        name = f"{stage}/{key}/{when}"
+        lines = (*_lines(collection.entries, name), *_baselines(collection, task, name))
         if lines:
             levels = _levels(collection, task, metric) if stage == "val" else ()
             views.append(View(label, Lines(metric, lines, levels)))
@@ -84,14 +86,20 @@ def _lines(entries: Sequence[Entry], name: str) -> tuple[Line, ...]:
     return tuple(found)
 
 
+def _baselines(collection: Collection, task: str, name: str) -> tuple[Line, ...]:
+    entries = [one.entry for one in collection.baselines if one.task == task]
+    return tuple(replace(line, is_baseline=True) for line in _lines(entries, name))
+
+
 def _metric_names(collection: Collection, task: str) -> list[str]:
-    keys = [name.split("/") for entry in collection.entries for run in entry.runs for name in run.metrics]
+    entries = (*collection.entries, *(one.entry for one in collection.baselines if one.task == task))
+    keys = [name.split("/") for entry in entries for run in entry.runs for name in run.metrics]
     return list(dict.fromkeys(words[2] for words in keys if len(words) == 4 and words[1] == task))
 
 
 def _levels(collection: Collection, task: str, metric: str) -> tuple[tuple[str, float], ...]:
     level = collection.levels.get((task, metric))
-    return () if level is None else (("single-task", level),)
+    return () if level is None else ((SINGLE_TASK, level),)
 
 
 def _weights(run: RunRecords, task: str) -> Series | None:
@@ -117,10 +125,9 @@ def _column(recorded: "Values | None", task: str) -> Series | None:
 
 
 def _seeds(collection: Collection) -> str:
-    return _spread(max(collection.entries, key=lambda entry: len(entry.runs))).strip()
+    return _spread(*collection.entries, *(one.entry for one in collection.baselines)).strip()
 
 
-def _spread(entry: Entry) -> str:
-    if len(entry.runs) == 1:
-        return ""
-    return f" Line: mean over {len(entry.runs)} seeds; band: least to greatest."
+def _spread(*entries: Entry) -> str:
+    most = max(len(entry.runs) for entry in entries)
+    return "" if most == 1 else f" Line: mean over {most} seeds; band: least to greatest."

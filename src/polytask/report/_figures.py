@@ -12,7 +12,7 @@ import numpy as np
 
 from polytask._errors import UserError
 from polytask.report._charts import PALETTE, Chart, Heat, Lines, Points, View, key
-from polytask.report._entries import Collection
+from polytask.report._collection import Collection
 from polytask.report._sections import sections
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DASHES = ("-", "--", ":", "-.")
+_LONG_DASH = (0, (8, 3))
 _MARKS = "osD^PX*"
 _GREY = "#7a7a7a"
 _MOST_NUMBERS = 8
@@ -96,17 +97,26 @@ def _draw(figure: "Figure", chart: Chart, view: View) -> None:
 
 def _draw_lines(axes: "Axes", plot: Lines) -> None:
     for line in plot.lines:
-        colour = PALETTE[line.place % len(PALETTE)]
-        dash = _DASHES[line.place // len(PALETTE) % len(_DASHES)]
+        colour = _GREY if line.is_baseline else PALETTE[line.place % len(PALETTE)]
+        dash = _LONG_DASH if line.is_baseline else _DASHES[line.place // len(PALETTE) % len(_DASHES)]
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
         # A lone number is no line.
         mark = _MARKS[line.place % len(_MARKS)] if len(line.x) <= 30 else None
         axes.plot(
-            line.x, line.y, color=colour, linestyle=dash, marker=mark, markersize=3, label=_text(line.name)
+            line.x,
+            line.y,
+            color=colour,
+            linestyle=dash,
+            linewidth=0.8 if line.is_baseline else 1.5,
+            marker=mark,
+            markersize=3,
+            label=_text(line.name),
         )
     for name, value in plot.levels:
-        axes.axhline(value, color=_GREY, linestyle=(0, (8, 3)), label=_text(name))
+        axes.axhline(value, color=_GREY, linestyle=_LONG_DASH, label=_text(name))
+    if plot.is_log and any(np.isfinite(line.y).any() for line in plot.lines):
+        axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_ylabel(_text(plot.y_label))
     axes.grid(alpha=0.3)

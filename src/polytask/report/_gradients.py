@@ -1,6 +1,6 @@
 """Gradients of the tasks on what they share: norms, cosines, conflicts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,7 @@ from polytask.report._charts import (
     MOST_FRAMES,
     Chart,
     Heat,
+    Line,
     Lines,
     Section,
     View,
@@ -17,7 +18,7 @@ from polytask.report._charts import (
     over_seeds,
     thinned,
 )
-from polytask.report._entries import Collection, Entry
+from polytask.report._collection import Collection, Entry
 
 if TYPE_CHECKING:
     from polytask.diagnostics import Gramians
@@ -26,14 +27,14 @@ _HINT = "No gradients recorded: add {_target_: polytask.diagnostics.GradientReco
 
 
 def gradients(collection: Collection) -> Section:
-    """Norms, the conflict rate and cosines."""
+    """Norms, the conflict rate, the condition and cosines."""
     entries = [entry for entry in collection.entries if _groups(entry)]
     if not entries:
         return Section("Gradients", (), _HINT)
     tasks = collection.tasks
     charts = [_norm_chart(entry, tasks) for entry in entries]
     if len(tasks) > 1:
-        charts.append(_conflict_chart(collection))
+        charts += [_conflict_chart(collection), _condition_chart(collection)]
         charts += [_cosine_chart(entry, group, tasks) for entry in entries for group in _groups(entry)]
     return Section("Gradients", tuple(charts))
 
@@ -57,17 +58,35 @@ def _norm_chart(entry: Entry, tasks: Sequence[str]) -> Chart:
 
 
 def _conflict_chart(collection: Collection) -> Chart:
+    lines = _by_group(collection, lambda found: found.conflict_rate)
+    views = [View(group, Lines("share of pairs in conflict", own)) for group, own in lines.items()]
+    note = "Pairs of tasks whose gradients point against each other."
+    return listed("Conflict rate", note, views, "layers")
+
+
+def _condition_chart(collection: Collection) -> Chart:
+    lines = _by_group(collection, lambda found: found.condition)
+    views = [View(group, Lines("condition", own, is_log=True)) for group, own in lines.items()]
+    note = (
+        "Largest by smallest eigenvalue of the Gramian: far above 1, some tasks' gradients are much longer "
+        "or almost alike. A gap where one follows from the others."
+    )
+    return listed("Condition of the Gramian", note, views, "layers")
+
+
+def _by_group(
+    collection: Collection, value: "Callable[[Gramians], NDArray[np.float64]]"
+) -> dict[str, tuple[Line, ...]]:
+    """A line for each entry, by group of layers."""
     groups = dict.fromkeys(group for entry in collection.entries for group in _groups(entry))
-    views = []
-    for group in groups:
-        lines = tuple(
-            over_seeds(entry.name, place, [(run.steps, run.conflict_rate) for run in runs])
+    return {
+        group: tuple(
+            over_seeds(entry.name, place, [(run.steps, value(run)) for run in runs])
             for place, entry in enumerate(collection.entries)
             if (runs := _runs(entry, group))
         )
-        views.append(View(group, Lines("share of pairs in conflict", lines)))
-    note = "Pairs of tasks whose gradients point against each other."
-    return listed("Conflict rate", note, views, "layers")
+        for group in groups
+    }
 
 
 def _cosine_chart(entry: Entry, group: str, tasks: Sequence[str]) -> Chart:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,17 +10,22 @@ from urllib.parse import parse_qs, urlsplit
 
 from polytask._errors import UserError
 from polytask.report._entries import collect
-from polytask.report._page import body, figures_json, page
+from polytask.report._page import body, figures_json, page, shell
+from polytask.report._plotly import library
 from polytask.report._sections import sections
 
 _ADDRESS = "127.0.0.1"
+_BUG = "The page cannot be drawn: the terminal says why."
 _WATCHED = (
     "metrics.csv",
     "config.yaml",
     "records/*.parquet",
+    "comparison.yaml",
     "results.parquet",
-    "table.csv",
+    "runs/*/config.yaml",
     "runs/*/metrics.csv",
+    "runs/*/cost.json",
+    "runs/*/records/*.parquet",
 )
 
 
@@ -34,7 +40,8 @@ class LiveServer(ThreadingHTTPServer):
         refresh_seconds: Time between two questions of the page.
 
     Raises:
-        UserError: Where the folder is neither, its records are damaged, or the port is taken.
+        UserError: Where the folder is neither, its records are damaged, the port is taken, or
+            plotly is not installed.
 
     Example:
         >>> LiveServer(Path("runs/nothing"))
@@ -50,11 +57,17 @@ class LiveServer(ThreadingHTTPServer):
         self.refresh_ms = round(refresh_seconds * 1000)
         self.reading = threading.Lock()
         collect([folder])
+        library()
         try:
             super().__init__((_ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
             found = getattr(error, "strerror", None) or error
             raise UserError(f"--port {port}", "must be a free port", found, "Name another") from error
+
+    @property
+    def name(self) -> str:
+        """What the page is called."""
+        return self.folder.resolve().name
 
     @property
     def address(self) -> str:
@@ -64,7 +77,7 @@ class LiveServer(ThreadingHTTPServer):
     def version(self) -> str:
         """Changes with the records."""
         files = sorted(file for pattern in _WATCHED for file in self.folder.glob(pattern))
-        return str(hash(tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)))
+        return str(hash(tuple((str(file), *_state(file)) for file in files)))
 
     def page(self) -> str:
         """The whole page."""
@@ -82,6 +95,15 @@ class LiveServer(ThreadingHTTPServer):
         return json.dumps(told)[:-1] + f', "figures": {figures_json(parts)}}}'
 
 
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        # The training has just joined it with another.
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: LiveServer
     server_version = "polytask"
@@ -91,19 +113,34 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in self._hosts():
             self.send_error(HTTPStatus.FORBIDDEN, "This server answers this machine only")
             return
-        asked = urlsplit(self.path)
+        try:
+            asked = urlsplit(self.path)
+            since = parse_qs(asked.query).get("since", [""])[0]
+        except ValueError:
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
         if asked.path not in ("/", "/news"):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        since = parse_qs(asked.query).get("since", [""])[0]
         try:
             with self.server.reading:
                 text = self.server.page() if asked.path == "/" else self.server.news(since)
         except UserError as error:
             # A file that is being written is whole again at the next question.
-            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "application/json", json.dumps({"error": str(error)}))
+            self._send_problem(asked.path, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        except Exception:
+            self._send_problem(asked.path, HTTPStatus.INTERNAL_SERVER_ERROR, _BUG)
+            raise
         else:
             self._send(HTTPStatus.OK, "text/html" if asked.path == "/" else "application/json", text)
+
+    def _send_problem(self, path: str, status: HTTPStatus, problem: str) -> None:
+        """One line for the page, which asks again; whoever opens it gets the page without its content."""
+        if path == "/":
+            text = shell(self.server.name, self.server.refresh_ms, problem)
+            self._send(HTTPStatus.OK, "text/html", text)
+        else:
+            self._send(status, "application/json", json.dumps({"error": problem}))
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -120,7 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            # A browser may go away while it is answered.
+            with suppress(ConnectionError):
+                self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the terminal is the user's."""

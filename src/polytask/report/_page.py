@@ -10,7 +10,7 @@ from markupsafe import Markup
 from polytask import __version__
 from polytask.report import _plotly
 from polytask.report._charts import Section
-from polytask.report._entries import Collection
+from polytask.report._collection import Collection
 from polytask.report._sections import sections
 from polytask.report._tables import configs, definition, environments, results
 
@@ -27,13 +27,34 @@ def page(collection: Collection, refresh_ms: int = 0, version: str = "") -> str:
         UserError: Where plotly is not installed.
     """
     parts = sections(collection)
+    status = "live" if refresh_ms else ""
+    return _frame(collection.name, body(collection, parts), figures_json(parts), refresh_ms, version, status)
+
+
+def shell(name: str, refresh_ms: int, problem: str) -> str:
+    """The page of a server that has nothing to show yet, and asks again.
+
+    Args:
+        name: The page's title.
+        refresh_ms: Milliseconds between its questions to its server.
+        problem: Why there is nothing.
+
+    Raises:
+        UserError: Where plotly is not installed.
+    """
+    return _frame(name, Markup(), figures_json([]), refresh_ms, "", problem)
+
+
+def _frame(title: str, content: Markup, figures: Markup, refresh_ms: int, version: str, status: str) -> str:
+    """The page around its content."""
     return _template("page.html").render(
-        title=collection.name,
+        title=title,
         version=__version__,
-        body=body(collection, parts),
-        figures=figures_json(parts),
+        body=content,
+        figures=figures,
         live=refresh_ms,
         state=version,
+        status=status,
         style=_part("page.css"),
         script=_part("page.js"),
         plotly=Markup(_plotly.library()),

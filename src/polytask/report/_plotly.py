@@ -8,7 +8,9 @@ from typing import Any
 from polytask._errors import UserError
 from polytask.report._charts import PALETTE, Chart, Heat, Lines, Points
 
+# They change once the colours are used up.
 DASHES = ("solid", "dash", "dot", "dashdot")
+_LONG_DASHES = ("longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 _GREY = "#7a7a7a"
 # Red to blue by way of grey: also apart without red or green.
@@ -42,6 +44,8 @@ def _figure(plot: Lines | Heat | Points) -> dict[str, Any]:
     match plot:
         case Lines():
             layout = _axes("step", plot.y_label) | {"hovermode": "x unified", "hoverdistance": -1}
+            if plot.is_log:
+                layout["yaxis"] |= {"type": "log", "exponentformat": "power"}
             return {"data": list(_line_traces(plot)), "layout": layout}
         case Heat():
             axes = _axes(plot.column_label, plot.row_label)
@@ -57,7 +61,10 @@ def _figure(plot: Lines | Heat | Points) -> dict[str, Any]:
 
 def _line_traces(plot: Lines) -> Iterable[dict[str, Any]]:
     for line in plot.lines:
-        name, colour, x = _text(line.name), PALETTE[line.place % len(PALETTE)], line.x.tolist()
+        name, x = _text(line.name), line.x.tolist()
+        colour = _GREY if line.is_baseline else PALETTE[line.place % len(PALETTE)]
+        dashes = _LONG_DASHES if line.is_baseline else DASHES
+        turn = line.place if line.is_baseline else line.place // len(PALETTE)
         if line.low is not None and line.high is not None:
             band = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
             band |= {"legendgroup": name, "type": "scatter"}
@@ -70,8 +77,15 @@ def _line_traces(plot: Lines) -> Iterable[dict[str, Any]]:
             "legendgroup": name,
             "x": x,
             "y": _numbers(line.y),
-            "line": {"color": colour, "dash": DASHES[_round(line.place, len(DASHES))], "width": 2},
-            "marker": {"symbol": _SYMBOLS[line.place % len(_SYMBOLS)], "size": 7},
+            "line": {
+                "color": colour,
+                "dash": dashes[turn % len(dashes)],
+                "width": 1 if line.is_baseline else 2,
+            },
+            "marker": {
+                "symbol": _SYMBOLS[line.place % len(_SYMBOLS)],
+                "size": 4 if line.is_baseline else 7,
+            },
         }
     first = min((int(line.x[0]) for line in plot.lines if len(line.x)), default=0)
     last = max((int(line.x[-1]) for line in plot.lines if len(line.x)), default=1)
@@ -126,11 +140,6 @@ def _point_traces(plot: Points) -> Iterable[dict[str, Any]]:
                 "line": {"width": 2, "color": colour},
             },
         }
-
-
-def _round(place: int, most: int) -> int:
-    """Dashes change once the colours are used up."""
-    return place // len(PALETTE) % most
 
 
 def _axes(x: str, y: str) -> dict[str, Any]:

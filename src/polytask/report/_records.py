@@ -1,27 +1,27 @@
 """What a run has written down: its metrics, its config, and the tables in ``records/``."""
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import yaml
-from numpy.typing import NDArray
 
 from polytask._environment import Environment, read
 from polytask._errors import UserError
+from polytask._logged import Series, last_of_epochs, read_logged
+from polytask._one_line import one_line
 from polytask.runs import CONFIG
 
 if TYPE_CHECKING:
     from polytask.diagnostics import Affinities, Gramians, Values
 
-Series = tuple[NDArray[np.int64], NDArray[np.float64]]
-"""Steps and values."""
 _BROKEN = "Delete it, or copy it again"
+# The parser's own errors, and those that it lets through from dates, numbers and depths.
+_NO_YAML = (yaml.YAMLError, OSError, ValueError, LookupError, AttributeError, RecursionError)
+_DEEPEST = 64
+_MOST = 100_000
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class RunRecords:
         return list(dict.fromkeys(found))
 
     @cached_property
+    def last(self) -> dict[str, float]:
+        """The last value of each key that is logged at epochs' ends: ``val/loss/digit``."""
+        return last_of_epochs(self.metrics)
+
+    @cached_property
     def environments(self) -> list[Environment]:
         """What it was trained with: one, or more where it was resumed with something else."""
         return read(self.folder)
@@ -55,29 +60,25 @@ class RunRecords:
     @cached_property
     def gradients(self) -> "dict[str, Gramians]":
         """Gramians by group of layers."""
-        if (file := self._file("gradients")) is None:
+        if not self._has("gradients"):
             return {}
-        from polytask.diagnostics import read_gradients
+        from polytask.diagnostics._read import gradients_by_group
 
-        first = read_gradients(self.folder)
-        others = [group for group in _distinct(file, "group") if group != first.group]
-        return {first.group: first} | {group: read_gradients(self.folder, group) for group in others}
+        return gradients_by_group(self.folder)
 
     @cached_property
     def affinities(self) -> "dict[str, Affinities]":
         """Mean affinities by form."""
-        if (file := self._file("affinity")) is None:
+        if not self._has("affinity"):
             return {}
-        from polytask.diagnostics import read_affinity
+        from polytask.diagnostics._read import affinities_by_form
 
-        first = read_affinity(self.folder)
-        others = [form for form in _distinct(file, "form") if form != first.form]
-        return {first.form: first} | {form: read_affinity(self.folder, form) for form in others}
+        return affinities_by_form(self.folder)
 
     @cached_property
     def weights(self) -> "Values | None":
         """Weights of recorded steps."""
-        if self._file("weights") is None:
+        if not self._has("weights"):
             return None
         from polytask.diagnostics import read_weights
 
@@ -86,15 +87,14 @@ class RunRecords:
     @cached_property
     def losses(self) -> "Values | None":
         """Losses of recorded steps."""
-        if self._file("losses") is None:
+        if not self._has("losses"):
             return None
         from polytask.diagnostics import read_losses
 
         return read_losses(self.folder)
 
-    def _file(self, name: str) -> Path | None:
-        file = self.folder / "records" / f"{name}.parquet"
-        return file if file.exists() else None
+    def _has(self, name: str) -> bool:
+        return (self.folder / "records" / f"{name}.parquet").exists()
 
 
 def read_run(folder: Path) -> RunRecords:
@@ -108,7 +108,8 @@ def read_run(folder: Path) -> RunRecords:
         found = "no such folder" if not folder.is_dir() else f"no {CONFIG} in it"
         rule = "must be the folder of a run or of a comparison"
         raise UserError(str(folder), rule, found, "Name one from runs/")
-    return RunRecords(folder, _read_metrics(folder / "metrics.csv"), read_yaml(config))
+    metrics = folder / "metrics.csv"
+    return RunRecords(folder, read_logged(metrics) if metrics.exists() else {}, read_yaml(config))
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -119,50 +120,29 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(str(file), "must be YAML", _first_line(error), _BROKEN) from error
+    except _NO_YAML as error:
+        raise UserError(str(file), "must be YAML", one_line(error), _BROKEN) from error
     if not isinstance(found, dict):
         kind = "nothing" if found is None else f"a {type(found).__name__}"
         raise UserError(str(file), "must hold keys and values", kind, _BROKEN)
+    if _endless(found):
+        rule = f"must hold at most {_MOST} values, within {_DEEPEST} levels"
+        raise UserError(str(file), rule, "more, or a value that holds itself", _BROKEN)
     return found
 
 
-def _distinct(file: Path, column: str) -> list[str]:
-    """The words of a column of a file that was read before."""
-    with pq.ParquetFile(file) as parquet:
-        words: list[str] = parquet.read(columns=[column])[column].unique().to_pylist()
-    return words
+def _endless(value: Any) -> bool:
+    """Whether there is no end to the values; a value that stands in many places counts in each."""
+    level, count = [value], 1
+    for _ in range(_DEEPEST):
+        level = [part for one in level for part in _parts(one)]
+        count += len(level)
+        if not level or count > _MOST:
+            break
+    return bool(level)
 
 
-def _read_metrics(file: Path) -> dict[str, Series]:
-    if not file.exists():
-        return {}
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(str(file), "must be a CSV file", _first_line(error), _BROKEN) from error
-    # A training that goes on, or was killed, may have left a line unfinished.
-    header, *rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[]]
-    if "step" not in header:
-        found = "an empty file" if not text else ", ".join(header) or "no whole line"
-        raise UserError(
-            str(file), "must begin with the names of its columns, and have `step`", found, _BROKEN
-        )
-    place = header.index("step")
-    series: dict[str, tuple[list[int], list[float]]] = {}
-    for number, row in enumerate(rows, start=2):
-        try:
-            for key, cell in zip(header, row, strict=True):
-                if cell and key not in ("epoch", "step"):
-                    step, value = int(row[place]), float(cell)
-                    steps, values = series.setdefault(key, ([], []))
-                    steps.append(step)
-                    values.append(value)
-        except ValueError as error:
-            rule = "must have a number for every column"
-            raise UserError(f"{file}, line {number}", rule, _first_line(error), _BROKEN) from error
-    return {key: (np.array(steps, np.int64), np.array(values)) for key, (steps, values) in series.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

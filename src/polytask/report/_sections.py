@@ -2,8 +2,8 @@
 
 from polytask.report._affinity import affinity
 from polytask.report._charts import Section
+from polytask.report._collection import Collection
 from polytask.report._curves import losses, metrics, weights
-from polytask.report._entries import Collection
 from polytask.report._gradients import gradients
 from polytask.report._tradeoff import trade_offs
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from polytask._environment import version, versions
 from polytask.report._charts import Grid, Row
-from polytask.report._entries import Collection, Entry
+from polytask.report._collection import SINGLE_TASK, Collection
 from polytask.report._records import RunRecords
 
 _OR = " | "
@@ -16,10 +16,10 @@ _ENVIRONMENTS = (
 
 
 def results(collection: Collection) -> Grid | None:
-    """The comparison's own table, or the last values of plain runs."""
-    if collection.table is not None:
+    """The comparison's own table once it is finished, or the last values of plain runs."""
+    if collection.definition:
         return collection.table
-    found = [_last_values(entry) for entry in collection.entries]
+    found = [_last_values(entry.runs[0]) for entry in collection.entries]
     keys = list(dict.fromkeys(name for values in found for name in values))
     if not keys:
         return None
@@ -31,14 +31,16 @@ def results(collection: Collection) -> Grid | None:
 
 
 def configs(collection: Collection) -> Grid:
-    """Keys and values of the first run of each entry."""
-    flat = [dict(flatten(entry.runs[0].config)) for entry in collection.entries]
+    """Keys and values of the first run of each entry, and of each task's single-task models."""
+    runs = {entry.name: entry.runs[0] for entry in collection.entries}
+    runs |= {f"{one.entry.name}, {one.task}": one.entry.runs[0] for one in collection.baselines}
+    flat = [dict(flatten(run.config)) for run in runs.values()]
     keys = list(dict.fromkeys(name for values in flat for name in values))
     rows = []
     for name in keys:
         cells = tuple(values.get(name, "") for values in flat)
         rows.append(Row((name, *cells), differs=len({*cells}) > 1))
-    return Grid(("key", *(entry.name for entry in collection.entries)), tuple(rows))
+    return Grid(("key", *runs), tuple(rows))
 
 
 def definition(collection: Collection) -> Grid:
@@ -50,7 +52,8 @@ def environments(collection: Collection) -> Grid:
     """What each entry's runs were trained with, and what wrote the page."""
     trained = [(entry.name, entry.runs) for entry in collection.entries]
     if collection.baselines:
-        trained.append(("single-task", collection.baselines))
+        singles = tuple(run for one in collection.baselines for run in one.entry.runs)
+        trained.append((SINGLE_TASK, singles))
     found = [_seen(runs) for _, runs in trained]
     own = {**versions(), "plotly": version("plotly")}
     keys = list(dict.fromkeys([*(name for values in found for name in values), *own]))
@@ -93,10 +96,5 @@ def flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
         yield from flatten(part, f"{prefix}.{name}" if prefix else str(name))
 
 
-def _last_values(entry: Entry) -> dict[str, float]:
-    found = {}
-    for name, (_, values) in entry.runs[0].metrics.items():
-        words = name.split("/")
-        if words[0] in ("val", "test") and words[-1] == "epoch":
-            found["/".join(words[:-1])] = float(values[-1])
-    return found
+def _last_values(run: RunRecords) -> dict[str, float]:
+    return {name: value for name, value in run.last.items() if name.split("/")[0] in ("val", "test")}

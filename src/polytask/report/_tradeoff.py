@@ -5,7 +5,7 @@ from itertools import combinations
 from math import isfinite
 
 from polytask.report._charts import Point, Points, Section, View, listed
-from polytask.report._entries import Collection, Score
+from polytask.report._collection import Collection, Score
 
 _HINT = "A trade-off needs two tasks and two runs with validation: name more runs, or a comparison."
 

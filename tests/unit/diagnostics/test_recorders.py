@@ -318,6 +318,31 @@ def as_double():
     return [(x.double(), {task: y.double() for task, y in targets.items()}) for x, targets in batches()]
 
 
+class Shifted(nn.Module):
+    """A mean squared error, so far below 0."""
+
+    def forward(self, outputs, targets):
+        return nn.functional.mse_loss(outputs, targets) - 100.0
+
+
+def test_affinity_has_the_sign_of_the_gain_where_losses_are_below_0(tmp_path):
+    found = []
+    for name, loss in (("above", nn.MSELoss), ("below", Shifted)):
+        made = System(
+            net().double(),
+            MultiTaskLoss({task: loss() for task in TASKS}),
+            functools.partial(torch.optim.SGD, lr=0.1),
+            dataloaders={"train": DataLoader(as_double()[:1], batch_size=None)},
+        )
+        fit(tmp_path / name, made, Affinity(every=1), LossRecorder(every=1))
+        losses = read_losses(tmp_path / name).values[0]
+        forms = [read_affinity(tmp_path / name, form).values for form in ("lookahead", "first_order")]
+        found.append([form * np.abs(losses) for form in forms])
+        assert (np.diagonal(forms, axis1=1, axis2=2) > 0).all()
+    # A constant moves no loss.
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6, atol=1e-12)
+
+
 # ---- what a training must not notice ----------------------------------------------------------
 
 
@@ -341,6 +366,33 @@ def test_a_training_is_not_changed_by_a_bit(tmp_path, weighting):
         states.append(made.state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+class Unseen(nn.Module):
+    """Its forward changes what torch does not know of."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise, self.calls = torch.Generator().manual_seed(3), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x + torch.randn(x.shape, generator=self.noise) / self.calls
+
+
+@pytest.mark.parametrize("lookahead", [True, False])
+def test_the_lookahead_alone_is_seen_by_what_a_forward_changes_by_itself(tmp_path, lookahead):
+    states = []
+    for callbacks in (
+        (),
+        (GradientRecorder(every=2), Affinity(every=3, lookahead=lookahead), LossRecorder()),
+    ):
+        model = net()
+        model.backbone.insert(0, Unseen())
+        fit(tmp_path / str(len(callbacks)), system(UPGrad(), model=model), *callbacks)
+        states.append(model.state_dict())
+    same = all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert same != lookahead
 
 
 def test_nothing_is_read_on_the_host_in_a_step(tmp_path, monkeypatch):

@@ -1,15 +1,19 @@
 """Charts show the numbers that were recorded."""
 
 import itertools
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from polytask.report import collect
+from polytask.report import collect, write_figures
 from polytask.report._affinity import affinity
 from polytask.report._charts import MOST_FRAMES, MOST_POINTS, PALETTE, key, over_seeds, thinned
 from polytask.report._curves import losses, metrics, weights
 from polytask.report._gradients import gradients
+from polytask.report._plotly import figures
+from polytask.report._records import read_run
 from polytask.report._tables import configs, flatten, results
 from polytask.report._tradeoff import front, trade_offs
 from tests.report_folders import CONFIG, write_comparison, write_parquet, write_run
@@ -99,23 +103,54 @@ def test_colours_stand_out_from_both_pages(colour, page):
     assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 3
 
 
-def test_losses_and_metrics_have_a_chart_for_each_task_and_a_level(tmp_path):
-    single = write_run(tmp_path / "single", ("parity",), records=False)
+def test_losses_and_metrics_have_a_chart_for_each_task_with_its_single_task_models(tmp_path):
+    single = write_run(tmp_path / "single", ("parity",), seed=5, records=False)
     found = collect([write_run(tmp_path / "one")], [single])
     assert [chart.title for chart in losses(found).charts] == ["Loss of digit", "Loss of parity"]
     digit, parity = metrics(found).charts
     assert (digit.title, parity.title) == ("Accuracy of digit", "Accuracy of parity")
-    assert digit.views[0].plot.levels == ()
-    assert parity.views[0].plot.levels == (("single-task", found.levels["parity", "Accuracy"]),)
-    line = parity.views[0].plot.lines[0]
-    assert line.y.tolist() == found.entries[0].runs[0].metrics["val/parity/Accuracy/epoch"][1].tolist()
+    assert [line.is_baseline for line in digit.views[0].plot.lines] == [False]
+    line, beside = parity.views[0].plot.lines
+    name = "val/parity/Accuracy/epoch"
+    assert line.y.tolist() == found.entries[0].runs[0].metrics[name][1].tolist()
+    assert (beside.name, beside.is_baseline) == ("single-task", True)
+    assert beside.y.tolist() == read_run(single).metrics[name][1].tolist()
 
 
-def test_the_level_is_drawn_on_validation_only(tmp_path):
+def test_single_task_models_are_drawn_over_time_in_every_view(tmp_path):
     single = write_run(tmp_path / "single", ("parity",), records=False)
-    _, parity = losses(collect([write_run(tmp_path / "one")], [single])).charts
-    assert [bool(view.plot.levels) for view in parity.views] == [True, False, False]
+    digit, parity = losses(collect([write_run(tmp_path / "one")], [single])).charts
     assert [view.label for view in parity.views] == ["validation", "training", "training, within epochs"]
+    for chart, lines in ((digit, ["one"]), (parity, ["one", "single-task"])):
+        assert [[line.name for line in view.plot.lines] for view in chart.views] == [lines] * 3
+
+
+def test_a_baseline_is_grey_and_dashed_and_an_entry_is_not(tmp_path):
+    single = write_run(tmp_path / "single", ("parity",), records=False)
+    chart = losses(collect([write_run(tmp_path / "one")], [single])).charts[1]
+    line, beside = figures(chart)[0]["data"]
+    assert (line["line"]["dash"], beside["line"]["dash"]) == ("solid", "longdash")
+    assert line["line"]["color"] in PALETTE
+    assert beside["line"]["color"] not in PALETTE
+    assert beside["line"]["width"] < line["line"]["width"]
+
+
+def test_a_level_is_drawn_on_validation_only_where_there_is_no_run(tmp_path):
+    found = replace(collect([write_run(tmp_path / "one")]), levels={("parity", "loss"): 0.25})
+    _, parity = losses(found).charts
+    assert [view.plot.levels for view in parity.views] == [(("single-task", 0.25),), (), ()]
+
+
+def test_charts_of_a_comparison_may_begin_with_its_single_task_models(tmp_path):
+    folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
+    (folder / "results.parquet").unlink()
+    for run in (folder / "runs").iterdir():
+        if not run.name.startswith("single_task_digit"):
+            shutil.rmtree(run)
+    found = collect([folder])
+    assert [chart.title for chart in losses(found).charts] == ["Loss of digit"]
+    assert [chart.title for chart in metrics(found).charts] == ["Accuracy of digit"]
+    assert results(found) is None
 
 
 def test_weights_are_those_that_are_logged_or_recorded(tmp_path):
@@ -161,7 +196,11 @@ def test_norms_conflicts_and_cosines_are_the_gramians(tmp_path):
         (8, 0, "shared", "parity", "parity", 1.0),
     ]
     write_inner(run, rows)
-    norms, conflicts, cosines = gradients(collect([run])).charts
+    norms, conflicts, conditions, cosines = gradients(collect([run])).charts
+    condition = conditions.views[0].plot
+    eigenvalues = [np.linalg.eigvalsh([[4.0, -3.0], [-3.0, 9.0]]), [0.5, 1.5]]
+    np.testing.assert_allclose(condition.lines[0].y, [high / low for low, high in eigenvalues])
+    assert condition.is_log
     assert [line.y.tolist() for line in norms.views[0].plot.lines] == [[2.0, 1.0], [3.0, 1.0]]
     assert conflicts.views[0].plot.lines[0].y.tolist() == [1.0, 0.0]
     assert [view.label for view in cosines.views] == ["step 0", "step 8"]
@@ -178,7 +217,7 @@ def test_a_task_that_is_absent_from_a_step_leaves_a_gap(tmp_path):
         (8, 0, "shared", "parity", "parity", 1.0),
     ]
     write_inner(run, rows)
-    norms, conflicts, cosines = gradients(collect([run])).charts
+    norms, conflicts, _, cosines = gradients(collect([run])).charts
     by_name = {line.name: line.y for line in norms.views[0].plot.lines}
     np.testing.assert_array_equal(by_name["digit"], [np.nan, 1.0])
     np.testing.assert_array_equal(conflicts.views[0].plot.lines[0].y, [np.nan, 0.0])
@@ -192,13 +231,27 @@ def test_layer_groups_are_chosen_from_a_list(tmp_path):
     write_inner(
         run, [(0, 0, group, "digit", "digit", value) for group, value in (("shared", 4.0), ("stem", 9.0))]
     )
-    norms, conflicts, *cosines = gradients(collect([run])).charts
+    norms, conflicts, conditions, *cosines = gradients(collect([run])).charts
     assert [view.label for view in norms.views] == ["shared", "stem"]
-    assert norms.control == conflicts.control == "list"
+    assert norms.control == conflicts.control == conditions.control == "list"
     assert [chart.title for chart in cosines] == [
         "Gradient cosines, one, shared",
         "Gradient cosines, one, stem",
     ]
+
+
+@pytest.mark.parametrize(("square", "inner"), [(4.0, 5.0), (0.0, 0.0)])
+def test_gradients_that_follow_from_each_other_leave_a_gap_in_the_condition(tmp_path, square, inner):
+    run = write_run(tmp_path / "one", records=False)
+    pairs = {("digit", "digit"): square, ("digit", "parity"): inner, ("parity", "parity"): 9.0}
+    write_inner(run, [(8, 0, "shared", *pair, value) for pair, value in pairs.items()])
+    found = collect([run])
+    chart = next(each for each in gradients(found).charts if each.title == "Condition of the Gramian")
+    figure = figures(chart)[0]
+    assert figure["layout"]["yaxis"]["type"] == "log"
+    assert (figure["data"][0]["y"] == [None]) == (square == 0.0)
+    drawn = [file for file in write_figures(found, tmp_path / "figures") if "condition" in file.name]
+    assert len(drawn) == 2
 
 
 def test_a_slider_has_so_many_stops_at_most(tmp_path):
@@ -287,6 +340,16 @@ def test_configs_stand_side_by_side_and_differences_are_marked(tmp_path):
         "extra": ("", "[]"),
     }
     assert grid.differences == 3
+
+
+def test_configs_of_single_task_models_stand_beside_the_others(tmp_path):
+    single = write_run(tmp_path / "single", ("parity",), config={"model": "small"}, records=False)
+    grid = configs(collect([write_run(tmp_path / "one")], [single]))
+    assert grid.header == ("key", "one", "single-task, parity")
+    assert ("model", "", "small") in [row.cells for row in grid.rows]
+    comparison = collect([write_comparison(tmp_path / "cmp", methods=("equal",), seeds=2)])
+    names = ("equal", "tuned_sum", "single-task, digit", "single-task, parity")
+    assert configs(comparison).header == ("key", *names)
 
 
 def test_plain_runs_have_a_table_of_last_values(tmp_path):

@@ -1,5 +1,8 @@
 """What runs and comparisons are read as, and what is said where they cannot be read."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +10,8 @@ import pytest
 import yaml
 
 from polytask._errors import UserError
-from polytask.report import collect
+from polytask.compare._results import read_results, write_results
+from polytask.report import collect, page
 from polytask.report._records import read_run
 from tests.report_folders import TASKS, write_comparison, write_parquet, write_run
 
@@ -46,6 +50,9 @@ def test_a_line_that_is_still_being_written_is_left_out(run):
         ("epoch,step,x\n0,9,0.5\n0,ten,0.5\n", "metrics.csv, line 3: must have a number"),
         ("epoch,step,x\n0,9,0.5,7\n", "metrics.csv, line 2: must have a number for every column"),
         ("epoch,step,x\n0,9,half\n", "metrics.csv, line 2"),
+        ("epoch,step,x\n0,9," + "1" * 131073 + "\n", "metrics.csv: must be a CSV file. Found field larger"),
+        ("epoch,step,x\n0,9," + "a" * 5000 + "\n", "aaa…. Delete it"),
+        (f"epoch,step,x\n0,{10**30},1\n", "metrics.csv, line 2"),
     ],
 )
 def test_damaged_metrics_are_named(run, text, message):
@@ -55,13 +62,42 @@ def test_damaged_metrics_are_named(run, text, message):
     assert message in str(error.value)
 
 
+def test_a_folder_in_the_place_of_metrics_is_named(run):
+    (run / "metrics.csv").unlink()
+    (run / "metrics.csv").mkdir()
+    with pytest.raises(UserError, match=r"metrics\.csv: must be a CSV file.*directory"):
+        collect([run])
+
+
+def test_a_task_may_be_called_anything(tmp_path):
+    tasks = ("{", "}{0}", "%s")
+    run = write_run(tmp_path / "one", tasks)
+    assert "Accuracy of }{0}" in page(collect([run]))
+
+
 def test_metrics_that_are_no_text_are_named(run):
     (run / "metrics.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"metrics\.csv: must be a CSV file"):
         collect([run])
 
 
-@pytest.mark.parametrize("text", ["", "- a\n", "a: [\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a\n",
+        "a: [\n",
+        "a: &a [*a]\n",
+        "a: &a {b: *a}\n",
+        "a: " + "[" * 3000,
+        "a: " + "[" * 70 + "]" * 70,
+        "a: 2026-13-45\n",
+        "a: !!int ''\n",
+        "a: !!bool x\n",
+        "a: !!timestamp x\n",
+        "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)),
+    ],
+)
 def test_a_damaged_config_is_named(run, text):
     (run / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml: must"):
@@ -75,6 +111,14 @@ def test_a_damaged_record_file_is_named(run, name, content):
     (run / "records" / f"{name}.parquet").write_bytes(content)
     with pytest.raises(UserError, match=rf"records/{name}\.parquet"):
         collect([run])
+
+
+def test_rows_beside_a_record_file_are_read(run):
+    columns = {"step": [240], "epoch": [6], "group": ["late"], "task": ["digit"], "other": ["digit"]}
+    write_parquet(run / "records" / "gradients-240.parquet", {**columns, "inner": [4.0]})
+    found = collect([run]).entries[0].runs[0].gradients
+    assert list(found) == ["shared", "late"]
+    assert found["late"].steps.tolist() == [240]
 
 
 def test_a_record_file_cut_short_is_named(run):
@@ -121,12 +165,21 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert [entry.name for entry in collect(paths).entries] == ["a/run", "b/run"]
 
 
-def test_single_task_runs_become_levels_of_the_last_validation(run, tmp_path):
-    single = write_run(tmp_path / "single", ("parity",), seed=3, records=False)
-    last = read_run(single).metrics["val/parity/Accuracy/epoch"][1][-1]
-    levels = collect([run], [single]).levels
-    assert levels["parity", "Accuracy"] == last
-    assert set(levels) == {("parity", "Accuracy"), ("parity", "loss")}
+def test_single_task_runs_are_baselines_by_task(run, tmp_path):
+    tasks = ("parity", "digit", "parity")
+    singles = [
+        write_run(tmp_path / str(seed), (task,), seed, records=False) for seed, task in enumerate(tasks)
+    ]
+    found = collect([run], singles)
+    folders = {one.task: [each.folder for each in one.entry.runs] for one in found.baselines}
+    assert folders == {"parity": [singles[0], singles[2]], "digit": [singles[1]]}
+    assert found.levels == {}
+    lasts = [read_run(single).last for single in singles]
+    assert [(score.task, score.value) for score in found.scores if score.is_baseline] == [
+        ("parity", lasts[0]["val/loss/parity"]),
+        ("parity", lasts[2]["val/loss/parity"]),
+        ("digit", lasts[1]["val/loss/digit"]),
+    ]
 
 
 def test_a_baseline_of_several_or_other_tasks_is_refused(run, tmp_path):
@@ -136,15 +189,15 @@ def test_a_baseline_of_several_or_other_tasks_is_refused(run, tmp_path):
         collect([run], [write_run(tmp_path / "three", ("size",), records=False)])
 
 
-def test_a_comparison_has_methods_with_seeds_and_single_task_levels(tmp_path):
+def test_a_comparison_has_methods_with_seeds_and_single_task_models(tmp_path):
     folder = write_comparison(tmp_path / "cmp", methods=("equal", "uw"), seeds=2)
     found = collect([folder])
     assert [(entry.name, len(entry.runs)) for entry in found.entries] == [
         ("equal", 2), ("uw", 2), ("tuned_sum", 2),
     ]  # fmt: skip
-    singles = [read_run(folder / f"runs/single_task_digit-base-seed{seed}") for seed in range(2)]
-    lasts = [run.metrics["val/digit/Accuracy/epoch"][1][-1] for run in singles]
-    assert found.levels["digit", "Accuracy"] == pytest.approx(np.mean(lasts))
+    assert [(one.task, len(one.entry.runs)) for one in found.baselines] == [("digit", 2), ("parity", 2)]
+    assert found.levels == {}
+    assert found.note == ""
     assert found.split == "test"
     assert found.table is not None
     assert [row.cells[0] for row in found.table.rows] == ["equal", "uw", "tuned_sum", "single_task"]
@@ -158,10 +211,99 @@ def test_a_comparison_stands_alone(tmp_path, run):
         collect([folder], [run])
 
 
-def test_a_comparison_without_results_is_told_what_to_do(tmp_path):
-    folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
+def test_single_task_models_whose_runs_are_gone_are_levels_of_the_results(tmp_path):
+    folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=2)
+    rows = [replace(one, split="val") for one in read_results(folder)]
+    write_results(folder, rows)
+    for seed in range(2):
+        shutil.rmtree(folder / f"runs/single_task_digit-base-seed{seed}")
+    found = collect([folder])
+    values = [one.value for one in rows if one.kind == "single_task" and one.task == "digit"]
+    assert found.levels == {("digit", "Accuracy"): pytest.approx(np.mean(values))}
+    assert [one.task for one in found.baselines] == ["parity"]
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    """Two runs of eight are trained, two have begun."""
+    folder = write_comparison(tmp_path / "cmp", methods=("equal", "uw"), seeds=2)
     (folder / "results.parquet").unlink()
-    with pytest.raises(UserError, match=r"Run `polytask compare` to its end"):
+    kept = ("single_task_digit-base-seed0", "equal-base-seed0", "equal-base-seed1", "uw-base-seed0")
+    for run in (folder / "runs").iterdir():
+        if run.name not in kept:
+            shutil.rmtree(run)
+        elif run.name not in kept[:2]:
+            (run / "cost.json").unlink()
+    return folder
+
+
+def test_an_unfinished_comparison_has_what_has_begun_and_no_table(unfinished):
+    found = collect([unfinished])
+    assert found.note == "unfinished: 2 of 10 runs are trained"
+    assert [(entry.name, len(entry.runs)) for entry in found.entries] == [("equal", 2), ("uw", 1)]
+    assert [(one.task, one.entry.name) for one in found.baselines] == [("digit", "single-task")]
+    assert (found.tasks, found.table, found.split) == (TASKS, None, "val")
+    # A run that goes on would be traded off at another epoch than one that ended.
+    assert {(score.entry, score.task, score.is_baseline) for score in found.scores} == {
+        ("equal", "digit", False),
+        ("equal", "parity", False),
+        ("single-task", "digit", True),
+    }
+
+
+def test_a_comparison_that_has_just_begun_has_its_tasks(unfinished):
+    shutil.rmtree(unfinished / "runs")
+    found = collect([unfinished])
+    assert (found.entries, found.baselines, found.tasks) == ((), (), TASKS)
+    assert found.note == "unfinished: 0 of 10 runs are trained"
+    assert "none yet" in page(found)
+
+
+def test_architectures_of_an_unfinished_comparison_are_told_apart(unfinished):
+    definition = yaml.safe_load((unfinished / "comparison.yaml").read_text())
+    definition["architectures"]["wide"] = []
+    (unfinished / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
+    write_run(unfinished / "runs/equal-wide-seed1")
+    found = collect([unfinished])
+    assert [entry.name for entry in found.entries] == ["equal · base", "uw · base", "equal · wide"]
+    assert found.baselines[0].entry.name == "single-task · base"
+    assert found.note == "unfinished: 2 of 20 runs are trained"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("methods", "uw", r"comparison\.yaml: methods: are keys and values. Found 'uw'"),
+        ("architectures", None, r"comparison\.yaml: architectures: are"),
+        ("seeds", 3, r"comparison\.yaml: seeds: is a list. Found 3"),
+        ("config", {"system": []}, r"task_losses: has the tasks' losses. Found None"),
+        ("methods", {"../../../x": []}, "names runs inside the comparison only"),
+    ],
+)
+def test_a_damaged_definition_of_an_unfinished_comparison_is_named(unfinished, key, value, message):
+    definition = yaml.safe_load((unfinished / "comparison.yaml").read_text())
+    (unfinished / "comparison.yaml").write_text(yaml.safe_dump({**definition, key: value}))
+    outside = unfinished / "runs/../../../x-base-seed0"
+    outside.resolve().mkdir(exist_ok=True)
+    (outside.resolve() / "config.yaml").write_text("seed: 0\n")
+    with pytest.raises(UserError, match=message):
+        collect([unfinished])
+
+
+@pytest.mark.parametrize("trials", ["many", None, 0, 2.5, True])
+def test_trials_are_a_number(tmp_path, trials):
+    folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
+    (folder / "comparison.yaml").write_text(yaml.safe_dump({"trials": trials}))
+    with pytest.raises(UserError, match=r"comparison\.yaml: trials: is a whole number, 1 or more"):
+        collect([folder])
+
+
+def test_results_without_rows_are_named(tmp_path):
+    folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
+    write_results(folder, [])
+    with pytest.raises(
+        UserError, match=r"results\.parquet: has a row for each number of each run. Found none"
+    ):
         collect([folder])
 
 

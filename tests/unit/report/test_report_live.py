@@ -1,5 +1,6 @@
 """The server of a running training: this machine only, read only, and it lives on."""
 
+import html
 import http.client
 import json
 import socket
@@ -9,7 +10,7 @@ import pytest
 
 from polytask._errors import UserError
 from polytask.report import LiveServer
-from tests.report_folders import write_metrics, write_run
+from tests.report_folders import write_comparison, write_metrics, write_run
 
 
 @pytest.fixture
@@ -63,12 +64,88 @@ def test_news_come_once_records_change(server, run):
 def test_a_damaged_file_is_said_and_the_server_goes_on(server, run):
     whole = (run / "metrics.csv").read_text()
     (run / "metrics.csv").write_text("")
-    for path in ("/", "/news?since="):
-        answer, content = ask(server, path)
-        assert answer.status == 503
-        assert "metrics.csv" in json.loads(content)["error"]
+    answer, content = ask(server, "/news?since=")
+    assert answer.status == 503
+    assert "metrics.csv" in (problem := json.loads(content)["error"])
+    answer, content = ask(server, "/")
+    assert answer.status == 200
+    assert problem in html.unescape(content)
+    assert 'data-live="100" data-state=""' in content
     (run / "metrics.csv").write_text(whole)
+    assert "Loss of digit" in json.loads(ask(server, "/news?since=")[1])["body"]
+
+
+@pytest.mark.parametrize("path", ["http://[::1", "http://]/news"])
+def test_an_address_that_is_none_is_answered(server, path, capfd):
+    """Written by hand, as no client would."""
+    host = f"127.0.0.1:{server.server_port}"
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+        assert connection.makefile("rb").readline() == b"HTTP/1.0 400 Bad Request\r\n"
+    assert ask(server, "/news?%")[0].status == 200
+    assert capfd.readouterr() == ("", "")
+
+
+DAMAGES = {
+    "metrics.csv": ["step,x\n" + "9," + "1" * 131073 + "\n", "step,x\n9," + "a" * 9000 + "\n", None],
+    "config.yaml": ["a: &a [*a]\n", "a: 2026-13-45\n"],
+    "records/losses.parquet": ["PAR1", None],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, each) for name in DAMAGES for each in DAMAGES[name]])
+def test_whatever_is_damaged_is_said_in_one_line(server, run, name, content, capfd):
+    damage(run / name, content)
+    answer, text = ask(server, "/news?since=")
+    assert answer.status == 503
+    assert (run / name).name in (problem := json.loads(text)["error"])
+    assert "\n" not in problem
     assert ask(server, "/")[0].status == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def damage(file, content):
+    """A folder in the file's place where there is no content."""
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_text(content)
+
+
+def test_a_mistake_of_ours_is_said_on_the_page_and_shown_in_the_terminal(server, monkeypatch, capfd):
+    monkeypatch.setattr("polytask.report._live.collect", None)
+    answer, content = ask(server, "/news?since=")
+    assert (answer.status, json.loads(content)) == (
+        500,
+        {"error": "The page cannot be drawn: the terminal says why."},
+    )
+    assert "the terminal says why" in ask(server, "/")[1]
+    assert "TypeError" in capfd.readouterr().err
+
+
+def test_a_comparison_is_watched_while_it_runs(tmp_path):
+    folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
+    (folder / "results.parquet").rename(tmp_path / "later.parquet")
+    with LiveServer(folder) as server:
+        first = json.loads(server.news(""))
+        assert "unfinished: 4 of 4 runs" in first["body"]
+        (tmp_path / "later.parquet").rename(folder / "results.parquet")
+        second = json.loads(server.news(first["version"]))
+        assert "unfinished" not in second["body"]
+        assert "delta_m" in second["body"]
+
+
+def test_records_of_a_comparisons_runs_are_news(tmp_path):
+    folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
+    with LiveServer(folder) as server:
+        before = server.version()
+        (folder / "runs/equal-base-seed0/records/gradients.parquet").unlink()
+        assert server.version() != before
+        between = server.version()
+        (folder / "runs/equal-base-seed0/records/losses-9.parquet").symlink_to("nothing")
+        assert server.version() != between
 
 
 @pytest.mark.parametrize("path", ["/config.yaml", "/../one/config.yaml", "/news/", "/%2e%2e/"])

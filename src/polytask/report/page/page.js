@@ -143,7 +143,10 @@
       const answer = await (await fetch(`news?since=${encodeURIComponent(state.version)}`)).json();
       if (answer.error) {
         status.textContent = answer.error;
-      } else if (answer.version !== state.version) {
+        return;
+      }
+      status.textContent = "live";
+      if (answer.version !== state.version) {
         const kept = controls();
         document.querySelectorAll(".plot").forEach((plot) => Plotly.purge(plot));
         figures = answer.figures;
@@ -151,7 +154,6 @@
         start();
         restore(kept);
         state.version = answer.version;
-        status.textContent = "live";
       }
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;

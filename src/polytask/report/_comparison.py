@@ -1,0 +1,196 @@
+"""A comparison as a page sees it: finished, with its table; or as far as it has come."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from polytask._errors import UserError
+from polytask.report._charts import Grid, Row
+from polytask.report._collection import (
+    SINGLE_TASK,
+    Baseline,
+    Collection,
+    Entry,
+    Score,
+    common_tasks,
+    last_losses,
+)
+from polytask.report._records import RunRecords, read_run, read_yaml
+from polytask.runs import CONFIG
+
+if TYPE_CHECKING:
+    from polytask.compare import Result
+
+FILE = "comparison.yaml"
+_RESULTS = "results.parquet"
+_COST = "cost.json"
+_FIX = "Run `polytask compare` again"
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run of a comparison.
+
+    Args:
+        name: The line that it belongs to.
+        task: Its task where it is a single-task model.
+        run: Its folder, from the comparison's.
+    """
+
+    name: str
+    task: str | None
+    run: str
+
+
+def read_comparison(folder: Path) -> Collection:
+    """A comparison.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        UserError: Where a file is empty or damaged.
+    """
+    definition = read_yaml(folder / FILE)
+    finished = (folder / _RESULTS).exists()
+    return _finished(folder, definition) if finished else _unfinished(folder, definition)
+
+
+def _finished(folder: Path, definition: Mapping[str, Any]) -> Collection:
+    from polytask.compare import Table, read_results
+
+    results = read_results(folder)
+    if not results:
+        raise UserError(str(folder / _RESULTS), "has a row for each number of each run", "none", _FIX)
+    table = Table(results, _trials(folder / FILE, definition))
+    several = len({one.architecture for one in results}) > 1
+    trained = list(dict.fromkeys(_of_result(one, several) for one in results))
+    at_hand = [one for one in trained if one.task is None or (folder / one.run / CONFIG).is_file()]
+    entries, baselines = _read(folder, at_hand)
+    return Collection(
+        name=folder.resolve().name,
+        entries=entries,
+        tasks=common_tasks(entries) or tuple(dict.fromkeys(one.task for one in results)),
+        scores=tuple(_score(one, several) for one in results),
+        split=results[0].split,
+        baselines=baselines,
+        levels=_levels(results, {one.run for one in at_hand}),
+        table=Grid(
+            tuple(table.header()),
+            tuple(Row(tuple(table.cells(row))) for row in table.rows),
+            tuple(table.notes()),
+            tuple(table.sentences()),
+        ),
+        definition=definition,
+    )
+
+
+def _unfinished(folder: Path, definition: Mapping[str, Any]) -> Collection:
+    tasks = _tasks(folder / FILE, definition)
+    planned = _planned(folder / FILE, definition, tasks)
+    done = {one.run for one in planned if (folder / one.run / _COST).exists()}
+    begun = [one for one in planned if (folder / one.run / CONFIG).is_file()]
+    entries, baselines = _read(folder, begun)
+    ended = {folder / run for run in done}
+    scores = [
+        *(last_losses(entry.name, _those(entry, ended)) for entry in entries),
+        *(last_losses(one.entry.name, _those(one.entry, ended), one.task) for one in baselines),
+    ]
+    return Collection(
+        name=folder.resolve().name,
+        entries=entries,
+        tasks=common_tasks(entries) or tasks,
+        scores=tuple(score for found in scores for score in found),
+        baselines=baselines,
+        definition=definition,
+        note=f"unfinished: {len(done)} of {len(planned)} runs are trained",
+    )
+
+
+def _those(entry: Entry, folders: set[Path]) -> list[RunRecords]:
+    return [run for run in entry.runs if run.folder in folders]
+
+
+def _read(folder: Path, trained: Iterable[_Trained]) -> tuple[tuple[Entry, ...], tuple[Baseline, ...]]:
+    """Runs by line."""
+    lines: dict[tuple[str, str | None], list[RunRecords]] = {}
+    for one in trained:
+        if not (folder / one.run).resolve().is_relative_to(folder.resolve()):
+            raise UserError(str(folder), "names runs inside the comparison only", one.run, _FIX)
+        lines.setdefault((one.name, one.task), []).append(read_run(folder / one.run))
+    entries = tuple(Entry(name, tuple(runs)) for (name, task), runs in lines.items() if task is None)
+    return entries, tuple(
+        Baseline(task, Entry(name, tuple(runs))) for (name, task), runs in lines.items() if task is not None
+    )
+
+
+def _of_result(one: "Result", several: bool) -> _Trained:
+    if one.kind == "single_task":
+        return _Trained(_label(SINGLE_TASK, one.architecture, several), one.task, one.run)
+    return _Trained(_label(one.method, one.architecture, several), None, one.run)
+
+
+def _score(one: "Result", several: bool) -> Score:
+    name = _label(one.method, one.architecture, several)
+    single = one.kind == "single_task"
+    return Score(name, one.run, one.task, one.metric, one.value, one.higher_is_better, single)
+
+
+def _label(method: str, architecture: str, several: bool) -> str:
+    return f"{method} · {architecture}" if several else method
+
+
+def _levels(results: Sequence["Result"], at_hand: set[str]) -> dict[tuple[str, str], float]:
+    """Validation values of the single-task models whose runs are gone; means over seeds."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for one in results:
+        if one.run not in at_hand and one.split == "val":
+            found.setdefault((one.task, one.metric), []).append(one.value)
+    return {place: sum(values) / len(values) for place, values in found.items()}
+
+
+def _planned(file: Path, definition: Mapping[str, Any], tasks: Sequence[str]) -> list[_Trained]:
+    """All runs that are compared, in order."""
+    from polytask.compare._names import SINGLE, SUM
+
+    methods, architectures = (_names(file, definition, key) for key in ("methods", "architectures"))
+    seeds = definition.get("seeds")
+    if not isinstance(seeds, list):
+        raise UserError(f"{file}: seeds", "is a list", repr(seeds), _FIX)
+    singles = tasks if definition.get("single_task") else ()
+    rows = [
+        *((SINGLE_TASK, task, f"{SINGLE}_{task}") for task in singles),
+        *((name, None, name) for name in (SUM, *methods)),
+    ]
+    several = len(architectures) > 1
+    return [
+        _Trained(_label(name, architecture, several), task, f"runs/{folder}-{architecture}-seed{seed}")
+        for architecture in architectures
+        for name, task, folder in rows
+        for seed in seeds
+    ]
+
+
+def _names(file: Path, definition: Mapping[str, Any], key: str) -> list[str]:
+    found = definition.get(key)
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: {key}", "are keys and values", repr(found), _FIX)
+    return [str(name) for name in found]
+
+
+def _tasks(file: Path, definition: Mapping[str, Any]) -> tuple[str, ...]:
+    node: Any = definition
+    for key in ("config", "system", "criterion", "task_losses"):
+        node = node.get(key) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or not node:
+        rule = "has the tasks' losses"
+        raise UserError(f"{file}: config.system.criterion.task_losses", rule, repr(node), _FIX)
+    return tuple(str(name) for name in node)
+
+
+def _trials(file: Path, definition: Mapping[str, Any]) -> int:
+    found = definition.get("trials", 1)
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise UserError(f"{file}: trials", "is a whole number, 1 or more", repr(found), _FIX)
+    return found
