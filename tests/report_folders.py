@@ -103,7 +103,7 @@ def write_run(
 
 def results(tasks: Sequence[str], methods: Sequence[str], seeds: int) -> list[Result]:
     draw = np.random.default_rng(7)
-    kinds: dict[str, Kind] = {**dict.fromkeys(methods, "method"), SUM: "tuned_sum"}
+    kinds: dict[str, Kind] = {**dict.fromkeys(methods, "method"), SUM: "plain_sum"}
     found = [
         Result(
             method, "base", kind, seed, task, "Accuracy", 0.8 + 0.1 * draw.random(), True, "test", 1.5 + seed,

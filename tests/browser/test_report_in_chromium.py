@@ -122,7 +122,7 @@ def test_lines_have_points_and_answer_the_mouse(comparison):
     points = "return document.querySelector(arguments[0])"
     assert comparison.execute_script(points, ".plot .scatterlayer .trace path.js-line")
     legend = {each.text for each in found.find_elements(By.CSS_SELECTOR, ".legendtext")}
-    assert legend == {"equal", "uw", "pcgrad", "tuned_sum", "single-task"}
+    assert legend == {"equal", "uw", "pcgrad", "plain_sum", "single-task"}
     plot = found.find_element(By.CSS_SELECTOR, ".plot .nsewdrag")
     webdriver.ActionChains(comparison).move_to_element(plot).perform()
     wait(

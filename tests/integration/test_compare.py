@@ -31,7 +31,7 @@ def test_a_comparison_from_its_config_to_its_table(cli, demo):
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines()[-1] == "comparison: comparisons/demo"
     folder = demo / "comparisons" / "demo"
-    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw"]
+    assert [row["method"] for row in rows(folder)] == ["single_task", "plain_sum", "uw"]
     assert (folder / "table.md").read_text() in result.out
     found = read_results(folder)
     assert len(found) == 3 * 2 * 2
@@ -58,7 +58,7 @@ def test_a_comparison_from_its_config_to_its_table(cli, demo):
     assert other.code == 2
     assert "this folder is another comparison's. Found other values of config.trainer.max_epochs" in other.err
     assert cli("compare", *WORDS, "--seeds", "1").code == 0
-    assert [(row["method"], row["seeds"]) for row in rows(folder)] == [("tuned_sum", "1"), ("uw", "1")]
+    assert [(row["method"], row["seeds"]) for row in rows(folder)] == [("plain_sum", "1"), ("uw", "1")]
 
 
 def test_a_single_task_model_learns_its_task_alone(cli, demo):
@@ -103,7 +103,7 @@ def test_a_kill_changes_nothing(cli, demo):
     assert sorted((study.study_name, study.n_trials) for study in studies) == [
         ("single_task_height-base", 2),
         ("single_task_shape-base", 2),
-        ("tuned_sum-base", 2),
+        ("plain_sum-base", 2),
         ("uw-base", 2),
     ]
 
@@ -175,7 +175,7 @@ def test_a_space_that_does_not_fit_a_row_is_said_first(cli, demo):
     (demo / "space.yaml").write_text("system.criterion.weighting.c: [0.1, 0.5]")
     result = cli("compare", *WORDS, "--trials", "2", "--space", "space.yaml")
     assert result.code == 2
-    assert "tuned_sum-base: " in result.err
+    assert "plain_sum-base: " in result.err
     assert not (demo / "comparisons").exists()
 
 
@@ -224,7 +224,7 @@ def test_a_row_that_breaks_down_is_left_out(cli, demo):
     assert said
     assert "task 'shape': the loss must be finite" in said[1]
     folder = demo / "comparisons" / "demo"
-    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw"]
+    assert [row["method"] for row in rows(folder)] == ["single_task", "plain_sum", "uw"]
     # It is tried again, and nothing else is.
     assert cli("compare", *words, "--methods", "wild.yaml").out.count("broke down with") == 1
     shutil.rmtree(folder / "runs" / "wild-base-seed0")
@@ -234,7 +234,7 @@ def test_a_row_that_breaks_down_is_left_out(cli, demo):
     )
     tamed = cli("compare", *words, "--methods", "wild.yaml")
     assert (tamed.code, tamed.err) == (0, "")
-    assert [row["method"] for row in rows(folder)] == ["single_task", "tuned_sum", "uw", "wild"]
+    assert [row["method"] for row in rows(folder)] == ["single_task", "plain_sum", "uw", "wild"]
 
 
 def test_nothing_is_left_where_every_row_breaks_down(cli, demo):
@@ -251,8 +251,8 @@ def test_a_trial_that_breaks_down_is_passed_over(cli, demo):
     words = ["--methods", "uw", "--seeds", "1", "--trials", "2", "--space", "space.yaml"]
     result = cli("compare", "config.yaml", *words)
     assert (result.code, result.err) == (0, "")
-    assert "Trials that broke down: 1 of 2 of tuned_sum-base, 1 of 2 of uw-base." in result.out
-    assert "Chosen by validation: tuned_sum-base: the config; uw-base: the config." in result.out
+    assert "Trials that broke down: 1 of 2 of plain_sum-base, 1 of 2 of uw-base." in result.out
+    assert "Chosen by validation: plain_sum-base: the config; uw-base: the config." in result.out
 
 
 def test_a_run_of_another_config_is_not_taken_for_this_one(cli, demo):

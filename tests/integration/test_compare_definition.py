@@ -27,7 +27,7 @@ def test_overrides_change_the_config_and_not_the_rows(made):
     assert found == {
         "single_task_shape-base": "Fixed",
         "single_task_height-base": "Fixed",
-        "tuned_sum-base": "Fixed",
+        "plain_sum-base": "Fixed",
         "pcgrad-base": "PCGrad",
     }
 

@@ -63,7 +63,7 @@ def test_a_run_that_breaks_down_is_named_with_its_log(cli, demo):
     (demo / "config.yaml").write_text(text)
     result = cli("compare", "config.yaml", "--launcher", "ray")
     assert result.code == 1
-    assert "run tuned_sum-base-seed" in result.err
+    assert "run plain_sum-base-seed" in result.err
     assert "polytask fit failed" in result.err
     assert "-fit.log" in result.err
 
@@ -75,11 +75,11 @@ def test_a_worker_that_is_lost_is_a_run_that_failed(demo):
     text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Lost, rows: 24")
     (demo / "config.yaml").write_text(text)
     comparison = Comparison(["config.yaml"], [], seeds=1)
-    with pytest.raises(RunError, match=r"tuned_sum-base-seed0: polytask fit failed\. Found .*[Ww]orker"):
+    with pytest.raises(RunError, match=r"plain_sum-base-seed0: polytask fit failed\. Found .*[Ww]orker"):
         compare(comparison, "lost", RayCluster())
     # And the comparison goes on where it stopped.
     (demo / "data.py").write_text(f"{data}\n\nLost = Points\n")
-    assert compare(comparison, "lost", RayCluster()).rows[0].method == "tuned_sum"
+    assert compare(comparison, "lost", RayCluster()).rows[0].method == "plain_sum"
 
 
 @pytest.mark.usefixtures("cluster")

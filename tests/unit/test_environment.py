@@ -89,7 +89,7 @@ def test_the_seeds_of_a_comparison_and_its_baselines(tmp_path):
             run, {"torch": "2.8" if run.name in ("uw-base-seed1", "single_task_digit-base-seed0") else "2.9"}
         )
     grid = environments(collect([folder]))
-    assert grid.header == ("what", "uw", "tuned_sum", "single-task", "this page")
+    assert grid.header == ("what", "uw", "plain_sum", "single-task", "this page")
     row = next(row for row in grid.rows if row.cells[0] == "torch")
     assert row.cells[1:4] == ("2.9 | 2.8", "2.9", "2.8 | 2.9")
     assert row.differs

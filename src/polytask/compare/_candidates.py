@@ -38,7 +38,7 @@ class Candidate:
 
     Attributes:
         method: The row's name.
-        kind: ``method``, ``single_task`` or ``tuned_sum``.
+        kind: ``method``, ``single_task`` or ``plain_sum``.
         architecture: The name of its model; ``base`` is the config's own.
         changes: Values that are merged over the config, in order; and ``space``, which is not.
         task: The task, for a single-task model.
@@ -172,7 +172,7 @@ def candidates(
     Example:
         >>> found = candidates(["digit", "odd"], {}, {"base": ()}, single_task=True)
         >>> [candidate.name for candidate in found]
-        ['single_task_digit-base', 'single_task_odd-base', 'tuned_sum-base']
+        ['single_task_digit-base', 'single_task_odd-base', 'plain_sum-base']
     """
     found = []
     for architecture, model in architectures.items():

@@ -134,7 +134,7 @@ class Comparison:
         """
         own = Space(self.space, "--space") if self.space is not None else self._learning_rates()
         own |= candidate.space()
-        if candidate.kind != "tuned_sum":
+        if candidate.kind != "plain_sum":
             return own
         # The first task's stays 1: all of them together would be another learning rate.
         weights = (f"system.criterion.weighting.weights.{task}" for task in self.tasks[1:])

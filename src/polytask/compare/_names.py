@@ -2,6 +2,6 @@
 
 from typing import Final, Literal
 
-Kind = Literal["method", "single_task", "tuned_sum"]
+Kind = Literal["method", "single_task", "plain_sum"]
 SINGLE: Final = "single_task"
-SUM: Final = "tuned_sum"
+SUM: Final = "plain_sum"

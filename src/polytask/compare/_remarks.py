@@ -69,8 +69,8 @@ def read_remarks(folder: Path) -> Remarks:
     if not file.exists():
         return Remarks()
     try:
-        return Remarks(**json.loads(file.read_text()))
-    except (ValueError, TypeError, OSError) as error:
+        return Remarks(**{name: dict(values) for name, values in json.loads(file.read_text()).items()})
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         found = " ".join(str(error).split())[:120]
         raise UserError(
             str(file), "holds a comparison's remarks", found, "Run `polytask compare` again"

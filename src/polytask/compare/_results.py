@@ -38,7 +38,7 @@ class Result:
     Attributes:
         method: The row of the table.
         architecture: The model's name.
-        kind: ``method``, ``single_task`` or ``tuned_sum``.
+        kind: ``method``, ``single_task`` or ``plain_sum``.
         seed: The run's seed.
         task: The task.
         metric: The metric's name; ``loss`` for a task without metrics.

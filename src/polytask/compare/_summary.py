@@ -113,11 +113,11 @@ class Summary:
         >>> def result(method, seed, value):
         ...     of = (method, "base", "method", seed, "a", "Accuracy")
         ...     return Result(*of, value, True, "test", 1.0, 9.0, "")
-        >>> results = [result("tuned_sum", seed, 0.5 + seed / 10) for seed in (0, 1)]
+        >>> results = [result("plain_sum", seed, 0.5 + seed / 10) for seed in (0, 1)]
         >>> results += [result("uw", seed, 0.6 + seed / 10) for seed in (0, 1)]
         >>> rows = Summary(results).rows
         >>> [(row.method, round(row.metrics["a", "Accuracy"].mean, 3), row.rank) for row in rows]
-        [('tuned_sum', 0.55, 2.0), ('uw', 0.65, 1.0)]
+        [('plain_sum', 0.55, 2.0), ('uw', 0.65, 1.0)]
     """
 
     def __init__(self, results: Sequence[Result]) -> None:

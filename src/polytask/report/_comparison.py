@@ -59,11 +59,12 @@ def read_comparison(folder: Path) -> Collection:
 
 def _finished(folder: Path, definition: Mapping[str, Any]) -> Collection:
     from polytask.compare import Table, read_results
+    from polytask.compare._remarks import read_remarks
 
     results = read_results(folder)
     if not results:
         raise UserError(str(folder / _RESULTS), "has a row for each number of each run", "none", _FIX)
-    table = Table(results, _trials(folder / FILE, definition))
+    table = Table(results, _trials(folder / FILE, definition), read_remarks(folder))
     several = len({one.architecture for one in results}) > 1
     trained = list(dict.fromkeys(_of_result(one, several) for one in results))
     at_hand = [one for one in trained if one.task is None or (folder / one.run / CONFIG).is_file()]

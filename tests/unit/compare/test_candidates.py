@@ -77,7 +77,7 @@ def test_an_architecture_is_a_file():
     ("names", "message"),
     [
         (["uw", "uw"], "'uw' twice"),
-        (["tuned_sum"], "the name of a baseline"),
+        (["plain_sum"], "the name of a baseline"),
         (["single_task_digit"], "the name of a baseline"),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_single_task_model_is_the_same_model_with_the_others_weights_0():
     assert [one.name for one in found] == [
         f"{name}-{model}"
         for model in ("base", "wide")
-        for name in ("single_task_a", "single_task_b", "tuned_sum")
+        for name in ("single_task_a", "single_task_b", "plain_sum")
     ]
     assert weighting(found[1].changes)["weights"] == {"a": 0.0, "b": 1.0}
     assert weighting(found[2].changes)["weights"] == {"a": 1.0, "b": 1.0}

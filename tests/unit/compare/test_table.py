@@ -50,7 +50,7 @@ def table(*parts, trials=4):
 
 
 SINGLE = results("single_task", 0.8, 0.4)
-SUM = results("tuned_sum", 0.7, 0.5, kind="tuned_sum")
+SUM = results("plain_sum", 0.7, 0.5, kind="plain_sum")
 
 
 def row_of(found, method):
@@ -130,7 +130,7 @@ def test_tasks_below_are_told_from_those_below_by_more_than_noise():
 
 def test_ranks_are_means_over_tasks():
     found = table(SINGLE, SUM, results("uw", 0.9, 0.45))
-    assert {row.method: row.rank for row in found.rows} == {"single_task": 1.5, "tuned_sum": 3.0, "uw": 1.5}
+    assert {row.method: row.rank for row in found.rows} == {"single_task": 1.5, "plain_sum": 3.0, "uw": 1.5}
 
 
 def test_five_seeds_give_a_verdict():
@@ -142,11 +142,11 @@ def test_five_seeds_give_a_verdict():
     assert sentence(found, "rlw").startswith(
         "No difference from the tuned plain sum beyond seed noise on 2 of 2 tasks"
     )
-    assert sentence(found, "tuned_sum") == "What the others are tested against."
+    assert sentence(found, "plain_sum") == "What the others are tested against."
 
 
 def test_fewer_seeds_give_none_but_the_difference_that_could_be_seen():
-    found = table(*(results(name, 0.7, 0.5, seeds=3) for name in ("tuned_sum", "uw")))
+    found = table(*(results(name, 0.7, 0.5, seeds=3) for name in ("plain_sum", "uw")))
     assert sentence(found, "uw").startswith(
         "3 seeds: no verdict; detectable against the tuned plain sum were"
     )
@@ -154,7 +154,7 @@ def test_fewer_seeds_give_none_but_the_difference_that_could_be_seen():
 
 
 def test_one_seed_has_no_interval():
-    found = table(*(results(name, 0.7, 0.5, seeds=1) for name in ("tuned_sum", "uw")), trials=1)
+    found = table(*(results(name, 0.7, 0.5, seeds=1) for name in ("plain_sum", "uw")), trials=1)
     assert "1 seed: no interval, no test and no verdict" in sentence(found, "uw")
     assert "±" not in found.markdown()
 
@@ -181,12 +181,12 @@ def test_without_single_tasks_there_is_no_delta_m():
 def test_a_baseline_of_0_is_said_and_no_number_is_infinite():
     found = table(changed(SINGLE, 0.0, task="a"), SUM)
     assert "No delta_m: a/Accuracy of the single-task models is 0, over which" in found.markdown()
-    assert row_of(found, "tuned_sum").gain is None
+    assert row_of(found, "plain_sum").gain is None
     assert "inf" not in found.csv()
 
 
 def test_an_undefined_gain_of_one_architecture_is_said_beside_the_others():
-    wide = [results(name, 0.7, 0.5, architecture="wide") for name in ("single_task", "tuned_sum")]
+    wide = [results(name, 0.7, 0.5, architecture="wide") for name in ("single_task", "plain_sum")]
     found = table(SINGLE, SUM, changed(wide[0], 0.0, task="b"), wide[1])
     assert "No delta_m for wide: b/Error of the single-task models is 0" in found.markdown()
     assert "in percent, positive is good" in found.markdown()
@@ -233,7 +233,7 @@ def test_a_plain_sum_that_is_not_a_number_is_not_beaten(bad):
     found = table(changed(SUM, bad, task="a", seed=0), results("uw", 0.75, 0.6))
     assert sentence(found, "uw").endswith("; the tuned plain sum is not a number on a.")
     assert sentence(found, "uw").startswith("Worse than the tuned plain sum on b")
-    assert row_of(found, "tuned_sum").rank == (2 + 1) / 2
+    assert row_of(found, "plain_sum").rank == (2 + 1) / 2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -245,7 +245,7 @@ def test_a_single_task_model_that_is_not_a_number_is_said(bad):
 @pytest.mark.parametrize("seeds", [1, 3, 5])
 def test_nothing_but_numbers_that_are_none_gives_a_sentence(seeds):
     uw = [Result(**{**vars(one), "value": math.nan}) for one in results("uw", 0.7, 0.5, seeds=seeds)]
-    text = sentence(table(results("tuned_sum", 0.7, 0.5, seeds=seeds), uw), "uw")
+    text = sentence(table(results("plain_sum", 0.7, 0.5, seeds=seeds), uw), "uw")
     assert text.lower().endswith("not a number on a, b.")
     assert "noise" not in text
 
@@ -281,7 +281,7 @@ def test_each_architecture_has_its_own_baselines():
     parts = [
         results(method, accuracy, 0.5, architecture=model, noise=0)
         for model, accuracy in (("base", 0.5), ("wide", 0.8))
-        for method in ("single_task", "tuned_sum", "uw")
+        for method in ("single_task", "plain_sum", "uw")
     ]
     found = table(*parts)
     assert found.header()[:2] == ["method", "architecture"]
@@ -306,7 +306,7 @@ MOVED = [Result(**{**vars(one), "seed": one.seed + 1}) for one in results("uw", 
         (results("uw", 0.7, 0.5, seeds=4), "every row has the same seeds. Found [0, 1, 2, 3] for uw-base"),
         (
             MOVED,
-            "every row has the same seeds. Found [0, 1, 2, 3, 4] for tuned_sum-base of [0, 1, 2, 3, 4, 5]",
+            "every row has the same seeds. Found [0, 1, 2, 3, 4] for plain_sum-base of [0, 1, 2, 3, 4, 5]",
         ),
         (
             results("uw", 0.7, 0.5)[:-1],
@@ -335,7 +335,7 @@ def test_the_csv_has_every_number(tmp_path):
     found = table(SINGLE, SUM, results("uw", 0.75, 0.5))
     write_table(found, tmp_path)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
-    assert [row["method"] for row in rows] == ["single_task", "tuned_sum", "uw"]
+    assert [row["method"] for row in rows] == ["single_task", "plain_sum", "uw"]
     assert float(rows[2]["a/Accuracy mean"]) == row_of(found, "uw").metrics["a", "Accuracy"].mean
     assert float(rows[2]["a/Accuracy p"]) < 0.05
     assert (tmp_path / "table.md").read_text() == found.markdown()

@@ -315,7 +315,7 @@ def test_trade_offs_take_every_pair_of_tasks(tmp_path):
     chart = trade_offs(found).charts[0]
     assert [view.label for view in chart.views] == ["a and b", "a and c", "b and c"]
     points = chart.views[0].plot.points
-    assert [point.name for point in points] == ["equal"] * 2 + ["tuned_sum"] * 2 + ["single-task models"]
+    assert [point.name for point in points] == ["equal"] * 2 + ["plain_sum"] * 2 + ["single-task models"]
     shown = {(score.run, score.task): score.value for score in found.scores}
     assert points[0].x == shown["runs/equal-base-seed0", "a"]
     assert points[0].y == shown["runs/equal-base-seed0", "b"]
@@ -348,7 +348,7 @@ def test_configs_of_single_task_models_stand_beside_the_others(tmp_path):
     assert grid.header == ("key", "one", "single-task, parity")
     assert ("model", "", "small") in [row.cells for row in grid.rows]
     comparison = collect([write_comparison(tmp_path / "cmp", methods=("equal",), seeds=2)])
-    names = ("equal", "tuned_sum", "single-task, digit", "single-task, parity")
+    names = ("equal", "plain_sum", "single-task, digit", "single-task, parity")
     assert configs(comparison).header == ("key", *names)
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from polytask._errors import UserError
+from polytask.compare._remarks import Remarks, write_remarks
 from polytask.compare._results import read_results, write_results
 from polytask.report import collect, page
 from polytask.report._records import read_run
@@ -193,14 +194,14 @@ def test_a_comparison_has_methods_with_seeds_and_single_task_models(tmp_path):
     folder = write_comparison(tmp_path / "cmp", methods=("equal", "uw"), seeds=2)
     found = collect([folder])
     assert [(entry.name, len(entry.runs)) for entry in found.entries] == [
-        ("equal", 2), ("uw", 2), ("tuned_sum", 2),
+        ("equal", 2), ("uw", 2), ("plain_sum", 2),
     ]  # fmt: skip
     assert [(one.task, len(one.entry.runs)) for one in found.baselines] == [("digit", 2), ("parity", 2)]
     assert found.levels == {}
     assert found.note == ""
     assert found.split == "test"
     assert found.table is not None
-    assert [row.cells[0] for row in found.table.rows] == ["equal", "uw", "tuned_sum", "single_task"]
+    assert [row.cells[0] for row in found.table.rows] == ["equal", "uw", "plain_sum", "single_task"]
 
 
 def test_a_comparison_stands_alone(tmp_path, run):
@@ -331,3 +332,18 @@ def test_nothing_to_report_is_an_error():
 
 def test_the_config_is_kept_as_it_is(run):
     assert read_run(run).config == yaml.safe_load((run / "config.yaml").read_text())
+
+
+def test_the_remarks_of_a_comparison_stand_under_its_table(tmp_path):
+    folder = write_comparison(tmp_path / "digits")
+    write_remarks(folder, Remarks(left_out={"pcgrad-base": "broke down with seed 0: the loss"}))
+    notes = collect([folder]).table.notes
+    assert "Left out: pcgrad-base broke down with seed 0: the loss." in notes
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"more": {}}', '{"left_out": 3}'])
+def test_damaged_remarks_are_said(tmp_path, text):
+    folder = write_comparison(tmp_path / "digits")
+    (folder / "remarks.json").write_text(text)
+    with pytest.raises(UserError, match=r"remarks.json: holds a comparison's remarks"):
+        collect([folder])

@@ -123,7 +123,7 @@ def test_every_figure_is_one_that_plotly_knows(tmp_path):
 
 def test_a_comparison_shows_its_table_and_sentences(tmp_path):
     found = Page(page(collect([write_comparison(tmp_path / "cmp", methods=("equal",), seeds=2)])))
-    for text in ("digit/Accuracy ↑", "delta_m % ↑", "positive is good", "2 seeds: no verdict", "tuned_sum"):
+    for text in ("digit/Accuracy ↑", "delta_m % ↑", "positive is good", "2 seeds: no verdict", "plain_sum"):
         assert text in found.text
 
 
