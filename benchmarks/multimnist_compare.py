@@ -30,7 +30,7 @@ def comparison(options: argparse.Namespace) -> Comparison:
         seeds=options.seeds,
         trials=options.trials,
         single_task=True,
-        space=SPACE,
+        space=SPACE if options.trials > 1 else None,
         overrides=[
             f"vars.root={Path(options.root).resolve()}",
             f"vars.rows={options.rows}",

@@ -76,3 +76,23 @@ def test_the_sums_weights_are_tuned_beside_what_all_tune(made):
         "system.optimizer.lr",
         "system.criterion.weighting.weights.height",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"space": {"system.optimizer.lr": [0.1, 0.2]}}, "--space: is what trials draw from"),
+        ({"space": {"trainer.max_epochs": [1, 2]}, "trials": 2}, "trainer.max_epochs is the same for all"),
+    ],
+)
+def test_a_space_that_changes_nothing_or_too_much(made, options, message):
+    with pytest.raises(UserError, match=message):
+        made(["uw"], **options)
+
+
+def test_a_single_task_model_is_not_stopped_by_another_task(made):
+    stop = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss/shape/epoch}"
+    with pytest.raises(
+        UserError, match="single_task_height-base: trainer.callbacks: a model of 'height' alone"
+    ):
+        made(["uw"], [f"trainer.callbacks=[{stop}]"], single_task=True)

@@ -8,6 +8,7 @@ from polytask._batch import Batch
 from polytask._errors import UserError
 from polytask._targets import Targets
 from polytask._tasks import check_known
+from polytask.losses import MultiTaskLoss
 from polytask.models import MultiTaskModel
 from polytask.system import System
 
@@ -24,7 +25,8 @@ class OneTask(pl.Callback):
         task: The task.
 
     Raises:
-        UserError: At the start of a fit, where there is no such task, or no `polytask.System`.
+        UserError: At the start of a fit, where there is no such task, no `polytask.System`, or its criterion
+            is no `polytask.losses.MultiTaskLoss`.
 
     Example:
         >>> OneTask("digit").task
@@ -34,20 +36,27 @@ class OneTask(pl.Callback):
     def __init__(self, task: str) -> None:
         self.task = task
         self._hook: Any = None
+        self._penalty: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the model compute one task."""
         if not isinstance(pl_module, System):
             raise UserError("OneTask", "trains a polytask.System", type(pl_module).__name__)
         check_known([self.task], pl_module.names, "OneTask.task")
-        pl_module.penalty = None
+        if not isinstance(pl_module.criterion, MultiTaskLoss):
+            raise UserError(
+                "OneTask", "needs a MultiTaskLoss as criterion", type(pl_module.criterion).__name__
+            )
+        self._penalty, pl_module.penalty = pl_module.penalty, None
         model = pl_module.model
         # A list of heads has no names by which to ask for one.
         if isinstance(model, MultiTaskModel) and model.named and self.task in model.task_names:
             self._hook = model.register_forward_pre_hook(self._choose, with_kwargs=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the model as it was."""
+        """Leave the system and its model as they were."""
+        if self._penalty is not None and isinstance(pl_module, System):
+            pl_module.penalty, self._penalty = self._penalty, None
         if self._hook is not None:
             self._hook.remove()
             self._hook = None

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ _SAME = (
     *(f"trainer.max_{unit}" for unit in ("epochs", "steps", "time")),
     *(f"trainer.min_{unit}" for unit in ("epochs", "steps")),
     *(f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")),
+    "trainer.overfit_batches",
+    "trainer.fast_dev_run",
 )
 
 
@@ -83,7 +85,10 @@ class Candidate:
             >>> Candidate("mine", "method", "base", (choices,)).space().given
             {'system.criterion.weighting.c': [0.2, 0.4]}
         """
-        found = [Space(values[SPACE], f"{self.name} {SPACE}") for values in self.changes if SPACE in values]
+        where = f"{self.name} {SPACE}"
+        found = [Space(values[SPACE], where) for values in self.changes if SPACE in values]
+        for space in found:
+            check_tunable(space, where)
         return functools.reduce(operator.or_, found) if found else None
 
 
@@ -203,6 +208,62 @@ def one_task(task: str, callbacks: Any) -> list[Any]:
     return [None, [*given, node]]
 
 
+def check_monitors(config: Mapping[Any, Any], task: str) -> None:
+    """Raise where a single-task model would be stopped, or its rate set, by tasks that it does not train.
+
+    Args:
+        config: The run's config.
+        task: The task.
+
+    Raises:
+        UserError: With the first such monitor. What `ModelCheckpoint` keeps changes no training.
+
+    Example:
+        >>> plateau = {"_target_": "mine.Plateau", "monitor": "val/loss/a/epoch"}
+        >>> check_monitors({"trainer": {}, "system": {"scheduler": plateau}}, "a")
+    """
+    places = {
+        "trainer.callbacks": config["trainer"].get("callbacks"),
+        "system.scheduler": config["system"].get("scheduler"),
+    }
+    for where, node in places.items():
+        for monitor in _monitors(node):
+            if f"/{task}/" not in monitor:
+                rule = f"a model of '{task}' alone is judged by that task"
+                fix = "Leave the callback or --single-task out, or train a fixed number of epochs"
+                raise UserError(where, rule, f"monitor: {monitor}", fix)
+
+
+def _monitors(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for inner in node:
+            yield from _monitors(inner)
+    elif isinstance(node, Mapping) and not str(node.get("_target_")).endswith(".ModelCheckpoint"):
+        if isinstance(node.get("monitor"), str):
+            yield node["monitor"]
+        for inner in node.values():
+            yield from _monitors(inner)
+
+
+def check_tunable(space: Space, where: str) -> None:
+    """Raise where a space has what is the same for all; batches may be of other sizes.
+
+    Args:
+        space: What is tuned.
+        where: Where it came from, for the message.
+
+    Raises:
+        UserError: With the first such key.
+
+    Example:
+        >>> check_tunable(Space({"system.dataloaders.train.batch_size": [32, 64]}), "--space")
+    """
+    for key in space.given:
+        same = any(key == one or key.startswith(f"{one}.") for one in _SAME)
+        if same and not key.endswith(".batch_size"):
+            raise UserError(where, f"{key} is the same for all that is compared", None, "Leave it out")
+
+
 def by_name(found: Iterable[tuple[str, tuple[Plain, ...]]], option: str) -> dict[str, tuple[Plain, ...]]:
     """Changes by name, once no name stands twice or is a baseline's.
 
@@ -252,9 +313,12 @@ def _file_changes(given: str, noun: str, place: Sequence[str]) -> tuple[str, tup
         rule = f"a file's name is the {noun}'s: letters, digits, '-' and '_'"
         raise UserError(given, rule, repr(Path(given).stem), "Rename the file")
     for key in _SAME:
-        if _at(values, key.split(".")) is not None:
-            rule = f"{key} is the same for all that is compared"
-            raise UserError(given, rule, None, "Set it in the config")
+        *above, last = key.split(".")
+        node = _at(values, above)
+        if isinstance(node, Mapping) and last in node:
+            raise UserError(
+                given, f"{key} is the same for all that is compared", None, "Set it in the config"
+            )
     node = _at(values, place)
     if not isinstance(node, Mapping) or "_target_" not in node:
         return name, (values,)

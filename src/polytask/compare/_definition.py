@@ -14,6 +14,8 @@ from polytask.compare._candidates import (
     architecture_changes,
     by_name,
     candidates,
+    check_monitors,
+    check_tunable,
     method_changes,
     one_task,
 )
@@ -71,6 +73,10 @@ class Comparison:
         for name, number in (("--seeds", self.seeds), ("--trials", self.trials)):
             if number < 1:
                 raise UserError(name, "is 1 or more", number)
+        if self.space is not None:
+            if self.trials == 1:
+                raise UserError("--space", "is what trials draw from", "--trials 1", "Write --trials 8, say")
+            check_tunable(Space(self.space, "--space"), "--space")
         self.config = Config([read_file(file) for file in self.files], self.overrides, self.allow)
         system = checked_system(self.config)
         self._check_criterion()
@@ -95,6 +101,8 @@ class Comparison:
             for problem in find_problems(config):
                 raise problem
             check_logger(config)
+            if candidate.task is not None:
+                check_monitors(config.plain, candidate.task)
         except UserError as error:
             where, *rest = error.args
             raise UserError(f"{candidate.name}: {where}", *rest) from error

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from polytask._errors import UserError
+from polytask._one_line import one_line
 from polytask.compare._launcher import Ended, Launcher, start
 from polytask.compare._work import Job
 
@@ -55,7 +56,7 @@ class RayCluster(Launcher):
             _check_reachable(address)
             self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
         except (OSError, RuntimeError, ValueError) as error:
-            found = " ".join(str(error).split())[:200]
+            found = one_line(error)
             fix = "Set RAY_ADDRESS to a running cluster, or leave it out for a Ray on this host"
             raise UserError("--launcher ray", f"no Ray answers at '{address}'", found, fix) from error
 
@@ -98,7 +99,7 @@ class RayCluster(Launcher):
         try:
             return Ended(job, *self._ray.get(task))
         except self._ray.exceptions.RayError as error:
-            return Ended(job, None, " ".join(str(error).split())[:300])
+            return Ended(job, None, one_line(error))
 
     def stop(self) -> None:
         """End what is still under way, which writes its checkpoint first."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from polytask._errors import UserError
+from polytask._one_line import one_line
 
 FILE = "remarks.json"
 
@@ -71,7 +72,7 @@ def read_remarks(folder: Path) -> Remarks:
     try:
         return Remarks(**{name: dict(values) for name, values in json.loads(file.read_text()).items()})
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        found = " ".join(str(error).split())[:120]
+        found = one_line(error)
         raise UserError(
             str(file), "holds a comparison's remarks", found, "Run `polytask compare` again"
         ) from error

@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 
 from polytask._errors import UserError
+from polytask._one_line import one_line
 from polytask.compare._names import Kind
 
 FILE = "results.parquet"
@@ -97,7 +98,7 @@ def read_results(folder: str | Path) -> list[Result]:
         results = [] if unlike else [Result(**row) for row in rows.to_pylist()]
     # A damaged file may also have text that is no UTF-8, which is a ValueError.
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        found = " ".join(str(error).split())[:120]
+        found = one_line(error)
         raise UserError(str(file), "must be a Parquet file", found, _AGAIN) from error
     if unlike:
         raise UserError(str(file), "has the columns of a comparison", unlike, _AGAIN)

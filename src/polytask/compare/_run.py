@@ -54,8 +54,8 @@ def compare(
         results = runs.results(runs.finals(runs.tuned()))
         if not results:
             raise RunError(str(folder), "one row at least has to end", "none that did", f"See {folder}/logs")
-        write_results(folder, results)
         write_remarks(folder, runs.remarks)
+        write_results(folder, results)
         table = Table(results, comparison.trials, runs.remarks)
         write_table(table, folder)
         return table
@@ -72,7 +72,8 @@ class _Runs:
         self._left_out: dict[str, str] = {}
         self._broken: dict[str, int] = {}
         self._chosen: dict[str, str] = {}
-        for broken in (folder / "logs").glob("*.broken"):
+        # A trial that broke down stays so: another choice now would come after a look at the test split.
+        for broken in (folder / "logs").glob("*-seed*-fit.broken"):
             broken.unlink()
 
     @property
@@ -113,7 +114,7 @@ class _Runs:
                 chosen[candidate] = drawn[candidate][best(scored)]
                 self._chosen[candidate.name] = ", ".join(overrides(chosen[candidate])) or "the config"
             else:
-                self._left_out[candidate.row] = "broke down in every trial"
+                self._left_out[candidate.row] = "broke down, or had a metric of 0, in every trial"
         return chosen
 
     def finals(self, chosen: dict[Candidate, Drawn]) -> Runs:

@@ -11,6 +11,7 @@ from polytask.compare._student import t_quantile, t_shift, t_within
 LEVEL = 0.95
 POWER = 0.8
 # Twice what rounding to float32, which metrics are computed in, may change in the difference of two numbers.
+_LEAST_P = 1e-15
 _ROUNDING = 2**-22
 
 
@@ -97,7 +98,8 @@ class Paired:
             return cls(Interval(interval.mean, 0.0, interval.count), math.nan)
         degrees = interval.count - 1
         t = abs(interval.mean) / interval.half * t_quantile(LEVEL, degrees)
-        return cls(interval, 1 - t_within(t, degrees))
+        # The integral is exact to about that.
+        return cls(interval, max(1 - t_within(t, degrees), _LEAST_P))
 
     @property
     def is_constant(self) -> bool:

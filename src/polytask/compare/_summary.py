@@ -44,7 +44,8 @@ class Gain:
     @property
     def clearly_below(self) -> list[str]:
         """Those of them whose interval is below 0, uncorrected for their number, or that are not a number."""
-        return [task for task in self.below if not self.tasks[task].mean + self.tasks[task].half >= 0]
+        gains = {task: self.tasks[task] for task in self.below}
+        return [task for task, gain in gains.items() if math.isnan(gain.mean) or gain.mean + gain.half < 0]
 
 
 @dataclass(frozen=True)

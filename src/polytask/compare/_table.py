@@ -10,7 +10,7 @@ from polytask.compare._remarks import Remarks
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval
 from polytask.compare._summary import Gain, Row, Summary
-from polytask.compare._words import verdict
+from polytask.compare._words import ENOUGH, verdict
 
 CSV = "table.csv"
 MARKDOWN = "table.md"
@@ -77,7 +77,7 @@ class Table:
             f"Mean and 95 % t interval over {seeds} seed{'s' * (seeds > 1)} on the {split} split at the last "
             f"epoch; every method and baseline {tuned}. Time and memory: one training.",
             *self._about_gains(),
-            *([judged] if tests else []),
+            *([judged] if tests and seeds >= ENOUGH else []),
             *self.remarks.lines(self.trials),
         ]
 
@@ -93,7 +93,7 @@ class Table:
                 "good; below: tasks whose gain is below 0, in brackets those whose 95 % interval is too."
             )
         elif not undefined:
-            notes.append("No delta_m: no single-task models were trained.")
+            notes.append("No delta_m: no single-task models were trained to their end.")
         for (architecture, key), (mean, spread) in unsteady.items():
             notes.append(
                 f"delta_m says little{self._of(architecture)}: {'/'.join(key)} of the single-task models is "

@@ -30,16 +30,14 @@ def draw(space: Space, seed: int, trial: int) -> Drawn:
 
 
 def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[int, float]:
-    """The mean gain of each trial over the first one that ended, in percent: its delta_m on validation.
+    """The mean gain of each trial over a first one, in percent: its delta_m on validation.
 
-    A trial with a metric that is not finite has none.
+    The first is the first that ended without a metric of 0. A trial with a metric that is not finite has no
+    score.
 
     Args:
         trials: Validation metrics by trial; those that broke down are not among them.
         measures: Which metrics count, and which way is better.
-
-    Raises:
-        UserError: Where a metric of that first trial is 0.
 
     Example:
         >>> rate = [Measure("a", "Accuracy", True)]
@@ -49,9 +47,10 @@ def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[in
     higher = {(measure.task, measure.metric): measure.higher_is_better for measure in measures}
     ended = {trial: {key: values[key] for key in higher} for trial, values in trials.items()}
     finite = {trial: values for trial, values in ended.items() if all(map(math.isfinite, values.values()))}
-    if not finite:
+    usable = [trial for trial, values in sorted(finite.items()) if all(values.values())]
+    if not usable:
         return {}
-    first = finite[min(finite)]
+    first = finite[usable[0]]
     return {trial: delta_m(delta_by_task(values, first, higher)) for trial, values in finite.items()}
 
 

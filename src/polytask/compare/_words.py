@@ -37,8 +37,8 @@ def _tested(row: Row, other: str) -> list[str]:
     if not tests:
         return []
     if row.seeds < ENOUGH:
-        least = _listed(_detectable(tests), row.tests)
-        return [f"{row.seeds} seeds: no verdict; detectable against {other} were differences of {least}"]
+        listed = _listed(_intervals(tests), row.tests)
+        return [f"{row.seeds} seeds: no verdict; differences from {other}: {listed}"]
     found = {sign: _beyond(tests, sign) for sign in (1, -1)}
     parts = [
         f"{'better' if sign > 0 else 'worse'} than {other} on {_listed(texts, row.tests)}"
@@ -49,9 +49,9 @@ def _tested(row: Row, other: str) -> list[str]:
     if same:
         noun = "metrics" if _has_several(row.tests) else "tasks"
         against = "" if parts else f" from {other}"
-        least = _listed(_detectable(same), row.tests)
+        listed = _listed(_intervals(same), row.tests)
         count = f"{len(same)} of {len(row.tests)} {noun}"
-        parts.append(f"no difference{against} beyond seed noise on {count} (detectable: {least})")
+        parts.append(f"no difference{against} beyond seed noise on {count}: {listed}")
     return parts
 
 
@@ -84,8 +84,10 @@ def _beyond(tests: Tests, sign: int) -> dict[Key, str]:
     }
 
 
-def _detectable(tests: Tests) -> dict[Key, str]:
-    return {key: f"{one.detectable:.2g}" for key, one in tests.items()}
+def _intervals(tests: Tests) -> dict[Key, str]:
+    """The differences, positive where the row is better, and what could have been found."""
+    found = {key: (one.paired.difference, one.detectable) for key, one in tests.items()}
+    return {key: f"{d.mean:+.2g} ± {d.half:.2g}, detectable {least:.2g}" for key, (d, least) in found.items()}
 
 
 def _listed(texts: Mapping[Key, str], tests: Tests) -> str:

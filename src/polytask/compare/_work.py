@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 
 from polytask._errors import UserError
+from polytask._one_line import one_line
 from polytask.checkpoint import read_checkpoint
 from polytask.cli import main
 from polytask.runs import Run
@@ -86,8 +87,11 @@ def work(job: Job) -> None:
         job: What to do.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _write_output_to(job.log)
     _wait_for_others(job.run)
+    if job.is_done:
+        # By the process that was waited for.
+        sys.exit(0)
+    _write_output_to(job.log)
     torch.set_num_threads(job.threads)
     options = [
         "--run-dir",
@@ -167,7 +171,7 @@ def _read(file: Path, run: Path, names: Sequence[str]) -> dict[str, float]:
         values = json.loads(file.read_text())
         return {name: float(values[name]) for name in names}
     except (OSError, ValueError, TypeError, KeyError) as error:
-        found = " ".join(str(error).split())
+        found = one_line(error)
         raise UserError(str(file), "is damaged", found, f"Delete it and {run} to train again") from error
 
 

@@ -166,7 +166,9 @@ class Config:
         Args:
             path: A file, replaced where it exists.
         """
-        Path(path).write_text(OmegaConf.to_yaml(OmegaConf.create(self.plain)), encoding="utf-8")
+        part = Path(f"{path}.part")
+        part.write_text(OmegaConf.to_yaml(OmegaConf.create(self.plain)), encoding="utf-8")
+        part.replace(path)
 
     def problems(self) -> list[UserError]:
         """Everything that is wrong, found without touching data; empty where nothing is.

@@ -22,9 +22,11 @@ _WATCHED = (
     "records/*.parquet",
     "comparison.yaml",
     "results.parquet",
+    "remarks.json",
     "runs/*/config.yaml",
     "runs/*/metrics.csv",
     "runs/*/cost.json",
+    "runs/*/environment.json",
     "runs/*/records/*.parquet",
 )
 

@@ -3,7 +3,13 @@
 import pytest
 
 from polytask._errors import UserError
-from polytask.compare._candidates import architecture_changes, by_name, candidates, method_changes
+from polytask.compare._candidates import (
+    architecture_changes,
+    by_name,
+    candidates,
+    check_monitors,
+    method_changes,
+)
 
 
 def weighting(changes):
@@ -147,3 +153,40 @@ def test_a_space_that_is_none_names_the_row(tmp_path):
     (mine,) = candidates([], dict([method_changes(str(tmp_path / "mine.yaml"))]), {"base": ()}, False)[1:]
     with pytest.raises(UserError, match=r"mine-base space system\.optimizer\.lr: is a list of plain values"):
         mine.space()
+
+
+@pytest.mark.parametrize(
+    "text", ["trainer: {max_epochs: null}", "system: {dataloaders: null}", "trainer: {overfit_batches: 1}"]
+)
+def test_a_file_empties_no_budget(text, tmp_path):
+    (tmp_path / "better.yaml").write_text(text)
+    with pytest.raises(UserError, match="is the same for all that is compared"):
+        method_changes(str(tmp_path / "better.yaml"))
+
+
+@pytest.mark.parametrize("key", ["trainer.max_epochs", "seed", "system.metrics.digit.top_k"])
+def test_no_trial_draws_its_budget(key, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"space: {{{key}: [1, 2]}}")
+    (mine,) = candidates([], dict([method_changes(str(tmp_path / "mine.yaml"))]), {"base": ()}, False)[1:]
+    with pytest.raises(UserError, match=f"mine-base space: {key} is the same for all"):
+        mine.space()
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "scheduler"),
+    [
+        ([{"_target_": "mine.EarlyStopping", "monitor": "val/loss/total/epoch"}], None),
+        ({"stop": {"_target_": "mine.EarlyStopping", "monitor": "val/other/Accuracy/epoch"}}, None),
+        (None, {"_target_": "mine.Plateau", "monitor": "val/loss/other/epoch"}),
+    ],
+)
+def test_a_task_alone_is_judged_by_itself(callbacks, scheduler):
+    config = {"trainer": {"callbacks": callbacks}, "system": {"scheduler": scheduler}}
+    with pytest.raises(UserError, match="a model of 'digit' alone is judged by that task"):
+        check_monitors(config, "digit")
+
+
+def test_what_a_checkpoint_monitors_changes_no_training():
+    kept = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "monitor": "val/loss/total/epoch"}
+    own = {"_target_": "mine.EarlyStopping", "monitor": "val/digit/Accuracy/epoch"}
+    check_monitors({"trainer": {"callbacks": [kept, own]}, "system": {}}, "digit")

@@ -41,9 +41,10 @@ def test_a_trial_whose_metric_is_not_finite_has_no_score():
     assert scores({0: values(math.nan, 1.0)}, MEASURES) == {}
 
 
-def test_a_first_trial_of_0_is_said():
-    with pytest.raises(UserError, match="a/Accuracy: delta_m is undefined"):
-        scores({0: values(0.0, 1.0), 1: values(0.5, 1.0)}, MEASURES)
+def test_gains_are_over_the_first_trial_without_a_0():
+    trials = {0: values(0.0, 1.0), 1: values(0.5, 1.0), 2: values(0.6, 1.0)}
+    assert scores(trials, MEASURES) == pytest.approx({0: -50.0, 1: 0.0, 2: 10.0})
+    assert scores({0: values(0.0, 1.0)}, MEASURES) == {}
 
 
 def test_the_best_has_the_highest_score_and_the_lowest_number():
