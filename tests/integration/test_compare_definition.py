@@ -93,6 +93,6 @@ def test_a_space_that_changes_nothing_or_too_much(made, options, message):
 def test_a_single_task_model_is_not_stopped_by_another_task(made):
     stop = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss/shape/epoch}"
     with pytest.raises(
-        UserError, match="single_task_height-base: trainer.callbacks: a model of 'height' alone"
+        UserError, match=r"single_task_height-base: trainer\.callbacks: a model of 'height' alone"
     ):
         made(["uw"], [f"trainer.callbacks=[{stop}]"], single_task=True)
