@@ -101,9 +101,9 @@ def test_a_kill_changes_nothing(cli, demo):
     assert not (demo / "killed/runs/uw-base-trial0/test").exists()
     studies = optuna.get_all_study_summaries(f"sqlite:///{demo}/killed/trials.db")
     assert sorted((study.study_name, study.n_trials) for study in studies) == [
+        ("plain_sum-base", 2),
         ("single_task_height-base", 2),
         ("single_task_shape-base", 2),
-        ("plain_sum-base", 2),
         ("uw-base", 2),
     ]
 
