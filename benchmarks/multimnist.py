@@ -34,9 +34,9 @@ Examples = tuple[Tensor, dict[str, Tensor]]
 
 
 def example() -> ModuleType:
-    """The module of ``examples/mnist``, which reads the files."""
-    path = Path(__file__).parents[1] / "examples" / "mnist" / "mnist.py"
-    spec = importlib.util.spec_from_file_location("mnist_example", path)
+    """The module of ``examples/multimnist``, which has the network, reads the files and lays digits over."""
+    path = Path(__file__).parents[1] / "examples" / "multimnist" / "two_digits.py"
+    spec = importlib.util.spec_from_file_location("multimnist_example", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -44,49 +44,28 @@ def example() -> ModuleType:
     return module
 
 
-def overlaid(left: Tensor, right: Tensor) -> Tensor:
-    """Images ``(N, 1, 28, 28)`` with two digits each, in the range of theirs ``(N, 28, 28)``."""
-    canvas = left.new_zeros(len(left), 2, 36, 36)
-    canvas[:, 0, :28, :28] = left
-    canvas[:, 1, 6:34, 6:34] = right
-    return F.interpolate(canvas.amax(dim=1, keepdim=True), (28, 28), mode="nearest")
+two_digits = example()
+LeNet = two_digits.LeNet
 
 
 def multimnist(images: Tensor, digits: Tensor, seed: int) -> Examples:
     """As many examples as images: each is a left and a right digit once, beside a random other."""
     others = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    pixels = overlaid(images.float() / 255, images[others].float() / 255)
+    pixels = two_digits.overlaid(images.float() / 255, images[others].float() / 255)
     return (pixels - MEAN) / DEVIATION, {"left": digits.long(), "right": digits[others].long()}
 
 
 def read(root: str, device: torch.device) -> dict[str, Examples]:
     """Training and test examples; the pairs are the same for all seeds of the training."""
-    mnist = example()
     found = {}
     for number, split in enumerate(("train", "test")):
-        files = [Path(root) / "MNIST" / "raw" / names[split] for names in (mnist.IMAGES, mnist.LABELS)]
-        x, targets = multimnist(*(mnist.read_idx(file) for file in files), seed=number)
+        files = [Path(root) / "MNIST" / "raw" / name for name in two_digits.FILES[split]]
+        x, targets = multimnist(*(two_digits.read(file) for file in files), seed=number)
         found[split] = x.to(device), {task: target.to(device) for task, target in targets.items()}
     return found
 
 
 # ---- networks -----------------------------------------------------------------------------------
-
-
-class LeNet(nn.Module):
-    """The shared part of the paper's network; 50 features."""
-
-    output_dim = 50
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(1, 10, 5), nn.MaxPool2d(2), nn.ReLU())
-        self.second = nn.Sequential(nn.Conv2d(10, 20, 5), nn.Dropout2d(0.5), nn.MaxPool2d(2), nn.ReLU())
-        self.last = nn.Sequential(nn.Flatten(), nn.Linear(320, 50), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.last(self.second(self.first(x)))
-        return features
 
 
 def trunk() -> nn.Module:
