@@ -77,7 +77,7 @@ class Assembly(pl.LightningModule):
         self.on_nonfinite = on_nonfinite
         self.skipped = 0
         self.latest: dict[str, float] = {}
-        self._labelled_tasks: set[str] = set()
+        self.labelled_tasks: set[str] = set()
         self._logged_step = 0
 
     # ---- parts --------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class Assembly(pl.LightningModule):
             return None
         if counted and stage == "train":
             # A task may have all of its labels on other ranks.
-            self._labelled_tasks.update(batch.targets, set(self.names).intersection(losses))
+            self.labelled_tasks.update(batch.targets, set(self.names).intersection(losses))
         if stage == "train" and self.on_nonfinite == "skip" and not bool(torch.isfinite(total)):
             return None
         self.record.add(stage, batch, outputs, total, losses, self.criterion, self.global_step)

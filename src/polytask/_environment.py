@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from polytask._errors import UserError
+from polytask._one_line import one_line
 
 FILE = "environment.json"
 PACKAGES = ("polytask", "torch", "pytorch-lightning", "torchmetrics", "numpy")
@@ -88,8 +89,8 @@ def read(run: Path) -> list[Environment]:
         return []
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(str(file), "must be JSON", str(error), "Delete it") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(str(file), "must be JSON", one_line(error), "Delete it") from error
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise UserError(str(file), "must hold a list of environments", type(found).__name__, "Delete it")
     return [{str(key): str(value) for key, value in one.items()} for one in found]

@@ -213,7 +213,7 @@ class System(Assembly):
 
     def _check_labels(self) -> None:
         for name in self.names:
-            if name not in self._labelled_tasks:
+            if name not in self.labelled_tasks:
                 raise UserError(
                     f"task '{name}'",
                     "needs a label in training",
@@ -285,7 +285,7 @@ class System(Assembly):
         checkpoint["polytask_epoch"] = {
             "record": self.record.saved(),
             "skipped": self.skipped,
-            "labelled": sorted(self._labelled_tasks),
+            "labelled": sorted(self.labelled_tasks),
             "logged_step": self._logged_step,
             "balance": None if self.balance is None else self.balance.saved(),
         }
@@ -296,7 +296,7 @@ class System(Assembly):
         if saved is not None:
             self.record.restore(saved["record"])
             self.skipped = saved["skipped"]
-            self._labelled_tasks = set(saved["labelled"])
+            self.labelled_tasks = set(saved["labelled"])
             self._logged_step = saved["logged_step"]
             if self.balance is not None:
                 self.balance.restore(saved["balance"])

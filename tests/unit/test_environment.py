@@ -57,11 +57,18 @@ def test_what_was_resumed_with_something_else_stands_behind(tmp_path):
     assert [one["device"] for one in read(tmp_path)] == ["cpu", "H100", "cpu"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", '["cpu"]'])
+@pytest.mark.parametrize("text", ["", "{", "{}", '["cpu"]', "[" * 100_000])
 def test_a_damaged_file_is_named(tmp_path, text):
     run = write_run(tmp_path / "run")
     (run / FILE).write_text(text)
     with pytest.raises(UserError, match=r"environment\.json: must "):
+        page(collect([run]))
+
+
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / FILE).mkdir()
+    with pytest.raises(UserError, match=r"environment\.json: must be JSON"):
         page(collect([run]))
 
 

@@ -71,7 +71,7 @@ class OneTask(pl.Callback):
         batch.labelled = self._own(batch.labelled)
         batch.rows = None if batch.rows is None else self._own(batch.rows)
         # An epoch without a label is refused, except where it is meant.
-        pl_module._labelled_tasks.update(name for name in pl_module.names if name != self.task)
+        pl_module.labelled_tasks.update(name for name in pl_module.names if name != self.task)
 
     def _own(self, by_task: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in by_task.items() if name == self.task}

@@ -11,7 +11,7 @@ from typing import Any
 from polytask import weighting
 from polytask._errors import UserError, hint
 from polytask._methods import methods
-from polytask.compare._names import SINGLE, SUM, Kind
+from polytask.compare._names import SINGLE, SUM, Kind, candidate_name, row_name
 from polytask.compare._space import Space
 from polytask.config._read import Plain, Source, read_file
 from polytask.weighting import Weighting
@@ -60,12 +60,12 @@ class Candidate:
             >>> Candidate("single_task", "single_task", "base", (), "digit").name
             'single_task_digit-base'
         """
-        return f"{self.method}{'' if self.task is None else f'_{self.task}'}-{self.architecture}"
+        return candidate_name(self.method, self.architecture, self.task)
 
     @property
     def row(self) -> str:
         """The row of the table that it is in."""
-        return f"{self.method}-{self.architecture}"
+        return row_name(self.method, self.architecture)
 
     def sources(self) -> list[Source]:
         """The changes in the form in which a config is read."""

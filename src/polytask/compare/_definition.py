@@ -21,11 +21,11 @@ from polytask.compare._candidates import (
 )
 from polytask.compare._claim import claimed
 from polytask.compare._measures import Measure, check_logger, checked_system, measures
+from polytask.compare._names import DEFINITION
 from polytask.compare._space import Drawn, Space, overrides
 from polytask.config import Config
 from polytask.config._read import Plain, Source, read_file
 
-FILE = "comparison.yaml"
 # A run does not depend on which others there are.
 _FREE = ("seeds", "single_task")
 _GROWING = ("methods", "architectures")
@@ -196,4 +196,4 @@ class Comparison:
         Raises:
             UserError: Where it is another comparison's, or another process works in it.
         """
-        return claimed(folder, FILE, self.plain, "comparison", _FREE, _GROWING)
+        return claimed(folder, DEFINITION, self.plain, "comparison", _FREE, _GROWING)

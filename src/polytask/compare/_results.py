@@ -10,9 +10,8 @@ import pyarrow.parquet
 
 from polytask._errors import UserError
 from polytask._one_line import one_line
-from polytask.compare._names import Kind
+from polytask.compare._names import RESULTS, Kind
 
-FILE = "results.parquet"
 _AGAIN = "Run `polytask compare` again"
 _SCHEMA = pyarrow.schema(
     [
@@ -72,10 +71,10 @@ def write_results(folder: Path, results: Sequence[Result]) -> None:
         folder: The comparison's folder.
         results: All of them.
     """
-    part = folder / f"{FILE}.part"
+    part = folder / f"{RESULTS}.part"
     rows = pyarrow.Table.from_pylist([asdict(result) for result in results], schema=_SCHEMA)
     pyarrow.parquet.write_table(rows, part)
-    part.replace(folder / FILE)
+    part.replace(folder / RESULTS)
 
 
 def read_results(folder: str | Path) -> list[Result]:
@@ -87,7 +86,7 @@ def read_results(folder: str | Path) -> list[Result]:
     Raises:
         UserError: Where there are none, or the file is damaged, of another schema or has empty cells.
     """
-    file = Path(folder) / FILE
+    file = Path(folder) / RESULTS
     if not file.is_file():
         raise UserError(
             str(file), "a finished comparison has this file", "none", "Run `polytask compare` to its end"

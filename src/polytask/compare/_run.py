@@ -11,6 +11,7 @@ from polytask.compare._definition import Comparison
 from polytask.compare._jobs import Report, last_line, run_jobs
 from polytask.compare._launcher import Launcher, Processes
 from polytask.compare._measures import Measure, last_values
+from polytask.compare._names import RUNS, seed_run
 from polytask.compare._remarks import Remarks, write_remarks
 from polytask.compare._results import Result, write_results
 from polytask.compare._space import Drawn, overrides
@@ -88,14 +89,11 @@ class _Runs:
         seed, numbers = self.comparison.first_seed, range(self.comparison.trials)
         spaces = {candidate: self.comparison.space_of(candidate) for candidate in self.comparison.candidates}
         drawn = {c: {number: draw(space, seed, number) for number in numbers} for c, space in spaces.items()}
+        tuning_seed = self.comparison.tuning_seed
         runs = [
-            (
-                candidate,
-                number,
-                self._job(candidate, self.comparison.tuning_seed, drawn[candidate][number], f"trial{number}"),
-            )
-            for candidate in drawn
-            for number in numbers
+            (one, number, self._job(one, tuning_seed, setting, f"{one.name}-trial{number}"))
+            for one, settings in drawn.items()
+            for number, setting in settings.items()
         ]
         failed = run_jobs([job for *_, job in runs], self.launcher, self.report, may_fail=True)
         chosen = {}
@@ -120,7 +118,7 @@ class _Runs:
     def finals(self, chosen: dict[Candidate, Drawn]) -> Runs:
         """The runs that are compared, trained and, where there are test data, tested."""
         runs = [
-            (candidate, seed, self._job(candidate, seed, drawn, f"seed{seed}"))
+            (candidate, seed, self._job(candidate, seed, drawn, seed_run(candidate.name, seed)))
             for candidate, drawn in chosen.items()
             for seed in self.comparison.all_seeds
             if candidate.row not in self._left_out
@@ -167,16 +165,15 @@ class _Runs:
         every = self.comparison.measures
         return [measure for measure in every if candidate.task in (None, measure.task)]
 
-    def _job(self, candidate: Candidate, seed: int, drawn: Drawn, suffix: str) -> Job:
-        name = f"{candidate.name}-{suffix}"
+    def _job(self, candidate: Candidate, seed: int, drawn: Drawn, name: str) -> Job:
         config = self.folder / "configs" / f"{name}.yaml"
         config.parent.mkdir(exist_ok=True)
         made = self.comparison.config_of(candidate, seed, drawn)
-        _check_kept(self.folder / "runs" / name, made.plain)
+        _check_kept(self.folder / RUNS / name, made.plain)
         made.dump(config)
         return Job(
             "fit",
-            self.folder / "runs" / name,
+            self.folder / RUNS / name,
             config,
             self.folder / "logs" / f"{name}-fit.log",
             tuple(self.comparison.allow),

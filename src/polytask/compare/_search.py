@@ -1,6 +1,5 @@
 """A search for better values of config keys: Optuna's studies on ordinary runs."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polytask._errors import RunError, UserError, hint
+from polytask._logged import read_logged
 from polytask._problems import find_problems
 from polytask.compare._claim import claimed
 from polytask.compare._jobs import Report, failure, last_line
@@ -202,13 +202,14 @@ class _Study:
     def _outcome(self, number: int, asked: Any) -> str:
         """Run a trial and tell Optuna how it ended; the same in words."""
         job = self._job(number, asked.params)
-        epochs = self._run(job, number, asked)
+        reference = self._reference()
+        epochs = self._run(job, reference, asked)
         if epochs is None:
             return self._broke_down(asked, last_line(job.log))
         if not epochs:
             self.study.tell(asked, state=self.states.PRUNED)
             return "pruned"
-        values = self._objectives(epochs[-1], self._reference(number, epochs[-1]))
+        values = self._objectives(epochs[-1], reference)
         said = ", ".join(f"{name}={value:.4g}" for name, value in zip(self.search.names, values, strict=True))
         if not all(map(math.isfinite, values)):
             return self._broke_down(asked, said)
@@ -227,7 +228,7 @@ class _Study:
         log = self.folder / "logs" / f"{number}.log"
         return Job("fit", self.folder / "runs" / str(number), config, log, tuple(self.search.allow))
 
-    def _run(self, job: Job, number: int, asked: Any) -> Epochs | None:
+    def _run(self, job: Job, reference: Values | None, asked: Any) -> Epochs | None:
         """The values by epoch; none where the trial was pruned, None where it broke down."""
         reported = 0
         process = None if job.is_done else start(job)
@@ -236,10 +237,10 @@ class _Study:
             if process is not None:
                 process.join(_SECONDS)
             epochs = self._epochs(job)
-            if self.search.prune and number:
+            if self.search.prune and reference is not None:
                 for values in epochs[reported:]:
                     reported += 1
-                    asked.report(self._objectives(values, self._reference(number, values))[0], reported)
+                    asked.report(self._objectives(values, reference)[0], reported)
                     if asked.should_prune():
                         _stop(process)
                         return []
@@ -256,25 +257,23 @@ class _Study:
         file = job.run / "metrics.csv"
         if not file.exists():
             return []
-        with file.open(newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        keys = {(one.task, one.metric): one.key("val") for one in self.search.known.values()}
-        return [
-            {place: float(row[key]) for place, key in keys.items() if row.get(key)}
-            for row in rows
-            if any(row.get(key) for key in keys.values())
-        ]
+        logged = read_logged(file)
+        found: dict[int, dict[tuple[str, str], float]] = {}
+        for one in self.search.known.values():
+            for step, value in zip(*logged.get(one.key("val"), ((), ())), strict=True):
+                found.setdefault(int(step), {})[one.task, one.metric] = float(value)
+        return [found[step] for step in sorted(found)]
 
-    def _reference(self, number: int, own: Values) -> Values:
-        """What delta_m counts from: the first trial that ended."""
-        ended = [place for place, trial in enumerate(self._ended()) if not trial.user_attrs.get("broken")]
-        if not number or not ended:
-            return own
-        return self._epochs(self._job(ended[0], self._ended()[ended[0]].params))[-1]
+    def _reference(self) -> Values | None:
+        """What delta_m counts from: the first trial that ended; None for that one itself."""
+        for number, trial in enumerate(self._ended()):
+            if not trial.user_attrs.get("broken"):
+                return self._epochs(self._job(number, trial.params))[-1]
+        return None
 
-    def _objectives(self, values: Values, reference: Values) -> list[float]:
+    def _objectives(self, values: Values, reference: Values | None) -> list[float]:
         return [
-            self._delta_m(values, reference)
+            self._delta_m(values, values if reference is None else reference)
             if name == ALL
             else values[self.search.known[name].task, self.search.known[name].metric]
             for name in self.search.names

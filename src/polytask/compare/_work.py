@@ -21,9 +21,9 @@ from polytask._errors import UserError
 from polytask._one_line import one_line
 from polytask.checkpoint import read_checkpoint
 from polytask.cli import main
+from polytask.compare._names import COST
 from polytask.runs import Run
 
-_COST = "cost.json"
 _TESTED = "tested.json"
 _SESSION = "session.json"
 
@@ -65,7 +65,7 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether the command ended well before."""
-        return (self.run / (_COST if self.command == "fit" else _TESTED)).exists()
+        return (self.run / (COST if self.command == "fit" else _TESTED)).exists()
 
 
 def read_cost(run: Path) -> dict[str, float]:
@@ -77,7 +77,7 @@ def read_cost(run: Path) -> dict[str, float]:
     Raises:
         UserError: Where they are not noted there.
     """
-    return _read(run / _COST, run, ("seconds", "peak_memory_mb"))
+    return _read(run / COST, run, ("seconds", "peak_memory_mb"))
 
 
 def work(job: Job) -> None:
@@ -116,7 +116,7 @@ def _fit(job: Job, options: list[str]) -> int:
     code = _command([*words, *options])
     if code == 0:
         seconds = (earlier or 0.0) + time.time() - start
-        _write(job.run / _COST, {"seconds": seconds, "peak_memory_mb": _peak_memory()})
+        _write(job.run / COST, {"seconds": seconds, "peak_memory_mb": _peak_memory()})
         session.unlink()
     return code
 

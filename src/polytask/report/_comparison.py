@@ -6,6 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from polytask._errors import UserError
+from polytask.compare._names import (
+    COST,
+    DEFINITION,
+    RESULTS,
+    RUNS,
+    SINGLE,
+    SUM,
+    candidate_name,
+    row_name,
+    seed_run,
+)
 from polytask.report._charts import Grid, Row
 from polytask.report._collection import (
     SINGLE_TASK,
@@ -22,9 +33,6 @@ from polytask.runs import CONFIG
 if TYPE_CHECKING:
     from polytask.compare import Result
 
-FILE = "comparison.yaml"
-_RESULTS = "results.parquet"
-_COST = "cost.json"
 _FIX = "Run `polytask compare` again"
 
 
@@ -36,11 +44,13 @@ class _Trained:
         name: The line that it belongs to.
         task: Its task where it is a single-task model.
         run: Its folder, from the comparison's.
+        row: What the remarks call its row.
     """
 
     name: str
     task: str | None
     run: str
+    row: str
 
 
 def read_comparison(folder: Path) -> Collection:
@@ -52,8 +62,8 @@ def read_comparison(folder: Path) -> Collection:
     Raises:
         UserError: Where a file is empty or damaged.
     """
-    definition = read_yaml(folder / FILE)
-    finished = (folder / _RESULTS).exists()
+    definition = read_yaml(folder / DEFINITION)
+    finished = (folder / RESULTS).exists()
     return _finished(folder, definition) if finished else _unfinished(folder, definition)
 
 
@@ -61,10 +71,10 @@ def _finished(folder: Path, definition: Mapping[str, Any]) -> Collection:
     from polytask.compare import Table, read_results
     from polytask.compare._remarks import read_remarks
 
-    results = read_results(folder)
+    results, remarks = read_results(folder), read_remarks(folder)
     if not results:
-        raise UserError(str(folder / _RESULTS), "has a row for each number of each run", "none", _FIX)
-    table = Table(results, _trials(folder / FILE, definition), read_remarks(folder))
+        raise UserError(str(folder / RESULTS), "has a row for each number of each run", "none", _FIX)
+    table = Table(results, _trials(folder / DEFINITION, definition), remarks)
     several = len({one.architecture for one in results}) > 1
     trained = list(dict.fromkeys(_of_result(one, several) for one in results))
     at_hand = [one for one in trained if one.task is None or (folder / one.run / CONFIG).is_file()]
@@ -84,13 +94,14 @@ def _finished(folder: Path, definition: Mapping[str, Any]) -> Collection:
             tuple(table.sentences()),
         ),
         definition=definition,
+        note=_stale(folder, definition, {one.run for one in results}, remarks.left_out),
     )
 
 
 def _unfinished(folder: Path, definition: Mapping[str, Any]) -> Collection:
-    tasks = _tasks(folder / FILE, definition)
-    planned = _planned(folder / FILE, definition, tasks)
-    done = {one.run for one in planned if (folder / one.run / _COST).exists()}
+    tasks = _tasks(folder / DEFINITION, definition)
+    planned = _planned(folder / DEFINITION, definition, tasks)
+    done = {one.run for one in planned if (folder / one.run / COST).exists()}
     begun = [one for one in planned if (folder / one.run / CONFIG).is_file()]
     entries, baselines = _read(folder, begun)
     ended = {folder / run for run in done}
@@ -107,6 +118,15 @@ def _unfinished(folder: Path, definition: Mapping[str, Any]) -> Collection:
         definition=definition,
         note=f"unfinished: {len(done)} of {len(planned)} runs are trained",
     )
+
+
+def _stale(folder: Path, definition: Mapping[str, Any], runs: set[str], left_out: Mapping[str, str]) -> str:
+    """What is to be said of a table that was made before more was asked for."""
+    planned = _planned(folder / DEFINITION, definition, _tasks(folder / DEFINITION, definition))
+    missing = sum(one.run not in runs and one.row not in left_out for one in planned)
+    if not missing:
+        return ""
+    return f"the table lacks {missing} of the {len(planned)} runs that the folder is for"
 
 
 def _those(entry: Entry, folders: set[Path]) -> list[RunRecords]:
@@ -127,14 +147,15 @@ def _read(folder: Path, trained: Iterable[_Trained]) -> tuple[tuple[Entry, ...],
 
 
 def _of_result(one: "Result", several: bool) -> _Trained:
-    if one.kind == "single_task":
-        return _Trained(_label(SINGLE_TASK, one.architecture, several), one.task, one.run)
-    return _Trained(_label(one.method, one.architecture, several), None, one.run)
+    row = row_name(one.method, one.architecture)
+    if one.kind == SINGLE:
+        return _Trained(_label(SINGLE_TASK, one.architecture, several), one.task, one.run, row)
+    return _Trained(_label(one.method, one.architecture, several), None, one.run, row)
 
 
 def _score(one: "Result", several: bool) -> Score:
     name = _label(one.method, one.architecture, several)
-    single = one.kind == "single_task"
+    single = one.kind == SINGLE
     return Score(name, one.run, one.task, one.metric, one.value, one.higher_is_better, single)
 
 
@@ -153,22 +174,22 @@ def _levels(results: Sequence["Result"], at_hand: set[str]) -> dict[tuple[str, s
 
 def _planned(file: Path, definition: Mapping[str, Any], tasks: Sequence[str]) -> list[_Trained]:
     """All runs that are compared, in order."""
-    from polytask.compare._names import SINGLE, SUM
-
     methods, architectures = (_names(file, definition, key) for key in ("methods", "architectures"))
     seeds = definition.get("seeds")
     if not isinstance(seeds, list):
         raise UserError(f"{file}: seeds", "is a list", repr(seeds), _FIX)
     singles = tasks if definition.get("single_task") else ()
-    rows = [
-        *((SINGLE_TASK, task, f"{SINGLE}_{task}") for task in singles),
-        *((name, None, name) for name in (SUM, *methods)),
-    ]
+    rows = [*((SINGLE, task) for task in singles), *((method, None) for method in (SUM, *methods))]
     several = len(architectures) > 1
     return [
-        _Trained(_label(name, architecture, several), task, f"runs/{folder}-{architecture}-seed{seed}")
+        _Trained(
+            _label(method if task is None else SINGLE_TASK, architecture, several),
+            task,
+            f"{RUNS}/{seed_run(candidate_name(method, architecture, task), seed)}",
+            row_name(method, architecture),
+        )
         for architecture in architectures
-        for name, task, folder in rows
+        for method, task in rows
         for seed in seeds
     ]
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polytask._errors import UserError
+from polytask.compare._names import DEFINITION
 from polytask.report._collection import SINGLE_TASK, Baseline, Collection, Entry, common_tasks, last_losses
-from polytask.report._comparison import FILE, read_comparison
+from polytask.report._comparison import read_comparison
 from polytask.report._records import RunRecords, read_run
 
 
@@ -26,7 +27,7 @@ def collect(paths: Sequence[Path], single_task: Sequence[Path] = ()) -> Collecti
         ...
         polytask._errors.UserError: runs/digits/20260131-120000-1a2b3c: must be the folder of a run or of ...
     """
-    comparisons = [path for path in paths if (path / FILE).is_file()]
+    comparisons = [path for path in paths if (path / DEFINITION).is_file()]
     if not paths:
         raise UserError("polytask report", "needs the folder of a run or of a comparison", "none")
     if comparisons and len(paths) > 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from polytask._errors import UserError
+from polytask.compare._names import COST, DEFINITION, RESULTS, RUNS
 from polytask.report._entries import collect
 from polytask.report._page import body, figures_json, page, shell
 from polytask.report._plotly import library
@@ -20,14 +21,14 @@ _WATCHED = (
     "metrics.csv",
     "config.yaml",
     "records/*.parquet",
-    "comparison.yaml",
-    "results.parquet",
+    DEFINITION,
+    RESULTS,
     "remarks.json",
-    "runs/*/config.yaml",
-    "runs/*/metrics.csv",
-    "runs/*/cost.json",
-    "runs/*/environment.json",
-    "runs/*/records/*.parquet",
+    f"{RUNS}/*/config.yaml",
+    f"{RUNS}/*/metrics.csv",
+    f"{RUNS}/*/{COST}",
+    f"{RUNS}/*/environment.json",
+    f"{RUNS}/*/records/*.parquet",
 )
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from polytask._errors import UserError
 from polytask.compare import Result, Table, read_results
-from polytask.compare._results import FILE, write_results
+from polytask.compare._names import RESULTS
+from polytask.compare._results import write_results
 from polytask.compare._table import write_table
 
 NOISE = (0.0, 0.01, -0.01, 0.02, -0.02)
@@ -347,17 +348,17 @@ def test_results_are_read_as_they_were_written(tmp_path):
 def test_no_damaged_or_foreign_file_is_read(tmp_path):
     with pytest.raises(UserError, match="a finished comparison has this file"):
         read_results(tmp_path)
-    (tmp_path / FILE).write_bytes(b"PAR1 not at all")
+    (tmp_path / RESULTS).write_bytes(b"PAR1 not at all")
     with pytest.raises(UserError, match="must be a Parquet file"):
         read_results(tmp_path)
-    pyarrow.parquet.write_table(pyarrow.table({"method": ["uw"]}), tmp_path / FILE)
+    pyarrow.parquet.write_table(pyarrow.table({"method": ["uw"]}), tmp_path / RESULTS)
     with pytest.raises(UserError, match=r"has the columns of a comparison. Found no column architecture"):
         read_results(tmp_path)
 
 
 def test_a_file_with_text_that_is_none_is_damaged(tmp_path):
     write_results(tmp_path, results("uwuwuwuw", 0.7, 0.5))
-    file = tmp_path / FILE
+    file = tmp_path / RESULTS
     file.write_bytes(file.read_bytes().replace(b"uwuwuwuw", b"uw\xff\xfeuwuw"))
     with pytest.raises(UserError, match="must be a Parquet file"):
         read_results(tmp_path)
@@ -365,9 +366,9 @@ def test_a_file_with_text_that_is_none_is_damaged(tmp_path):
 
 def test_an_empty_cell_is_said(tmp_path):
     write_results(tmp_path, SUM)
-    rows = pyarrow.parquet.read_table(tmp_path / FILE)
+    rows = pyarrow.parquet.read_table(tmp_path / RESULTS)
     values = pyarrow.array([None] * len(rows), pyarrow.float64())
     place = rows.schema.get_field_index("value")
-    pyarrow.parquet.write_table(rows.set_column(place, rows.schema.field(place), values), tmp_path / FILE)
+    pyarrow.parquet.write_table(rows.set_column(place, rows.schema.field(place), values), tmp_path / RESULTS)
     with pytest.raises(UserError, match="Found empty cells in column value"):
         read_results(tmp_path)

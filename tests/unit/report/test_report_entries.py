@@ -271,6 +271,17 @@ def test_architectures_of_an_unfinished_comparison_are_told_apart(unfinished):
     assert found.note == "unfinished: 2 of 20 runs are trained"
 
 
+def test_a_table_that_lacks_runs_says_so(tmp_path):
+    folder = write_comparison(tmp_path / "cmp", methods=("equal", "uw"), seeds=2)
+    assert collect([folder]).note == ""
+    definition = yaml.safe_load((folder / "comparison.yaml").read_text())
+    definition["methods"]["late"] = []
+    (folder / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
+    assert collect([folder]).note == "the table lacks 2 of the 12 runs that the folder is for"
+    write_remarks(folder, Remarks(left_out={"late-base": "broke down with seed 0"}))
+    assert collect([folder]).note == ""
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
