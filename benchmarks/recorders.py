@@ -1,22 +1,27 @@
 """What the recorders add to the time of a fit, on the small CNN of the overhead benchmark.
 
-Fits with and without a recorder stand side by side in one process, in another order in each round; the
-median of the rounds' ratios is printed and written to ``results/``.
+In one fit the recorders take part in every second epoch: from its start, where they open their file, to its
+end, where they write it. Each step's time, with the loop up to the next, is the median over the rounds, and
+an epoch's is the sum of those. The ratio is printed and written to ``results/``, with the least and the
+greatest of the rounds' own.
 
-    python benchmarks/recorders.py [--rounds 5] [--steps 100] [case ...]
+    python benchmarks/recorders.py [--rounds 11] [--steps 50] [case ...]
 """
 
 import argparse
 import functools
+import itertools
 import statistics
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from _table import write_table
-from step_overhead import CLASSES, TASKS, Batches, Clock, cnn
+from step_overhead import CLASSES, TASKS, Batches, cnn
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
@@ -40,23 +45,76 @@ CASES: dict[str, tuple[Callable[[], Weighting], Callable[[], list[pl.Callback]],
 }
 
 
-def seconds(data: Batches, weighting: Weighting, recorders: list[pl.Callback]) -> float:
-    """Of one epoch, its last file written."""
+class Alternate(pl.Callback):
+    """Lets recorders take part in every second epoch only, and times each step."""
+
+    def __init__(self, recorders: list[pl.Callback]) -> None:
+        self.recorders = recorders
+        self.records = False
+        self.marks: dict[bool, list[list[float]]] = {False: [], True: []}
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.mark(trainer)
+        pair, second = divmod(trainer.current_epoch, 2)
+        self.records = bool(second) == bool(pair % 2)
+        self.marks[self.records].append([])
+        self.mark(trainer)
+        if self.records:
+            trainer.callbacks = [self, *self.recorders]
+            for recorder in self.recorders:
+                recorder.on_train_start(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx:
+            self.mark(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.records:
+            trainer.callbacks = [self]
+            for recorder in self.recorders:
+                recorder.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.mark(trainer)
+
+    def mark(self, trainer: pl.Trainer) -> None:
+        if self.marks[self.records]:
+            self.marks[self.records][-1].append(time.perf_counter())
+
+    def steps(self, records: bool) -> list[list[float]]:
+        """Seconds of each step of each epoch; the first round warms up."""
+        return [[b - a for a, b in itertools.pairwise(marks)] for marks in self.marks[records][1:]]
+
+    def ratio(self) -> float:
+        own, other = (
+            sum(map(statistics.median, zip(*self.steps(records), strict=True))) for records in (True, False)
+        )
+        return own / other
+
+    def ratios(self) -> list[float]:
+        """Of each round alone."""
+        rounds = zip(self.steps(records=True), self.steps(records=False), strict=True)
+        return [sum(own) / sum(other) for own, other in rounds]
+
+
+def alternated(data: Batches, case: str, rounds: int) -> Alternate:
+    weighting, recorders, _ = CASES[case]
     torch.manual_seed(0)
     system = System(
         cnn(),
-        MultiTaskLoss({task: nn.CrossEntropyLoss() for task in TASKS}, weighting=weighting),
+        MultiTaskLoss({task: nn.CrossEntropyLoss() for task in TASKS}, weighting=weighting()),
         functools.partial(torch.optim.AdamW, lr=1e-3),
         metrics={task: MulticlassAccuracy(CLASSES) for task in TASKS},
         dataloaders={"train": DataLoader(data, batch_size=None)},
     )
-    clock = Clock()
+    alternate = Alternate(recorders())
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
-            max_epochs=1,
+            max_epochs=2 * (rounds + 1),
             logger=[CSVLogger(folder)],
-            # The clock stops when the recorders are done.
-            callbacks=[*recorders, clock],
+            callbacks=[alternate],
             default_root_dir=folder,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -64,22 +122,13 @@ def seconds(data: Batches, weighting: Weighting, recorders: list[pl.Callback]) -
             accelerator="cpu",
         )
         trainer.fit(system)
-    return clock.seconds
-
-
-def ratio(data: Batches, case: str, number: int) -> float:
-    """With the recorders over without, one after the other; every second time the other way round."""
-    weighting, recorders, _ = CASES[case]
-    runs: list[Callable[[], list[pl.Callback]]] = [list, recorders]
-    times = [seconds(data, weighting(), run()) for run in (runs if number % 2 else runs[::-1])]
-    without, with_recorders = times if number % 2 else times[::-1]
-    return with_recorders / without
+    return alternate
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument(
         "cases", nargs="*", metavar="case", help="part of a case's name; all where none is given"
     )
@@ -87,23 +136,15 @@ def main() -> None:
     warnings.simplefilter("ignore")
     data = Batches((3, 32, 32), 128, options.steps)
     chosen = [case for case in CASES if not options.cases or any(part in case for part in options.cases)]
-    ratios: dict[str, list[float]] = {case: [] for case in chosen}
-    for number in range(options.rounds + 1):
-        for case in chosen:
-            ratios[case].append(ratio(data, case, number))
-    rows = [
-        [
-            case,
-            f"{statistics.median(values[1:]):.3f}",
-            f"{min(values[1:]):.2f}-{max(values[1:]):.2f}",
-            CASES[case][2],
-        ]
-        for case, values in ratios.items()
-    ]
+    rows = []
+    for case in chosen:
+        found = alternated(data, case, options.rounds)
+        ratios = found.ratios()
+        rows.append([case, f"{found.ratio():.3f}", f"{min(ratios):.2f}-{max(ratios):.2f}", CASES[case][2]])
     write_table(
         "recorders",
-        f"Time of a fit of {options.steps} steps with recorders relative to one without, small CNN with four "
-        f"tasks, batch 128, median of {options.rounds} pairs",
+        f"Time of an epoch of {options.steps} steps with recorders relative to one without, small CNN with "
+        f"four tasks, batch 128, medians of {options.rounds} rounds",
         ["weighting, recorders", "ratio", "min-max", "aim"],
         rows,
     )
