@@ -58,14 +58,16 @@ def test_as_many_runs_as_the_cluster_has_cpus():
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_run_that_breaks_down_is_named_with_its_log(cli, demo):
-    text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Infinite, rows: 24")
-    (demo / "config.yaml").write_text(text)
-    result = cli("compare", "config.yaml", "--launcher", "ray")
-    assert result.code == 1
-    assert "run plain_sum-base-seed" in result.err
-    assert "polytask fit failed" in result.err
-    assert "-fit.log" in result.err
+def test_a_row_that_breaks_down_is_left_out_with_its_reason(cli, demo):
+    (demo / "wild.yaml").write_text("system: {optimizer: {lr: 1.0e+30}}")
+    words = ["--methods", "wild.yaml", "--seeds", "1", "--launcher", "ray", "--dir", "wild"]
+    result = cli("compare", "config.yaml", *words)
+    assert (result.code, result.err) == (
+        1,
+        "error: polytask compare: every run has to end. Found left out: wild-base.\n",
+    )
+    assert "Left out: wild-base broke down with seed 0: task 'shape': the loss must be finite" in result.out
+    assert [row["method"] for row in rows(demo / "wild")] == ["plain_sum"]
 
 
 @pytest.mark.usefixtures("cluster")
