@@ -82,8 +82,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: Where the options or the config cannot be used.
         RunError: Where runs broke down; the table of the others is printed first.
     """
-    from rich.console import Console
-
+    from polytask._console import plain_console
     from polytask._lookup import project_name
     from polytask.commands import _quieten
     from polytask.compare import Comparison, Processes, RayCluster, compare
@@ -94,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         fix = "Write it first, before --methods takes it for one: polytask compare config.yaml --methods uw"
         raise UserError("polytask compare", "needs a config", "none", fix)
     launcher = {"processes": Processes, "ray": RayCluster}[options.launcher](options.jobs)
-    console = Console(quiet=options.quiet, highlight=False, soft_wrap=True)
+    console = plain_console(options.quiet)
     comparison = Comparison(
         options.config,
         options.methods or (),
@@ -110,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.dir or Path("comparisons") / project_name(comparison.config, options)
     table = compare(comparison, folder, launcher, console.print)
     _show(table, console)
-    Console(highlight=False, soft_wrap=True).print(f"comparison: {folder}")
+    plain_console().print(f"comparison: {folder}")
     if left_out := table.remarks.left_out:
         raise RunError("polytask compare", "every run has to end", f"left out: {', '.join(left_out)}")
     return 0
@@ -140,11 +139,11 @@ def _show(table: "Table", console: "Console") -> None:
     from rich.table import Table as Shown
 
     if not console.is_terminal:
-        console.print(table.markdown(), end="", markup=False)
+        console.print(table.markdown(), end="")
         return
     shown = Shown(*table.header(), box=box.SIMPLE)
     for row in table.rows:
         shown.add_row(*table.cells(row))
     console.print(shown)
     for text in [*table.notes(), *(f"{name}: {sentence}" for name, sentence in table.sentences())]:
-        console.print(text, markup=False)
+        console.print(text)

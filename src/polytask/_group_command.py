@@ -25,13 +25,12 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: Where the run's records cannot be used, or the tasks cannot be split so.
     """
-    from rich.console import Console
-
+    from polytask._console import plain_console
     from polytask.diagnostics import group_tasks, read_affinity
 
     affinities = read_affinity(options.run, options.form)
     found = group_tasks(affinities, options.groups, options.budget)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = plain_console()
     for number, group in enumerate(found.groups, start=1):
         received = ", ".join(f"{task} {found.received[task]:+.2g}" for task in group)
         console.print(f"model {number}: {received}")

@@ -47,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UserError: Where the folders or their records cannot be used.
     """
-    from rich.console import Console
+    from polytask._console import plain_console
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = plain_console()
     paths = [Path(path) for path in options.paths]
     if options.live:
         return _serve(_server(options, paths), console)

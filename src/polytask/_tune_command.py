@@ -46,9 +46,8 @@ def run(options: argparse.Namespace) -> int:
         UserError: Where the options or the config cannot be used.
         RunError: Where every trial broke down.
     """
-    from rich.console import Console
-
     from polytask._compare_command import directions
+    from polytask._console import plain_console
     from polytask._lookup import project_name
     from polytask.commands import _quieten
     from polytask.compare import Search, tune
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             "--space", "is needed", "none", "Write a YAML file: a config key, then [choices] or a range"
         )
-    console = Console(quiet=options.quiet, highlight=False, soft_wrap=True)
+    console = plain_console(options.quiet)
     search = Search(
         options.config,
         read_file(options.space).values,
@@ -79,5 +78,5 @@ def run(options: argparse.Namespace) -> int:
         console.print(
             f"best: trial {trial.number} with {values}: {' '.join(overrides(trial.drawn)) or 'the config'}"
         )
-    Console(highlight=False, soft_wrap=True).print(f"tuning: {folder}")
+    plain_console().print(f"tuning: {folder}")
     return 0

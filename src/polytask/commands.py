@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from polytask import _environment, runs
+from polytask._console import plain_console
 from polytask._data_errors import data_errors
 from polytask._errors import UserError
 from polytask._lookup import (
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         UserError: Where the options or the config cannot be used.
     """
     _quieten()
-    console = Console(quiet=options.quiet or _is_other_device(), highlight=False, soft_wrap=True)
+    console = plain_console(options.quiet or _is_other_device())
     if options.command == "fit":
         return _fit(options, console)
     return _evaluate(options, console)

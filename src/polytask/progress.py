@@ -106,7 +106,8 @@ class ProgressReport(pl.Callback):
         (start, end), self._due = self._due, None
         found = {stage: summary(module, stage, "epoch") for stage in ("train", "val")}
         parts = [f"{stage} " + " ".join(values) for stage, values in found.items() if values]
-        self.console.print("  ".join([start, *parts, end]), highlight=False, soft_wrap=True)
+        # As they are: a task may be called [a], and the console be anybody's.
+        self.console.print(Text("  ".join([start, *parts, end])), soft_wrap=True)
 
     def _stop(self) -> None:
         if self._bar is not None:

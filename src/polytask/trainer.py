@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import nn
 from torch.optim import Optimizer
 
+from polytask._console import plain_console
 from polytask._errors import UserError
 from polytask._session import Session
 from polytask.losses import MultiTaskLoss
@@ -139,4 +139,4 @@ class MultiTaskTrainer:
 
 
 def _report(verbose: bool) -> list[ProgressReport]:
-    return [ProgressReport(Console())] if verbose else []
+    return [ProgressReport(plain_console())] if verbose else []

@@ -237,13 +237,29 @@ def test_a_row_that_breaks_down_is_left_out(cli, demo):
     assert [row["method"] for row in rows(folder)] == ["single_task", "plain_sum", "uw", "wild"]
 
 
+def test_a_reason_is_shown_as_it_is(cli, demo):
+    broken = """
+
+class Broken(torch.optim.SGD):
+    def step(self, closure=None):
+        raise RuntimeError("[enforce fail] see [/proc/meminfo] :warning:")
+"""
+    (demo / "data.py").write_text((demo / "data.py").read_text() + broken)
+    (demo / "wild.yaml").write_text("system: {optimizer: {_target_: data.Broken, lr: 0.1}}")
+    result = cli("compare", "config.yaml", "--methods", "wild.yaml", "--seeds", "1")
+    assert result.code == 1
+    reason = "RuntimeError: [enforce fail] see [/proc/meminfo] :warning:"
+    assert result.out.count(reason) == 2
+    assert "fit wild-base-seed0 broke down: " + reason in " ".join(result.out.split("error: "))
+
+
 def test_nothing_is_left_where_every_row_breaks_down(cli, demo):
     text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Infinite, rows: 24")
     (demo / "config.yaml").write_text(text)
     for words in ([], ["--trials", "2", "--dir", "tuned"]):
         result = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1", *words)
         assert result.code == 1
-        assert "one row at least has to end. Found none that did" in result.err
+        assert "one row at least has to end. Found plain_sum-base broke down" in result.err
 
 
 def test_a_trial_that_breaks_down_is_passed_over(cli, demo):
@@ -251,7 +267,7 @@ def test_a_trial_that_breaks_down_is_passed_over(cli, demo):
     words = ["--methods", "uw", "--seeds", "1", "--trials", "2", "--space", "space.yaml"]
     result = cli("compare", "config.yaml", *words)
     assert (result.code, result.err) == (0, "")
-    assert "Trials that broke down: 1 of 2 of plain_sum-base, 1 of 2 of uw-base." in result.out
+    assert "a metric that is not finite: 1 of 2 of plain_sum-base, 1 of 2 of uw-base." in result.out
     assert "Chosen by validation: plain_sum-base: the config; uw-base: the config." in result.out
 
 

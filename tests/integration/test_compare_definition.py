@@ -96,3 +96,21 @@ def test_a_single_task_model_is_not_stopped_by_another_task(made):
         UserError, match=r"single_task_height-base: trainer\.callbacks: a model of 'height' alone"
     ):
         made(["uw"], [f"trainer.callbacks=[{stop}]"], single_task=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.limit_val_batches=0", r"trainer\.limit_val_batches: selection uses validation data only"),
+        ("trainer.check_val_every_n_epoch=9", r"Found 9 with 2 epochs\. Write 2 at most"),
+    ],
+)
+def test_runs_that_would_see_no_validation_data_are_refused(made, override, message):
+    with pytest.raises(UserError, match=message):
+        made(["uw"], ["trainer.max_epochs=2", override])
+    made(["uw"], ["trainer.max_epochs=2", "trainer.check_val_every_n_epoch=2"])
+
+
+def test_an_override_behind_the_methods_is_said(made):
+    with pytest.raises(UserError, match=r"'trainer\.max_epochs=1'\. Write overrides before --methods"):
+        made(["uw", "trainer.max_epochs=1"])

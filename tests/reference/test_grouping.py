@@ -103,3 +103,11 @@ def test_tasks_that_never_met_cannot_be_grouped():
 def test_the_number_of_models_is_bounded_by_the_tasks(groups):
     with pytest.raises(UserError, match="from 1 to 3"):
         group_tasks(affinities(np.zeros((3, 3))), groups)
+
+
+@pytest.mark.parametrize("tasks", [7, 14])
+def test_the_unit_of_the_affinities_says_nothing(tasks):
+    values = np.random.default_rng(2).normal(size=(tasks, tasks))
+    small = group_tasks(affinities(values * 1e-15), 3)
+    assert small.groups == group_tasks(affinities(values), 3).groups
+    assert len(small.groups) > 1

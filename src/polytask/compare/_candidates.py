@@ -109,8 +109,10 @@ def method_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
         return _file_changes(given, "method", ("system", "criterion", "weighting"))
     by_name = {_plain(found.method): found.method for found in methods()}
     if _plain(given) not in by_name:
-        known = [found.method.lower() for found in methods()]
-        raise UserError("--methods", f"no method is called '{given}'", None, hint(given, known, "Methods"))
+        fix = hint(given, [found.method.lower() for found in methods()], "Methods")
+        if "=" in given:
+            fix = "Write overrides before --methods"
+        raise UserError("--methods", f"no method is called '{given}'", None, fix)
     kind: type[Weighting] = getattr(weighting, by_name[_plain(given)])
     needed = [
         name

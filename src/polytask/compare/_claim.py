@@ -2,15 +2,17 @@
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from polytask._errors import UserError
 from polytask.config import closest
 from polytask.config._read import Plain, parse, read_file
+from polytask.runs import CONFIG
 
 
 @contextmanager
@@ -52,6 +54,23 @@ def claimed(
         yield
     finally:
         os.close(handle)
+
+
+def check_kept(run: Path, config: Mapping[Any, Any]) -> None:
+    """Raise where a run was trained with another config: a method's file may have changed since.
+
+    Args:
+        run: The run's folder, or where it is going to be.
+        config: What it is to be trained with.
+
+    Raises:
+        UserError: With the keys that differ.
+    """
+    kept = run / CONFIG
+    if kept.exists() and (differing := closest(read_file(kept).values, config)):
+        found = f"other values of {', '.join(differing[:5])}"
+        fix = f"Name another --dir, or delete {run}"
+        raise UserError(str(kept), "this run was trained with another config", found, fix)
 
 
 def _opened(folder: Path, file: Path, noun: str) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torchmetrics import Metric
 
@@ -62,8 +63,20 @@ def checked_system(config: Config) -> System:
     plain = config.plain
     if (plain["system"].get("dataloaders") or {}).get("val") is None:
         raise UserError("system.dataloaders.val", "is needed: selection uses validation data only", "none")
+    _check_validates(plain["trainer"])
     check_logger(config)
     return make_system(config, {})
+
+
+def _check_validates(trainer: Mapping[str, Any]) -> None:
+    """Whether a run sees validation data before it ends, as far as the config tells."""
+    rule = "selection uses validation data only, which a run must see"
+    if trainer.get("limit_val_batches") == 0:
+        raise UserError("trainer.limit_val_batches", rule, "0", "Leave it out")
+    epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch")
+    if isinstance(epochs, int) and isinstance(every, int) and 0 <= epochs < every:
+        found = f"{every} with {epochs} epochs"
+        raise UserError("trainer.check_val_every_n_epoch", rule, found, f"Write {epochs} at most")
 
 
 def check_logger(config: Config) -> None:
@@ -130,19 +143,24 @@ def _known(system: System, stage: str, task: str) -> dict[str, bool | None]:
     }
 
 
-def last_values(file: Path, found: Sequence[Measure], stage: str) -> dict[tuple[str, str], float]:
-    """The last value of each measure in a file of metrics.
+def last_values(run: Path, found: Sequence[Measure], stage: str) -> dict[tuple[str, str], float]:
+    """The last value of each measure of a run.
 
     Args:
-        file: A run's ``metrics.csv``.
+        run: The run's folder.
         found: The measures.
         stage: ``val`` or ``test``.
 
     Raises:
-        UserError: Where there is no such file, or it is damaged.
+        UserError: Where its ``metrics.csv`` is gone or damaged.
         RunError: Where one was never logged.
     """
-    logged = {key: values[-1] for key, (_, values) in read_logged(file).items()}
+    file = run / ("test/metrics.csv" if stage == "test" else "metrics.csv")
+    try:
+        logged = {key: values[-1] for key, (_, values) in read_logged(file).items()}
+    except UserError as error:
+        where, rule, wrong, _ = error.args
+        raise UserError(where, rule, wrong, f"Delete {run} to train again") from error
     for measure in found:
         if measure.key(stage) not in logged:
             rule = "a comparison needs one number of each metric"

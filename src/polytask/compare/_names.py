@@ -41,6 +41,20 @@ def candidate_name(method: str, architecture: str, task: str | None = None) -> s
     return row_name(method if task is None else f"{method}_{task}", architecture)
 
 
+def trial_run(candidate: str, number: int) -> str:
+    """The run of a trial.
+
+    Args:
+        candidate: A `candidate_name`.
+        number: The trial's number, from 0.
+
+    Example:
+        >>> trial_run("uw-base", 0)
+        'uw-base-trial0'
+    """
+    return f"{candidate}-trial{number}"
+
+
 def seed_run(candidate: str, seed: int) -> str:
     """The run of one seed, of those that are compared.
 

@@ -17,12 +17,12 @@ class Remarks:
 
     Attributes:
         left_out: By row why it is not in the table.
-        broken: By row how many of its trials broke down.
+        broken: By row how many of its trials broke down, or had a metric that is not finite.
         chosen: By row what its best trial set.
 
     Example:
         >>> Remarks(broken={"uw-base": 2}).lines(trials=3)
-        ['Trials that broke down: 2 of 3 of uw-base.']
+        ['Trials that broke down or had a metric that is not finite: 2 of 3 of uw-base.']
     """
 
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Remarks:
         found = [f"Left out: {name} {why}." for name, why in self.left_out.items()]
         if self.broken:
             counts = ", ".join(f"{count} of {trials} of {name}" for name, count in self.broken.items())
-            found.append(f"Trials that broke down: {counts}.")
+            found.append(f"Trials that broke down or had a metric that is not finite: {counts}.")
         if self.chosen:
             settings = "; ".join(f"{name}: {setting}" for name, setting in self.chosen.items())
             found.append(f"Chosen by validation: {settings}.")

@@ -1,25 +1,27 @@
 """A comparison from its definition to its table: tune, train, test, each step only where it is not done."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from polytask._errors import RunError, UserError
+from polytask._errors import RunError
+from polytask._one_line import one_line
 from polytask.compare._candidates import Candidate
+from polytask.compare._claim import check_kept
 from polytask.compare._definition import Comparison
 from polytask.compare._jobs import Report, last_line, run_jobs
 from polytask.compare._launcher import Launcher, Processes
 from polytask.compare._measures import Measure, last_values
-from polytask.compare._names import RUNS, seed_run
+from polytask.compare._names import RUNS, seed_run, trial_run
 from polytask.compare._remarks import Remarks, write_remarks
 from polytask.compare._results import Result, write_results
 from polytask.compare._space import Drawn, overrides
 from polytask.compare._table import Table, write_table
 from polytask.compare._tuning import best, draw, keep_trials, scores
 from polytask.compare._work import Job, read_cost
-from polytask.config import closest
-from polytask.config._read import Plain, read_file
+from polytask.config._read import Plain
 
 Runs = list[tuple[Candidate, int, Job]]
 
@@ -54,7 +56,8 @@ def compare(
         runs = _Runs(comparison, folder, launcher, report)
         results = runs.results(runs.finals(runs.tuned()))
         if not results:
-            raise RunError(str(folder), "one row at least has to end", "none that did", f"See {folder}/logs")
+            why = "; ".join(f"{row} {reason}" for row, reason in runs.remarks.left_out.items())
+            raise RunError(str(folder), "one row at least has to end", one_line(why), f"See {folder}/logs")
         write_remarks(folder, runs.remarks)
         write_results(folder, results)
         table = Table(results, comparison.trials, runs.remarks)
@@ -74,8 +77,9 @@ class _Runs:
         self._broken: dict[str, int] = {}
         self._chosen: dict[str, str] = {}
         # A trial that broke down stays so: another choice now would come after a look at the test split.
-        for broken in (folder / "logs").glob("*-seed*-fit.broken"):
-            broken.unlink()
+        for broken in (folder / "logs").glob("*-fit.broken"):
+            if re.fullmatch(r".*-seed-?\d+-fit", broken.stem):
+                broken.unlink()
 
     @property
     def remarks(self) -> Remarks:
@@ -91,7 +95,7 @@ class _Runs:
         drawn = {c: {number: draw(space, seed, number) for number in numbers} for c, space in spaces.items()}
         tuning_seed = self.comparison.tuning_seed
         runs = [
-            (one, number, self._job(one, tuning_seed, setting, f"{one.name}-trial{number}"))
+            (one, number, self._job(one, tuning_seed, setting, trial_run(one.name, number)))
             for one, settings in drawn.items()
             for number, setting in settings.items()
         ]
@@ -100,7 +104,7 @@ class _Runs:
         for candidate, space in spaces.items():
             found = self._measures(candidate)
             ended = {
-                number: last_values(job.run / "metrics.csv", found, "val")
+                number: last_values(job.run, found, "val")
                 for one, number, job in runs
                 if one == candidate and job.name not in failed
             }
@@ -112,7 +116,8 @@ class _Runs:
                 chosen[candidate] = drawn[candidate][best(scored)]
                 self._chosen[candidate.name] = ", ".join(overrides(chosen[candidate])) or "the config"
             else:
-                self._left_out[candidate.row] = "broke down, or had a metric of 0, in every trial"
+                why = "broke down, or had a metric that is not finite, in every trial"
+                self._left_out[candidate.row] = why
         return chosen
 
     def finals(self, chosen: dict[Candidate, Drawn]) -> Runs:
@@ -138,9 +143,8 @@ class _Runs:
         split: Literal["val", "test"] = "test" if self.comparison.split == "test" else "val"
         results = []
         for candidate, seed, job in runs:
-            metrics = job.run / ("test/metrics.csv" if split == "test" else "metrics.csv")
             found = self._measures(candidate)
-            values = last_values(metrics, found, split)
+            values = last_values(job.run, found, split)
             cost = read_cost(job.run)
             results += [
                 Result(
@@ -169,7 +173,7 @@ class _Runs:
         config = self.folder / "configs" / f"{name}.yaml"
         config.parent.mkdir(exist_ok=True)
         made = self.comparison.config_of(candidate, seed, drawn)
-        _check_kept(self.folder / RUNS / name, made.plain)
+        check_kept(self.folder / RUNS / name, made.plain)
         made.dump(config)
         return Job(
             "fit",
@@ -184,15 +188,6 @@ class _Runs:
     def _as(self, job: Job, command: Literal["fit", "test"]) -> Job:
         log = job.log.with_name(f"{job.name}-{command}.log")
         return replace(job, command=command, log=log)
-
-
-def _check_kept(run: Path, config: Mapping[Any, Any]) -> None:
-    """A method's file may have changed since the run was trained."""
-    kept = run / "config.yaml"
-    if kept.exists() and (differing := closest(read_file(kept).values, config)):
-        found = f"other values of {', '.join(differing[:5])}"
-        fix = f"Name another --dir, or delete {run}"
-        raise UserError(str(kept), "this run was trained with another config", found, fix)
 
 
 def gpus(trainer: Plain) -> tuple[int, bool]:

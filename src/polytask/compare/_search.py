@@ -10,10 +10,11 @@ from typing import Any
 from polytask._errors import RunError, UserError, hint
 from polytask._logged import read_logged
 from polytask._problems import find_problems
-from polytask.compare._claim import claimed
+from polytask.compare._claim import check_kept, claimed
 from polytask.compare._jobs import Report, failure, last_line
 from polytask.compare._launcher import Ended, start
-from polytask.compare._measures import Measure, checked_system, measures
+from polytask.compare._measures import Measure, checked_system, last_values, measures
+from polytask.compare._names import RUNS
 from polytask.compare._space import Drawn, Space, overrides, trial_seed
 from polytask.compare._statistics import delta_by_task, delta_m
 from polytask.compare._tuning import FILE as TRIALS
@@ -85,9 +86,10 @@ class Search:
         }
         for name in self.objectives:
             if name not in (ALL, *known):
-                raise UserError(
-                    "--objective", f"there is no '{name}'", None, hint(name, [ALL, *known], "There are")
-                )
+                fix = hint(name, [ALL, *known], "There are")
+                if "=" in name:
+                    fix = "Write overrides before --objective"
+                raise UserError("--objective", f"there is no '{name}'", None, fix)
         self.names = tuple(self.objectives) or (ALL,)
         self.known = known
         if self.prune and len(self.names) > 1:
@@ -100,6 +102,12 @@ class Search:
     def seed(self) -> int:
         """The config's own seed."""
         return Config(self._sources, self.overrides, self.allow).seed or 0
+
+    @property
+    def needed(self) -> list[Measure]:
+        """What the objectives are made of."""
+        named = [self.known[name] for name in self.names if name != ALL]
+        return [*self.measures, *named] if ALL in self.names else named
 
     def config_of(self, drawn: Drawn) -> Config:
         """The config of a trial.
@@ -222,11 +230,12 @@ class _Study:
         return f"broke down: {why}"
 
     def _job(self, number: int, drawn: Drawn) -> Job:
-        config = self.folder / "configs" / f"{number}.yaml"
+        config, run = self.folder / "configs" / f"{number}.yaml", self.folder / RUNS / str(number)
         config.parent.mkdir(exist_ok=True)
-        self.search.config_of(drawn).dump(config)
-        log = self.folder / "logs" / f"{number}.log"
-        return Job("fit", self.folder / "runs" / str(number), config, log, tuple(self.search.allow))
+        made = self.search.config_of(drawn)
+        check_kept(run, made.plain)
+        made.dump(config)
+        return Job("fit", run, config, self.folder / "logs" / f"{number}.log", tuple(self.search.allow))
 
     def _run(self, job: Job, reference: Values | None, asked: Any) -> Epochs | None:
         """The values by epoch; none where the trial was pruned, None where it broke down."""
@@ -250,6 +259,7 @@ class _Study:
             return None
         if process is not None and process.exitcode != 0:
             raise failure(Ended(job, process.exitcode))
+        last_values(job.run, self.search.needed, "val")
         return epochs
 
     def _epochs(self, job: Job) -> Epochs:
@@ -280,6 +290,11 @@ class _Study:
         ]
 
     def _delta_m(self, values: Values, reference: Values) -> float:
+        for one in self.search.measures:
+            if reference[one.task, one.metric] == 0:
+                rule = f"is undefined where the first trial has a {one.name} of 0"
+                fix = f"Name an --objective: {', '.join(self.search.known)}"
+                raise UserError(f"--objective {ALL}", rule, None, fix)
         higher = {(one.task, one.metric): one.higher_is_better for one in self.search.measures}
         own, other = ({key: given[key] for key in higher} for given in (values, reference))
         return delta_m(delta_by_task(own, other, higher))

@@ -88,7 +88,7 @@ def overrides(drawn: Drawn) -> list[str]:
 def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"'{value}'" if isinstance(value, str) else repr(value)
+    return "'{}'".format(value.replace("'", "''")) if isinstance(value, str) else repr(value)
 
 
 def _entry(value: Any, where: str) -> Any:

@@ -70,14 +70,15 @@ class Table:
         )
         judged = (
             "Tests: seed-paired t against the plain sum, p corrected by Holm over "
-            f"{tests} test{'s' * (tests > 1)}, intervals not corrected; detectable: what a test would find "
-            f"4 times in 5 at Holm's smallest step, p < 0.05/{tests}."
+            f"{tests} test{'s' * (tests > 1)}, intervals not corrected."
         )
+        found = f"Detectable: what a test would find 4 times in 5 at Holm's smallest step, p < 0.05/{tests}."
         return [
             f"Mean and 95 % t interval over {seeds} seed{'s' * (seeds > 1)} on the {split} split at the last "
             f"epoch; every method and baseline {tuned}. Time and memory: one training.",
             *self._about_gains(),
             *([judged] if tests and seeds >= ENOUGH else []),
+            *([found] if tests and seeds > 1 else []),
             *self.remarks.lines(self.trials),
         ]
 
@@ -140,7 +141,7 @@ class Table:
             found |= {
                 f"{name} gain": math.nan if test is None else test.paired.difference.mean,
                 f"{name} gain half": math.nan if test is None else test.paired.difference.half,
-                f"{name} p": math.nan if test is None else test.p,
+                f"{name} p": math.nan if test is None or row.seeds < ENOUGH else test.p,
                 f"{name} detectable": math.nan if test is None else test.detectable,
             }
         gain = row.gain

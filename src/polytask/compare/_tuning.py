@@ -30,10 +30,10 @@ def draw(space: Space, seed: int, trial: int) -> Drawn:
 
 
 def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[int, float]:
-    """The mean gain of each trial over a first one, in percent: its delta_m on validation.
+    """The mean gain of each trial over the first that ended, in percent: its delta_m on validation.
 
-    The first is the first that ended without a metric of 0. A trial with a metric that is not finite has no
-    score.
+    In a metric that is 0 there, the gain is over the first trial where it is not; one that is 0 in every
+    trial says nothing and is left out. A trial with a metric that is not finite has no score.
 
     Args:
         trials: Validation metrics by trial; those that broke down are not among them.
@@ -47,11 +47,15 @@ def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[in
     higher = {(measure.task, measure.metric): measure.higher_is_better for measure in measures}
     ended = {trial: {key: values[key] for key in higher} for trial, values in trials.items()}
     finite = {trial: values for trial, values in ended.items() if all(map(math.isfinite, values.values()))}
-    usable = [trial for trial, values in sorted(finite.items()) if all(values.values())]
-    if not usable:
-        return {}
-    first = finite[usable[0]]
-    return {trial: delta_m(delta_by_task(values, first, higher)) for trial, values in finite.items()}
+    ordered = [values for _, values in sorted(finite.items())]
+    first = {key: next((values[key] for values in ordered if values[key]), 0.0) for key in higher}
+    told = {key: value for key, value in first.items() if value}
+    if not told:
+        return dict.fromkeys(finite, 0.0)
+    return {
+        trial: delta_m(delta_by_task({key: values[key] for key in told}, told, higher))
+        for trial, values in finite.items()
+    }
 
 
 def best(scored: Mapping[int, float]) -> int:

@@ -80,8 +80,9 @@ def group_tasks(affinities: Affinities, groups: int, budget: int | None = None) 
             rule = f"'{tasks[i]}' and '{tasks[j]}' have to be present in one recorded step"
             raise UserError("affinity", rule, "none", "Record more steps, or use batches with several tasks")
     most = _within(affinities, groups, budget)
-    # A pair's affinities count together.
+    # A pair's affinities count together; as parts of the largest, so that their unit says nothing.
     both = values + values.T
+    both /= np.abs(both).max(initial=0.0) or 1.0
     exact = len(tasks) <= EXACT
     found = sorted(sorted(group) for group in (_best if exact else _greedy)(both, most))
     received = {

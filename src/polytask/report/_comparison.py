@@ -16,6 +16,7 @@ from polytask.compare._names import (
     candidate_name,
     row_name,
     seed_run,
+    trial_run,
 )
 from polytask.report._charts import Grid, Row
 from polytask.report._collection import (
@@ -51,6 +52,11 @@ class _Trained:
     task: str | None
     run: str
     row: str
+
+    @property
+    def candidate(self) -> str:
+        """What its folders and those of its trials are named after."""
+        return Path(self.run).name.rsplit("-seed", 1)[0]
 
 
 def read_comparison(folder: Path) -> Collection:
@@ -105,6 +111,7 @@ def _unfinished(folder: Path, definition: Mapping[str, Any]) -> Collection:
     begun = [one for one in planned if (folder / one.run / CONFIG).is_file()]
     entries, baselines = _read(folder, begun)
     ended = {folder / run for run in done}
+    tried = _tried(folder, definition, planned)
     scores = [
         *(last_losses(entry.name, _those(entry, ended)) for entry in entries),
         *(last_losses(one.entry.name, _those(one.entry, ended), one.task) for one in baselines),
@@ -116,8 +123,17 @@ def _unfinished(folder: Path, definition: Mapping[str, Any]) -> Collection:
         scores=tuple(score for found in scores for score in found),
         baselines=baselines,
         definition=definition,
-        note=f"unfinished: {len(done)} of {len(planned)} runs are trained",
+        note=f"unfinished: {tried}{len(done)} of {len(planned)} runs are trained",
     )
+
+
+def _tried(folder: Path, definition: Mapping[str, Any], planned: Sequence[_Trained]) -> str:
+    """How far the trials are, which come before the runs."""
+    trials = _trials(folder / DEFINITION, definition)
+    candidates = dict.fromkeys(one.candidate for one in planned)
+    runs = [folder / RUNS / trial_run(name, number) for name in candidates for number in range(trials)]
+    done = sum((run / COST).exists() for run in runs)
+    return f"{done} of {len(runs)} trials and " if trials > 1 else ""
 
 
 def _stale(folder: Path, definition: Mapping[str, Any], runs: set[str], left_out: Mapping[str, str]) -> str:

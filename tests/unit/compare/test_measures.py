@@ -45,9 +45,13 @@ def test_a_direction_of_the_users_own_comes_first():
 
 
 def test_values_are_the_last_that_were_logged(tmp_path):
-    file = tmp_path / "metrics.csv"
-    file.write_text("epoch,step,val/a/X/epoch,val/loss/b/epoch\n0,1,0.5,2\n1,2,0.75,\n1,3,,1.5\n")
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,step,val/a/X/epoch,val/loss/b/epoch\n0,1,0.5,2\n1,2,0.75,\n1,3,,1.5\n"
+    )
     wanted = [Measure("a", "X", True), Measure("b", "loss", False)]
-    assert last_values(file, wanted, "val") == {("a", "X"): 0.75, ("b", "loss"): 1.5}
+    assert last_values(tmp_path, wanted, "val") == {("a", "X"): 0.75, ("b", "loss"): 1.5}
     with pytest.raises(RunError, match=r"no val/a/Y/epoch. Did you mean 'val/a/X/epoch'"):
-        last_values(file, [Measure("a", "Y", True)], "val")
+        last_values(tmp_path, [Measure("a", "Y", True)], "val")
+    # The fix is one that helps: the run counts as done.
+    with pytest.raises(UserError, match=rf"test/metrics\.csv: must be .* Delete {tmp_path} to train again"):
+        last_values(tmp_path, wanted, "test")

@@ -119,3 +119,40 @@ def test_one_process_works_in_a_search(search, tmp_path):
         tune(asked, folder)
     trained(folder, 0, (0.5,))
     assert tune(asked, folder)[0].number == 0
+
+
+def test_a_search_without_a_reference_to_count_from_names_other_objectives(search, tmp_path):
+    asked = search(2)
+    folder = begun(tmp_path / "s", asked)
+    trained(folder, 0, (0.0,))
+    with pytest.raises(
+        UserError, match=r"first trial has a shape/Accuracy of 0\. Name an --objective: shape/"
+    ):
+        tune(asked, folder)
+    by_loss = search(2, "shape/loss")
+    other = begun(tmp_path / "t", by_loss)
+    for number in range(2):
+        trained(other, number, (0.0,))
+    assert tune(by_loss, other)[0].number == 0
+
+
+def test_a_run_that_saw_no_validation_data_is_said(search, tmp_path):
+    asked = search(1)
+    folder = begun(tmp_path / "s", asked)
+    trained(folder, 0, ())
+    with pytest.raises(RunError, match=r"0/metrics\.csv: .*Found no val/shape/Accuracy/epoch"):
+        tune(asked, folder)
+
+
+def test_a_trial_that_was_trained_with_another_config_is_refused(search, tmp_path):
+    asked = search(1)
+    folder = begun(tmp_path / "s", asked)
+    trained(folder, 0, (0.5,))
+    asked.config_of({"system.optimizer.lr": 0.5}).dump(folder / "runs" / "0" / "config.yaml")
+    with pytest.raises(UserError, match=r"trained with another config\. Found other values of system\.opt"):
+        tune(asked, folder)
+
+
+def test_an_override_behind_the_objectives_is_said(search):
+    with pytest.raises(UserError, match=r"no 'trainer\.max_epochs=1'\. Write overrides before --objective"):
+        search(1, "shape/loss", "trainer.max_epochs=1")

@@ -36,7 +36,7 @@ def test_a_logarithmic_range_is_drawn_from_evenly_by_order_of_magnitude():
 
 
 def test_values_survive_as_overrides():
-    drawn = {"a.b": 1e-7, "c": "1", "d": None, "e": False, "f": 3}
+    drawn = {"a.b": 1e-7, "c": "1", "d": None, "e": False, "f": 3, "g": "it's", "h": "''"}
     read = dict(text.split("=", 1) for text in overrides(drawn))
     assert {key: parse(text, "x") for key, text in read.items()} == drawn
 

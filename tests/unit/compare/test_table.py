@@ -147,9 +147,16 @@ def test_five_seeds_give_a_verdict():
 
 
 def test_fewer_seeds_give_none_but_the_difference_that_could_be_seen():
-    found = table(*(results(name, 0.7, 0.5, seeds=3) for name in ("plain_sum", "uw")))
+    baseline = results("plain_sum", 0.7, 0.5, seeds=3, kind="plain_sum")
+    found = table(baseline, results("uw", 0.75, 0.5, seeds=3))
     assert sentence(found, "uw").startswith("3 seeds: no verdict; differences from the tuned plain sum: ")
     assert "Better" not in found.markdown()
+    assert "by Holm" not in found.markdown()
+    assert "Detectable: what a test would find 4 times in 5 at Holm's smallest step" in found.markdown()
+    (line,) = [one for one in csv.DictReader(io.StringIO(found.csv())) if one["method"] == "uw"]
+    assert line["a/Accuracy p"] == "nan"
+    assert float(line["a/Accuracy gain"]) == pytest.approx(0.05, abs=1e-3)
+    assert float(line["a/Accuracy detectable"]) > 0
 
 
 def test_one_seed_has_no_interval():

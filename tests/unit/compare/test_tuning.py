@@ -41,10 +41,15 @@ def test_a_trial_whose_metric_is_not_finite_has_no_score():
     assert scores({0: values(math.nan, 1.0)}, MEASURES) == {}
 
 
-def test_gains_are_over_the_first_trial_without_a_0():
-    trials = {0: values(0.0, 1.0), 1: values(0.5, 1.0), 2: values(0.6, 1.0)}
-    assert scores(trials, MEASURES) == pytest.approx({0: -50.0, 1: 0.0, 2: 10.0})
-    assert scores({0: values(0.0, 1.0)}, MEASURES) == {}
+def test_gains_are_over_the_first_trial_that_is_not_0_there():
+    trials = {0: values(0.0, 2.0), 1: values(0.5, 1.0), 2: values(0.6, 2.0)}
+    assert scores(trials, MEASURES) == pytest.approx({0: -50.0, 1: 25.0, 2: 10.0})
+
+
+def test_a_metric_that_is_0_in_every_trial_says_nothing():
+    trials = {0: values(0.0, 2.0), 1: values(0.0, 1.0)}
+    assert scores(trials, MEASURES) == pytest.approx({0: 0.0, 1: 50.0})
+    assert scores({0: values(0.0, 0.0), 3: values(0.0, 0.0)}, MEASURES) == {0: 0.0, 3: 0.0}
 
 
 def test_the_best_has_the_highest_score_and_the_lowest_number():

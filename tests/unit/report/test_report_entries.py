@@ -240,7 +240,7 @@ def unfinished(tmp_path):
 
 def test_an_unfinished_comparison_has_what_has_begun_and_no_table(unfinished):
     found = collect([unfinished])
-    assert found.note == "unfinished: 2 of 10 runs are trained"
+    assert found.note == "unfinished: 0 of 10 trials and 2 of 10 runs are trained"
     assert [(entry.name, len(entry.runs)) for entry in found.entries] == [("equal", 2), ("uw", 1)]
     assert [(one.task, one.entry.name) for one in found.baselines] == [("digit", "single-task")]
     assert (found.tasks, found.table, found.split) == (TASKS, None, "val")
@@ -256,7 +256,7 @@ def test_a_comparison_that_has_just_begun_has_its_tasks(unfinished):
     shutil.rmtree(unfinished / "runs")
     found = collect([unfinished])
     assert (found.entries, found.baselines, found.tasks) == ((), (), TASKS)
-    assert found.note == "unfinished: 0 of 10 runs are trained"
+    assert found.note == "unfinished: 0 of 10 trials and 0 of 10 runs are trained"
     assert "none yet" in page(found)
 
 
@@ -268,7 +268,7 @@ def test_architectures_of_an_unfinished_comparison_are_told_apart(unfinished):
     found = collect([unfinished])
     assert [entry.name for entry in found.entries] == ["equal · base", "uw · base", "equal · wide"]
     assert found.baselines[0].entry.name == "single-task · base"
-    assert found.note == "unfinished: 2 of 20 runs are trained"
+    assert found.note == "unfinished: 0 of 20 trials and 2 of 20 runs are trained"
 
 
 def test_a_table_that_lacks_runs_says_so(tmp_path):

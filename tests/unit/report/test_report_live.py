@@ -130,7 +130,7 @@ def test_a_comparison_is_watched_while_it_runs(tmp_path):
     (folder / "results.parquet").rename(tmp_path / "later.parquet")
     with LiveServer(folder) as server:
         first = json.loads(server.news(""))
-        assert "unfinished: 4 of 4 runs" in first["body"]
+        assert "and 4 of 4 runs are trained" in first["body"]
         (tmp_path / "later.parquet").rename(folder / "results.parquet")
         second = json.loads(server.news(first["version"]))
         assert "unfinished" not in second["body"]

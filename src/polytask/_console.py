@@ -1,0 +1,21 @@
+"""Where the commands print: names and messages are shown as they are, not read as markup."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def plain_console(quiet: bool = False) -> "Console":
+    """A console that changes no text and breaks no line.
+
+    Args:
+        quiet: Whether nothing is printed.
+
+    Example:
+        >>> plain_console().print("[bold]digit[/parity] :warning:")
+        [bold]digit[/parity] :warning:
+    """
+    from rich.console import Console
+
+    return Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False)
