@@ -85,6 +85,21 @@ def write_affinity(folder: Path, tasks: Sequence[str], seed: int, steps: int = 4
     )
 
 
+def write_weights(
+    folder: Path, tasks: Sequence[str], factors: Mapping[str, float] | None = None, steps: int = 12
+) -> None:
+    """The weighting's own weights, and those times ``loss_weights``."""
+    rows = []
+    for step in range(0, 20 * steps, 20):
+        for place, task in enumerate(tasks):
+            own = 1 + 0.5 * place * (1 - 1 / (1 + step / 90))
+            rows.append((step, step // 40, task, own, own * (factors or {}).get(task, 1.0)))
+    names = ("step", "epoch", "task", "weight", "effective_weight")
+    write_parquet(
+        folder / "records" / "weights.parquet", dict(zip(names, zip(*rows, strict=True), strict=True))
+    )
+
+
 def write_run(
     folder: Path,
     tasks: Sequence[str] = TASKS,

@@ -195,6 +195,53 @@ def test_the_table_sorts_both_ways_by_keyboard(comparison, place):
     assert head.get_attribute("aria-sort") == "descending"
 
 
+def test_runs_without_a_number_stay_below_the_others(browser, tmp_path):
+    """As a training that diverged leaves them."""
+    header = "step,val/loss/digit/epoch,val/loss/parity/epoch,val/digit/Accuracy/epoch"
+    runs = []
+    for name, value in zip("abcdefg", ("nan", "inf", "0.5", "", "-inf", "10", "1e-05"), strict=True):
+        runs.append(write_run(tmp_path / name, records=False))
+        (runs[-1] / "metrics.csv").write_text(f"{header}\n9,1.0,1.0,{value}\n")
+    (tmp_path / "report.html").write_text(page(collect(runs)), encoding="utf-8")
+    opened(browser, (tmp_path / "report.html").as_uri())
+    assert sorted_both_ways(browser, 3) == (
+        ["-inf", "1e-05", "0.5", "10", "inf", "nan", ""],
+        ["inf", "10", "0.5", "1e-05", "-inf", "nan", ""],
+    )
+    assert sorted_both_ways(browser, 0) == (list("abcdefg"), list("gfedcba"))
+
+
+@pytest.mark.parametrize(
+    ("ascending", "below"),
+    [
+        (["-inf", "-3 %", "−2 ± 1", "9e-05", "0.97 ± 0.01", "+2", "10", "inf ± nan"], ["nan", "-", ""]),
+        (["zeta -inf %", "shape -25 %", "b -3 %", "digit +4 %", "a +10 %"], ["x nan %", "-"]),
+        (["equal 2", "equal 10", "nan", "pcgrad 1"], ["-"]),
+        (["20260131-120000-b", "20260131-120001-a", "20260131-130000-0"], [""]),
+    ],
+    ids=["numbers", "worst task", "names", "names that begin with digits"],
+)
+def test_cells_are_sorted_by_what_they_say(comparison, ascending, below):
+    comparison.execute_script(
+        """const body = document.querySelector("#results tbody"), row = body.rows[0];
+        body.replaceChildren(...arguments[0].map((text) => {
+          const copy = row.cloneNode(true);
+          copy.cells[5].textContent = text;
+          return copy;
+        }));""",
+        [*below, *ascending[1::2], *ascending[::2]],
+    )
+    assert sorted_both_ways(comparison, 5) == ([*ascending, *below], [*ascending[::-1], *below])
+
+
+def sorted_both_ways(browser, place):
+    button = browser.find_elements(By.CSS_SELECTOR, "#results thead button")[place]
+    button.send_keys(Keys.ENTER)
+    up = cells(browser, place)
+    button.send_keys(Keys.ENTER)
+    return up, cells(browser, place)
+
+
 def test_everything_is_reached_with_the_tab_key(comparison):
     comparison.execute_script("document.body.focus(); scrollTo(0, 0)")
     reached = []

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -36,6 +37,7 @@ def test_two_processes_record_what_one_does(tmp_path, monkeypatch, weighting):
     for one, two in (
         [pq.read_table(f"{run}/records/{name}.parquet") for run in ("one", "two")] for name in names
     ):
-        keys = one.column_names[:-1]
-        assert one.select(keys).equals(two.select(keys))
-        assert two.column(-1).to_pylist() == pytest.approx(one.column(-1).to_pylist(), rel=1e-3, abs=1e-5)
+        values = [field.name for field in one.schema if field.type == pa.float64()]
+        assert one.drop_columns(values).equals(two.drop_columns(values))
+        for name in values:
+            assert two[name].to_pylist() == pytest.approx(one[name].to_pylist(), rel=1e-3, abs=1e-5)

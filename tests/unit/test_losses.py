@@ -282,6 +282,8 @@ def test_the_weights_of_a_weighting_that_needs_gradients_are_those_of_its_last_s
     source.weighting(torch.diag(torch.tensor([1.0, 3.0])))
     criterion = clone(source)
     assert criterion.get_task_weights() == pytest.approx({"a": 0.75, "b": 0.125})
+    names, own, effective = criterion.own_and_effective_weights()
+    assert (names, own.tolist(), effective.tolist()) == (("a", "b"), [0.75, 0.25], [0.75, 0.125])
     criterion.weighting(torch.eye(1), ["b"])
     assert criterion.get_task_weights() == pytest.approx({"b": 0.5})
     criterion.weighting(torch.eye(2), names=["a", "b"])
@@ -307,6 +309,8 @@ def test_weights_before_and_after_a_batch():
     assert criterion.get_task_weights() == pytest.approx({"a": 20.0, "b": 2.5})
     criterion(OUTPUTS, {"b": TARGETS["b"]})
     assert criterion.get_task_weights() == pytest.approx({"b": 2.5})
+    names, own, effective = criterion.own_and_effective_weights()
+    assert (names, own.tolist(), effective.tolist()) == (("b",), [5.0], [2.5])
 
 
 def test_weights_are_the_derivative_of_the_total():

@@ -180,7 +180,7 @@ class GradientRecorder(GramianRecorder):
         places = [(i, j) for i in count for j in count[i:]]
         keys = [(group, seen.names[i], seen.names[j]) for group in found for i, j in places]
         rows, columns = torch.triu_indices(len(count), len(count)).to(seen.gramian.device)
-        self.add(trainer, keys, torch.stack([gramian[rows, columns] for gramian in found.values()]))
+        self.add(trainer, keys, torch.cat([gramian[rows, columns] for gramian in found.values()]))
 
     def _parameters(self, model: nn.Module) -> dict[str, list[Tensor]]:
         if self.groups is None:

@@ -13,10 +13,15 @@ from polytask.diagnostics._store import LOSSES, WEIGHTS
 
 
 class WeightRecorder(Recorder):
-    r"""Records the tasks' effective weights in ``weights.parquet``.
+    r"""Records the tasks' weights in ``weights.parquet``: the weighting's own, and the effective ones.
 
-    The effective weight of task *i* is :math:`\partial L / \partial L_i` with the total *L*; of a method
-    by gradients it is the weight of the task's gradient in the update. ``loss_weights`` are part of it.
+    With the total *L* and the loss :math:`L_i` of task *i*, which the weighting sees times its
+    ``loss_weights`` :math:`c_i`, the weighting's own weight ``weight`` and ``effective_weight`` are
+
+    .. math:: w_i = \frac{\partial L}{\partial (c_i L_i)}, \qquad
+        \frac{\partial L}{\partial L_i} = c_i w_i.
+
+    Of a method by gradients :math:`w_i` is the weight of the gradient of :math:`c_i L_i` in the update.
 
     Args:
         every: One optimizer step in so many is recorded.
@@ -42,8 +47,8 @@ class WeightRecorder(Recorder):
     ) -> None:
         """Keep the step's weights before the step changes them."""
         if self.due(trainer):
-            names, weights = self.balance_of(pl_module).criterion.effective_weights()
-            self.add(trainer, [(name,) for name in names], weights)
+            names, *weights = self.balance_of(pl_module).criterion.own_and_effective_weights()
+            self.add(trainer, [(name,) for name in names], torch.stack(weights, dim=1))
 
 
 class LossRecorder(Recorder):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from polytask.diagnostics._store import AFFINITY, FOLDER, GRADIENTS, LOSSES, WEI
 
 Array = NDArray[np.float64]
 Steps = NDArray[np.int64]
+_KINDS = {"effective": "effective_weight", "own": "weight"}
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,29 @@ def read_losses(run: str | Path) -> Values:
     return _values(_table(run, "losses", LOSSES, "LossRecorder")[1], "loss")
 
 
-def read_weights(run: str | Path) -> Values:
+def read_weights(run: str | Path, kind: Literal["effective", "own"] = "effective") -> Values:
     """The weights that a `WeightRecorder` kept.
 
     Args:
         run: The run's folder.
+        kind: ``effective``, d total / d loss; or ``own``, the weighting's before ``loss_weights``.
 
     Raises:
-        UserError: Where there are none, or the file is damaged.
+        UserError: Where there are none, no such kind, or the file is damaged.
     """
-    return _values(_table(run, "weights", WEIGHTS, "WeightRecorder")[1], "weight")
+    if kind not in tuple(_KINDS):
+        raise UserError("read_weights.kind", f"is {' or '.join(_KINDS)}", repr(kind))
+    return weights_by_kind(run)[kind]
+
+
+def weights_by_kind(run: str | Path) -> dict[str, Values]:
+    """The weights of both kinds, ``effective`` first; as `read_weights`.
+
+    Args:
+        run: The run's folder.
+    """
+    table = _table(run, "weights", WEIGHTS, "WeightRecorder")[1]
+    return {kind: _values(table, column) for kind, column in _KINDS.items()}
 
 
 def read_gradients(run: str | Path, group: str | None = None) -> Gramians:

@@ -20,7 +20,7 @@ _MOST = 1024
 
 
 class Entry(NamedTuple):
-    """What was gathered in one step, on the device: values, and the columns between the epoch and each."""
+    """What was gathered in one step, on the device: a row of values for each key."""
 
     step: int
     epoch: int
@@ -69,12 +69,11 @@ class Recorder(pl.Callback, ABC):
 
         Args:
             trainer: Knows the step.
-            keys: For each value the columns between the epoch and it.
-            values: As many, on the device.
+            keys: For each row the columns between the epoch and its values; at least one.
+            values: The rows' values, on the device: ``(keys,)``, or ``(keys, columns)``.
         """
-        self._entries.append(
-            Entry(trainer.global_step, trainer.current_epoch, keys, values.detach().reshape(-1))
-        )
+        rows = values.detach().reshape(len(keys), -1)
+        self._entries.append(Entry(trainer.global_step, trainer.current_epoch, keys, rows))
         self._last = trainer.global_step
         if len(self._entries) >= _MOST:
             self._read()
@@ -148,7 +147,7 @@ class Recorder(pl.Callback, ABC):
         # One copy to the host, whatever the number of entries.
         values = iter(torch.cat([entry.values for entry in entries]).tolist())
         self._rows += [
-            (entry.step, entry.epoch, *key, next(values)) for entry in entries for key in entry.keys
+            (entry.step, entry.epoch, *key, *next(values)) for entry in entries for key in entry.keys
         ]
 
     def _write(self, system: pl.LightningModule) -> None:

@@ -21,7 +21,9 @@ _STEP = [("step", pa.int64()), ("epoch", pa.int64())]
 GRADIENTS = pa.schema(
     [*_STEP, ("group", pa.string()), ("task", pa.string()), ("other", pa.string()), ("inner", pa.float64())]
 )
-WEIGHTS = pa.schema([*_STEP, ("task", pa.string()), ("weight", pa.float64())])
+WEIGHTS = pa.schema(
+    [*_STEP, ("task", pa.string()), ("weight", pa.float64()), ("effective_weight", pa.float64())]
+)
 LOSSES = pa.schema([*_STEP, ("task", pa.string()), ("loss", pa.float64())])
 AFFINITY = pa.schema(
     [*_STEP, ("form", pa.string()), ("task", pa.string()), ("other", pa.string()), ("affinity", pa.float64())]

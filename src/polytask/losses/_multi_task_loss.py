@@ -363,10 +363,21 @@ class MultiTaskLoss(nn.Module):
 
     def effective_weights(self) -> tuple[tuple[str, ...], Tensor]:
         """What `get_task_weights` gives, left on the device: the tasks, and their weights ``(tasks,)``."""
-        names, weights = self._weights()
-        return names, weights * self._factors(names)
+        names, _, effective = self.own_and_effective_weights()
+        return names, effective
 
-    def _weights(self) -> tuple[tuple[str, ...], Tensor]:
+    def own_and_effective_weights(self) -> tuple[tuple[str, ...], Tensor, Tensor]:
+        """The tasks, their weights before ``loss_weights``, and the effective ones; ``(tasks,)`` each.
+
+        Example:
+            >>> losses = {"a": nn.MSELoss(), "b": nn.MSELoss()}
+            >>> MultiTaskLoss(losses, loss_weights={"b": 0.5}).own_and_effective_weights()
+            (('a', 'b'), tensor([1., 1.]), tensor([1.0000, 0.5000]))
+        """
+        names, own = self._own_weights()
+        return names, own, own * self._factors(names)
+
+    def _own_weights(self) -> tuple[tuple[str, ...], Tensor]:
         if not isinstance(self.weighting, LossWeighting):
             return (self.names, self._ones()) if self._used is None else self._used
         names, means = (self.last.names, self.last.means) if self.last else (self.names, self._ones())

@@ -1,8 +1,10 @@
 """Losses, metrics and weights over training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from polytask._logged import Series
 from polytask.report._charts import Chart, Line, Lines, Section, View, listed, over_seeds, single
@@ -48,20 +50,41 @@ def metrics(collection: Collection) -> Section:
 
 def weights(collection: Collection) -> Section:
     """A chart for each entry, a line for each task."""
-    charts = []
-    for entry in collection.entries:
-        lines = tuple(
-            over_seeds(task, place, series)
-            for place, task in enumerate(collection.tasks)
-            if (series := [found for run in entry.runs if (found := _weights(run, task)) is not None])
-        )
-        if lines:
-            note = "Effective weight of each task, d total / d loss." + _spread(entry)
-            charts.append(single(f"Weights, {entry.name}", note, Lines("weight", lines)))
+    found = (_weight_chart(entry, collection.tasks) for entry in collection.entries)
+    charts = tuple(chart for chart in found if chart is not None)
     hint = (
         "" if charts else "No weights yet: they are in metrics.csv from the first log_every_n_steps steps on."
     )
-    return Section("Weights", tuple(charts), hint)
+    return Section("Weights", charts, hint)
+
+
+def _weight_chart(entry: Entry, tasks: Sequence[str]) -> Chart | None:
+    """The effective weights, and beside them the weighting's own where they are others."""
+    effective = _weight_lines(entry, tasks, _weights)
+    if not effective:
+        return None
+    views = [View("effective", Lines("weight", effective))]
+    note = "Effective weight of each task, d total / d loss."
+    if any(_own_differ(run) for run in entry.runs):
+        own = _weight_lines(entry, tasks, lambda run, task: _column(run.weights.get("own"), task))
+        views.append(View("own", Lines("weight", own)))
+        note += " Own: the weighting's, before loss_weights."
+    return listed(f"Weights, {entry.name}", note + _spread(entry), views, "weights")
+
+
+def _weight_lines(
+    entry: Entry, tasks: Sequence[str], weights_of: Callable[[RunRecords, str], Series | None]
+) -> tuple[Line, ...]:
+    return tuple(
+        over_seeds(task, place, series)
+        for place, task in enumerate(tasks)
+        if (series := [found for run in entry.runs if (found := weights_of(run, task)) is not None])
+    )
+
+
+def _own_differ(run: RunRecords) -> bool:
+    values = [kind.values for kind in run.weights.values()]
+    return any(not np.array_equal(one, values[0], equal_nan=True) for one in values[1:])
 
 
 def _chart(collection: Collection, task: str, metric: str, title: str, key: str) -> Chart | None:
@@ -104,7 +127,7 @@ def _levels(collection: Collection, task: str, metric: str) -> tuple[tuple[str, 
 
 def _weights(run: RunRecords, task: str) -> Series | None:
     """Those of every recorded step, else those that are logged."""
-    return _column(run.weights, task) or run.metrics.get(f"weights/{task}")
+    return _column(run.weights.get("effective"), task) or run.metrics.get(f"weights/{task}")
 
 
 def _recorded(collection: Collection) -> Iterable[tuple[str, Lines]]:

@@ -43,7 +43,8 @@ class RunRecords:
         """All tasks that the records name, in their order."""
         keys = [key.split("/") for key in self.metrics]
         found = [words[2] for words in keys if len(words) == 4 and words[1] == "loss" and words[2] != "total"]
-        for table in (*self.gradients.values(), *self.affinities.values(), self.weights, self.losses):
+        tables = (*self.gradients.values(), *self.affinities.values(), *self.weights.values(), self.losses)
+        for table in tables:
             found += table.tasks if table is not None else ()
         return list(dict.fromkeys(found))
 
@@ -76,13 +77,13 @@ class RunRecords:
         return affinities_by_form(self.folder)
 
     @cached_property
-    def weights(self) -> "Values | None":
-        """Weights of recorded steps."""
+    def weights(self) -> "dict[str, Values]":
+        """Weights of recorded steps, ``effective`` and the weighting's ``own``."""
         if not self._has("weights"):
-            return None
-        from polytask.diagnostics import read_weights
+            return {}
+        from polytask.diagnostics._read import weights_by_kind
 
-        return read_weights(self.folder)
+        return weights_by_kind(self.folder)
 
     @cached_property
     def losses(self) -> "Values | None":

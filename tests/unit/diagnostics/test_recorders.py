@@ -5,6 +5,7 @@ import functools
 import warnings
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
@@ -27,7 +28,7 @@ from polytask.diagnostics._store import AFFINITY, GRADIENTS, LOSSES, WEIGHTS
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, HardParameterSharing, MultiHead, TaskHead
 from polytask.system import System
-from polytask.weighting import DWA, UW, GradNorm, MoDo, PCGrad, UPGrad
+from polytask.weighting import DWA, MGDA, UW, GradNorm, MoDo, PCGrad, UPGrad
 
 TASKS = ("a", "b", "c")
 pytestmark = pytest.mark.filterwarnings(
@@ -56,8 +57,9 @@ def net(dropout=0.0):
     return MultiHead(backbone, {task: nn.Linear(4, 1) for task in TASKS})
 
 
-def system(weighting=None, model=None, data=None, lr=0.1, **options):
-    criterion = MultiTaskLoss({task: nn.MSELoss() for task in TASKS}, weighting=weighting)
+def system(weighting=None, model=None, data=None, lr=0.1, loss_weights=None, **options):
+    losses = {task: nn.MSELoss() for task in TASKS}
+    criterion = MultiTaskLoss(losses, loss_weights, weighting=weighting)
     return System(
         model or net(),
         criterion,
@@ -274,6 +276,57 @@ def test_weights_are_those_of_the_step(tmp_path):
     np.testing.assert_allclose(read_weights(tmp_path / "gradients").values[-1], last)
 
 
+FACTORS = {"a": 0.5, "b": 4.0}
+
+
+def test_own_weights_are_those_before_the_loss_weights(tmp_path):
+    """UW's own weight is 1 / (2 e) where the log variance is 1, and 1/2 where it is 0."""
+    made = system(UW(init_log_vars={"b": 1.0}), lr=0.0, loss_weights=FACTORS, data=batches(missing=(1,)))
+    fit(tmp_path, made, WeightRecorder(every=1))
+    own, effective = (read_weights(tmp_path, kind) for kind in ("own", "effective"))
+    np.testing.assert_allclose(own.values[0], [0.5, 0.18393972, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(effective.values[0], [0.25, 0.73575888, 0.5], rtol=1e-6)
+    assert np.isnan(own.values[1]).tolist() == np.isnan(effective.values[1]).tolist() == [False, True, False]
+    np.testing.assert_array_equal(read_weights(tmp_path).values, effective.values)
+
+
+def test_own_weights_of_gradients_are_those_that_the_step_used(tmp_path):
+    made = system(MGDA(), loss_weights=FACTORS)
+    fit(tmp_path, made, WeightRecorder(every=1))
+    own, effective = (read_weights(tmp_path, kind).values for kind in ("own", "effective"))
+    np.testing.assert_allclose(own.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(own[-1], [float(made.balance.engine.weights[task]) for task in TASKS])
+    np.testing.assert_allclose(effective, own * [0.5, 4.0, 1.0], rtol=1e-6)
+
+
+def test_effective_weights_of_gradients_make_the_step(tmp_path):
+    model, before = net(), net().train()
+    over = list(before.backbone.parameters())
+    rows = by_hand(before, batches()[0], over)
+    made = system(UPGrad(), model=model, loss_weights=FACTORS, data=batches(1))
+    fit(tmp_path, made, WeightRecorder(every=1))
+    after = torch.cat([parameter.flatten() for parameter in model.backbone.parameters()]).detach()
+    step = after - torch.cat([parameter.flatten() for parameter in over]).detach()
+    weights = torch.tensor(read_weights(tmp_path).values[0], dtype=torch.float32)
+    torch.testing.assert_close(step, -0.1 * weights @ rows, rtol=1e-3, atol=1e-5)
+
+
+def test_the_weights_of_a_resumed_run_are_both_those_of_one_that_never_stopped(tmp_path):
+    def recorded(folder, *others, checkpoint=None):
+        made = system(UW(), loss_weights=FACTORS)
+        fit(folder, made, WeightRecorder(every=1), *others, checkpoint=checkpoint)
+
+    recorded(tmp_path / "whole")
+    with pytest.raises(KeyError):
+        recorded(tmp_path / "parts", Save(tmp_path / "last.ckpt", 4, 6))
+    recorded(tmp_path / "parts", checkpoint=tmp_path / "last.ckpt")
+    file = "records/weights.parquet"
+    whole = pq.read_table(tmp_path / "whole" / file)
+    assert whole.equals(pq.read_table(tmp_path / "parts" / file))
+    assert whole.column_names == ["step", "epoch", "task", "weight", "effective_weight"]
+    assert not whole["weight"].equals(whole["effective_weight"])
+
+
 # ---- affinity ---------------------------------------------------------------------------------
 
 
@@ -405,7 +458,7 @@ def test_nothing_is_read_on_the_host_in_a_step(tmp_path, monkeypatch):
 
 def spy(reads, function):
     def spied(values, *args, **named):
-        if isinstance(values, list) and values and values[0].shape == (3,):
+        if isinstance(values, list) and values and values[0].shape == (3, 2):
             reads.append(values)
         return function(values, *args, **named)
 
@@ -602,6 +655,23 @@ def test_other_columns_are_named(tmp_path):
     )
     with pytest.raises(UserError, match="has the columns step, epoch, task, loss"):
         read_losses(tmp_path)
+
+
+def test_weights_of_one_kind_alone_are_refused(tmp_path):
+    (tmp_path / "records").mkdir()
+    columns = {"step": [0], "epoch": [0], "task": ["a"], "weight": [1.0]}
+    pq.write_table(pa.table(columns), tmp_path / "records" / "weights.parquet")
+    said = "has the columns step, epoch, task, weight, effective_weight"
+    with pytest.raises(UserError, match=said):
+        read_weights(tmp_path)
+    with pytest.raises(UserError, match=said):
+        fit(tmp_path, system(), WeightRecorder())
+
+
+@pytest.mark.parametrize("kind", ["Own", None, True, 1])
+def test_weights_are_of_two_kinds(tmp_path, kind):
+    with pytest.raises(UserError, match=r"read_weights\.kind: is effective or own"):
+        read_weights(tmp_path, kind)
 
 
 def test_a_resumed_run_does_not_go_on_in_a_damaged_file(tmp_path):

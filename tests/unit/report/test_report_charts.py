@@ -16,7 +16,7 @@ from polytask.report._plotly import figures
 from polytask.report._records import read_run
 from polytask.report._tables import configs, flatten, results
 from polytask.report._tradeoff import front, trade_offs
-from tests.report_folders import CONFIG, write_comparison, write_parquet, write_run
+from tests.report_folders import CONFIG, TASKS, write_comparison, write_parquet, write_run, write_weights
 
 
 def steps(*values):
@@ -163,10 +163,33 @@ def test_weights_are_those_that_are_logged_or_recorded(tmp_path):
         "epoch": [0] * 4,
         "task": ["digit", "parity"] * 2,
         "weight": [1.0, 2.0, 3.0, 4.0],
+        "effective_weight": [1.0, 0.5, 3.0, 1.0],
     }
     write_parquet(run / "records" / "weights.parquet", columns)
-    recorded = weights(collect([run])).charts[0].views[0].plot
-    assert [line.y.tolist() for line in recorded.lines] == [[1.0, 3.0], [2.0, 4.0]]
+    chart = weights(collect([run])).charts[0]
+    assert (chart.control, [view.label for view in chart.views]) == ("list", ["effective", "own"])
+    effective, own = ([line.y.tolist() for line in view.plot.lines] for view in chart.views)
+    assert effective == [[1.0, 3.0], [0.5, 1.0]]
+    assert own == [[1.0, 3.0], [2.0, 4.0]]
+
+
+def test_own_weights_that_are_the_effective_ones_are_not_drawn_twice(tmp_path):
+    run = write_run(tmp_path / "one", records=False)
+    write_weights(run, TASKS)
+    chart = weights(collect([run])).charts[0]
+    assert (chart.control, [view.label for view in chart.views]) == ("", ["effective"])
+    assert "before loss_weights" not in chart.note
+
+
+def test_own_weights_are_those_of_the_seeds_that_recorded_them(tmp_path):
+    folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=2)
+    write_weights(folder / "runs" / "equal-base-seed1", TASKS, {"parity": 3.0})
+    chart = next(each for each in weights(collect([folder])).charts if each.title == "Weights, equal")
+    effective, own = (view.plot.lines for view in chart.views)
+    assert [line.low is not None for line in (*effective, *own)] == [True, True, False, False]
+    assert own[1].y[0] == 1.0
+    names = {file.name for file in write_figures(collect([folder]), tmp_path / "figures")}
+    assert {"weights-equal-effective.svg", "weights-equal-own.svg", "weights-plain_sum.svg"} <= names
 
 
 def test_recorded_losses_are_drawn_beside_the_logged_ones(tmp_path):

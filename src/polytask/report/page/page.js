@@ -67,15 +67,26 @@
     });
   }
 
+  // At the beginning as in "0.97 ± 0.01", or after a task's name as in "shape -25 %".
+  const NUMBER = /^(?:\S+ (?=\S+ %$))?([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf|nan))(?=[\s%]|$)/i;
+
+  // NaN for a cell without a value, null for one without a number.
+  function number(text) {
+    if (["", "-"].includes(text)) return NaN;
+    const found = NUMBER.exec(text.replace("−", "-"));
+    return found && Number(found[1].replace(/inf/i, "Infinity"));
+  }
+
   function order(rows, column, sign) {
     const text = (row) => row.cells[column].textContent.trim();
-    const number = (row) => Number.parseFloat(text(row).replace("−", "-"));
-    const isEmpty = (row) => ["", "-"].includes(text(row));
-    const filled = rows.filter((row) => !isEmpty(row));
-    const numeric = filled.every((row) => !Number.isNaN(number(row)));
-    const compare = (a, b) => (numeric ? number(a) - number(b) : text(a).localeCompare(text(b), undefined, { numeric: true }));
+    const numeric = rows.every((row) => number(text(row)) !== null);
+    const isLast = (row) => (numeric ? Number.isNaN(number(text(row))) : ["", "-"].includes(text(row)));
+    const byNumber = (a, b) => number(text(a)) - number(text(b));
+    const byText = (a, b) => text(a).localeCompare(text(b), undefined, { numeric: true });
+    const compare = numeric ? byNumber : byText;
+    const filled = rows.filter((row) => !isLast(row));
     // What has no value stays below, whichever way round.
-    return [...filled.sort((a, b) => sign * compare(a, b)), ...rows.filter(isEmpty)];
+    return [...filled.sort((a, b) => sign * compare(a, b)), ...rows.filter(isLast)];
   }
 
   function watchTable(table) {
