@@ -250,7 +250,8 @@ class Broken(torch.optim.SGD):
     assert result.code == 1
     reason = "RuntimeError: [enforce fail] see [/proc/meminfo] :warning:"
     assert result.out.count(reason) == 2
-    assert "fit wild-base-seed0 broke down: " + reason in " ".join(result.out.split("error: "))
+    assert f"fit wild-base-seed0 broke down: {reason}" in result.out
+    assert f"Left out: wild-base broke down with seed 0: {reason}" in result.out
 
 
 def test_nothing_is_left_where_every_row_breaks_down(cli, demo):
