@@ -91,6 +91,9 @@ class Search:
                     fix = "Write overrides before --objective"
                 raise UserError("--objective", f"there is no '{name}'", None, fix)
         self.names = tuple(self.objectives) or (ALL,)
+        if len(set(self.names)) < len(self.names):
+            found = ", ".join(self.names)
+            raise UserError("--objective", "an objective stands once", found, "Leave one out")
         self.known = known
         if self.prune and len(self.names) > 1:
             raise UserError("--prune", "needs a single objective", ", ".join(self.names), "Drop one of them")

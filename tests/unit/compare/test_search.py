@@ -156,3 +156,8 @@ def test_a_trial_that_was_trained_with_another_config_is_refused(search, tmp_pat
 def test_an_override_behind_the_objectives_is_said(search):
     with pytest.raises(UserError, match=r"no 'trainer\.max_epochs=1'\. Write overrides before --objective"):
         search(1, "shape/loss", "trainer.max_epochs=1")
+
+
+def test_an_objective_stands_once(search):
+    with pytest.raises(UserError, match=r"an objective stands once\. Found shape/loss, shape/loss"):
+        search(1, "shape/loss", "shape/loss")
