@@ -75,7 +75,10 @@ def _check_new(node: Any, path: KeyPath, left: list[str], key: str, where: str) 
     if not path:
         if left[0] not in TOP:
             raise UserError(
-                where, f"there is no key '{left[0]}'", None, hint(left[0], [*TOP, *options(node)])
+                where,
+                f"there is no key '{left[0]}'",
+                None,
+                hint(left[0], dict.fromkeys([*TOP, *options(node)])),
             )
         if left in (["seed"], ["project"], ["vars"]):
             return

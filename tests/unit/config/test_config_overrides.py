@@ -85,3 +85,13 @@ def test_a_project_in_an_override_starts_from_the_working_folder(write, tmp_path
     monkeypatch.chdir(tmp_path)
 
     assert Config.read([write("system: {}")], ["project=other"]).project == tmp_path / "other"
+
+
+def test_an_unknown_key_is_told_each_known_one_once(write):
+    with pytest.raises(UserError) as caught:
+        read(write, "nonsense.key=1")
+
+    known = str(caught.value).partition("Known: ")[2].rstrip(".").split(", ")
+
+    assert known.count("trainer") == 1
+    assert len(known) == len(set(known))
