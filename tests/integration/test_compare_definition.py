@@ -114,3 +114,11 @@ def test_runs_that_would_see_no_validation_data_are_refused(made, override, mess
 def test_an_override_behind_the_methods_is_said(made):
     with pytest.raises(UserError, match=r"'trainer\.max_epochs=1'\. Write overrides before --methods"):
         made(["uw", "trainer.max_epochs=1"])
+
+
+def test_what_a_methods_file_has_wrong_is_said_to_be_its_once(made, demo):
+    (demo / "mine.yaml").write_text(
+        "system: {criterion: {weighting: {_target_: polytask.weighting.CAGrad, d: 1}}}"
+    )
+    with pytest.raises(UserError, match=r"^mine-base system\.criterion\.weighting\.d: CAGrad has no arg"):
+        made(["mine.yaml"])

@@ -105,7 +105,9 @@ class Comparison:
                 check_monitors(config.plain, candidate.task)
         except UserError as error:
             where, *rest = error.args
-            raise UserError(f"{candidate.name}: {where}", *rest) from error
+            # What its own changes set is already said to be its.
+            own = where if where.startswith(f"{candidate.name} ") else f"{candidate.name}: {where}"
+            raise UserError(own, *rest) from error
 
     def _check_criterion(self) -> None:
         criterion = self.config.plain["system"].get("criterion")
