@@ -43,9 +43,11 @@ DATA = '''\
 import math
 import os
 import signal
+import sys
 from pathlib import Path
 
 import torch
+from pytorch_lightning import Callback
 from torch.utils.data import Dataset
 
 
@@ -144,6 +146,14 @@ class Interrupting(Points):
                 os.kill(self.process, signal.SIGINT)
         point, targets = super().__getitem__(i)
         return point + 0.1 * torch.randn(2), targets
+
+
+class Held(Callback):
+    """Holds the run, in the first batch of its second epoch, until its input ends; once only."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 1 and first():
+            sys.stdin.read()
 '''
 
 NET = '''\
