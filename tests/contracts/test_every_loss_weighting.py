@@ -272,7 +272,7 @@ def test_repr_names_the_method_and_no_tensor(case):
 
 
 @everything
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(exponents=st.lists(st.floats(-6, 6), min_size=3, max_size=3))
 def test_losses_of_any_size_give_finite_weights(case, exponents):
     weighting = named(case)

@@ -171,7 +171,7 @@ def test_two_tasks_bargain_for_the_bisector(cosine):
         torch.testing.assert_close(weights / weights.sum(), expected / expected.sum())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000))
 def test_two_tasks_upgrad_is_half_of_pcgrad(seed):
     given = gramian("conflicting", 2, seed)
