@@ -134,7 +134,7 @@ def test_ctrl_c_in_a_process_of_its_own_saves_and_says_how_to_go_on(cli, demo):
         # The whole group, workers too, as a terminal does.
         os.killpg(process.pid, signal.SIGINT)
         # Its input ends here; until then it could not end before the signal reached it.
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
     assert first.startswith("epoch 1/3")
     assert process.returncode == 130
     assert err == ""
