@@ -2,8 +2,10 @@
 
 import csv
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -36,33 +38,36 @@ def searching(given: dict[str, Any], folder: str, report: Callable[[str], None])
     tune(Search(["config.yaml"], **given), folder, report)
 
 
+@dataclass
+class Killing:
+    """A report that kills the process that makes it, at one of its lines."""
+
+    lines: int
+
+    def __call__(self, line: str) -> None:
+        self.lines -= 1
+        if self.lines == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def kill(lines: int, work: Callable[..., None], *given: Any) -> int | None:
     """Do this in a process of its own, which is killed after so many lines of its report."""
-    process, receiver = begun(work, *given)
-    for _ in range(lines):
-        receiver.recv()
-    return killed(process)
+    process = begun(work, *given, Killing(lines))
+    process.join()
+    return process.exitcode
 
 
 def kill_at(file: Path, work: Callable[..., None], *given: Any) -> int | None:
     """Do this in a process of its own, which is killed as soon as there is such a file."""
-    process, receiver = begun(work, *given)
+    process = begun(work, *given, [].append)
     while not file.exists() and process.is_alive():
-        while receiver.poll(0.01):
-            receiver.recv()
-    return killed(process)
-
-
-def begun(work: Callable[..., None], *given: Any) -> tuple[BaseProcess, Connection]:
-    context = multiprocessing.get_context("forkserver")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(*given, sender.send))
-    process.start()
-    sender.close()
-    return process, receiver
-
-
-def killed(process: BaseProcess) -> int | None:
+        process.join(0.01)
     process.kill()
     process.join()
     return process.exitcode
+
+
+def begun(work: Callable[..., None], *given: Any) -> BaseProcess:
+    process = multiprocessing.get_context("forkserver").Process(target=work, args=given)
+    process.start()
+    return process

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, however slow the machine is; `--hypothesis-profile=search` draws new ones.
+settings.register_profile("search", deadline=None)
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.load_profile("same")
 
 CONFIG = """\
 project: .
@@ -43,9 +49,11 @@ DATA = '''\
 import math
 import os
 import signal
+import sys
 from pathlib import Path
 
 import torch
+from pytorch_lightning import Callback
 from torch.utils.data import Dataset
 
 
@@ -144,6 +152,14 @@ class Interrupting(Points):
                 os.kill(self.process, signal.SIGINT)
         point, targets = super().__getitem__(i)
         return point + 0.1 * torch.randn(2), targets
+
+
+class Held(Callback):
+    """Holds the run, in the first batch of its second epoch, until its input ends; once only."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 1 and first():
+            sys.stdin.read()
 '''
 
 NET = '''\
@@ -214,6 +230,14 @@ class Result:
 
 
 Cli = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _same_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shown depends on the terminal that the tests are started from."""
+    monkeypatch.setenv("TERM", "xterm")
+    for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -224,7 +224,7 @@ def test_a_changed_number_of_parameters_is_an_error(case):
 
 
 @everything
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), exponents=st.lists(st.floats(-6, 6), min_size=3, max_size=3))
 def test_rows_of_any_size_give_a_finite_update(case, seed, exponents):
     weighting = named(case)

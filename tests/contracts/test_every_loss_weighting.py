@@ -240,12 +240,14 @@ def test_a_deferred_step_reads_nothing_on_the_host(case):
 @alike
 def test_tasks_may_change_places(case):
     losses, later = torch.tensor([0.5, 2.0, 7.0]), torch.tensor([0.4, 1.9, 3.0])
+    # Unlike each other: of a difference that is rounding alone an optimizer makes a whole step.
+    fall = torch.tensor([0.7, 0.8, 0.5])
     expected = None
     for order in itertools.permutations(range(3)):
         weighting = named(case, tuple(TASKS[i] for i in order))
         for values in (losses, later):
             weighting(values[list(order)])
-            weighting.after_step(0.7 * values[list(order)])
+            weighting.after_step((fall * values)[list(order)])
             weighting.on_epoch_end(values[list(order)])
         weights = torch.empty(3)
         weights[list(order)] = weighting.weights(later[list(order)])
@@ -272,7 +274,7 @@ def test_repr_names_the_method_and_no_tensor(case):
 
 
 @everything
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(exponents=st.lists(st.floats(-6, 6), min_size=3, max_size=3))
 def test_losses_of_any_size_give_finite_weights(case, exponents):
     weighting = named(case)

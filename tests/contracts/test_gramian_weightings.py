@@ -104,7 +104,7 @@ def test_longer_gradients_have_the_same_weights(case, scale):
 
 
 @harmless
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(tasks=st.integers(1, 6), seed=st.integers(0, 10_000), scale=st.floats(-4, 4))
 def test_no_task_gets_worse(case, tasks, seed, scale):
     rows = jacobian("conflicting", tasks, seed) * 10**scale

@@ -1,6 +1,5 @@
 """Two processes over gloo freeze and log as one process does on the joined batches."""
 
-import os
 import sys
 from functools import partial
 
@@ -16,7 +15,7 @@ from polytask.callbacks import Freezer, LogExpertLoad
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, MMoE, MultiHead
 from polytask.optim import OptimizerFactory
-from tests.processes import run_on_two
+from tests.processes import join, run_on_two
 
 STEPS, SIZE = 6, 8
 TASKS = ("a", "b")
@@ -153,7 +152,7 @@ def test_what_is_frozen_moves_once_it_is_let_go(two_processes):
 
 def work(path):
     """What each of the two processes does."""
-    rank = int(os.environ["RANK"])
+    rank = join(path)
     torch.save({name: trained(make, rank) for name, make in RUNS.items()}, f"{path}.{rank}")
 
 

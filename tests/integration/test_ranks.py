@@ -1,12 +1,8 @@
 """Two processes over gloo train what one process trains on the joined batches, with every method."""
 
 import math
-import os
-import socket
-import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -21,6 +17,7 @@ from polytask.models import MultiHead
 from polytask.optim import OptimizerFactory
 from polytask.weighting import MGDA, GradNorm, PCGrad, SDMGrad
 from tests.cases import TASKS, WEIGHTINGS, Case
+from tests.processes import join, run_on_two
 
 NAN = math.nan
 STEPS, SIZE = 20, 8
@@ -102,7 +99,7 @@ def runs():
 
 def work(path):
     """What each of the two processes does."""
-    rank, found = int(os.environ["RANK"]), {}
+    rank, found = join(path), {}
     for name, case, options, window in runs():
         mine = trained(case, options, window, rank)
         other = [parameter.clone() for parameter in mine]
@@ -116,23 +113,7 @@ def work(path):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     path = tmp_path_factory.mktemp("ranks") / "found"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "GROUP_RANK": "0"}
-    shared |= {"LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "ranks", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.integration.test_ranks", str(path)]
-    workers = []
-    for rank in range(2):
-        with Path(f"{path}.{rank}.log").open("w") as said:
-            own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            workers.append(subprocess.Popen(command, env=own, stderr=said))
-    try:
-        for rank in (1, 0):
-            assert workers[rank].wait(timeout=600) == 0, Path(f"{path}.{rank}.log").read_text()[-3000:]
-    finally:
-        for worker in workers:
-            worker.kill()
+    run_on_two("tests.integration.test_ranks", path)
     return [torch.load(f"{path}.{rank}") for rank in range(2)]
 
 

@@ -312,7 +312,7 @@ def test_two_processes_draw_the_same_tasks_and_see_every_row_once(tmp_path):
         )
     )
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]

@@ -42,6 +42,11 @@ def close(ours, theirs, rows, tolerance=1e-4):
     return (ours - theirs).norm() <= tolerance * max(ours.norm(), theirs.norm()) + floor
 
 
+def both_are_0(ours, theirs, rows, kind, tasks):
+    """Two opposed gradients: TorchJD's update is what rounding leaves of 0."""
+    return (kind, tasks) == ("dependent", 2) and (ours - theirs).norm() <= 1e-8 * rows.norm()
+
+
 def agree(ours, theirs, rows):
     given = rows @ rows.mT
     return close(rows.mT @ ours(given), rows.mT @ theirs(given), rows)
@@ -96,9 +101,7 @@ def test_projections_hold_where_the_peer_is_not_sharp(method, kind):
 def test_config_agrees(kind, tasks):
     rows = jacobian(kind, tasks)
     ours, theirs = rows.mT @ ConFIG()(rows @ rows.mT), torchjd.aggregation.ConFIG()(rows)
-    # Two opposed gradients: TorchJD's update is what rounding leaves of 0.
-    floor = 1e-8 if (kind, tasks) == ("dependent", 2) else 0.0
-    assert close(ours, theirs, rows) or (ours - theirs).norm() <= floor * rows.norm()
+    assert close(ours, theirs, rows) or both_are_0(ours, theirs, rows, kind, tasks)
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3])
@@ -171,7 +174,7 @@ def test_two_tasks_bargain_for_the_bisector(cosine):
         torch.testing.assert_close(weights / weights.sum(), expected / expected.sum())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000))
 def test_two_tasks_upgrad_is_half_of_pcgrad(seed):
     given = gramian("conflicting", 2, seed)
@@ -299,7 +302,8 @@ def test_gradvac_agrees_in_the_same_order_but_for_a_constant(kind, tasks, monkey
         rows = jacobian(kind, tasks, seed=number)
         drawn(monkeypatch, orders(weighting, tasks), leave_out=True)
         expected = rows.mT @ theirs(rows @ rows.mT)
-        assert close(rows.mT @ weighting(rows @ rows.mT), expected, rows)
+        found = rows.mT @ weighting(rows @ rows.mT)
+        assert close(found, expected, rows) or both_are_0(found, expected, rows, kind, tasks)
 
 
 @sizes

@@ -32,7 +32,7 @@ def affinities(values, **sizes):
     return Affinities(names, "lookahead", np.asarray(values, float), 1, **sizes)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 7), st.data())
 def test_no_split_has_a_higher_score(tasks, data):
     seed, most = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(1, tasks))

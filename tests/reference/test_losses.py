@@ -382,7 +382,7 @@ def test_half_precision_does_not_overflow_in_the_sum():
     assert gradient.isfinite().all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=5),
     st.sampled_from([nn.MSELoss, nn.BCEWithLogitsLoss, nn.PoissonNLLLoss]),
@@ -401,7 +401,7 @@ def test_any_pattern_of_nan_equals_the_elements_picked_out(pattern, build, reduc
     check(alone(build(), output, mark(target, missing), reduction), expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(-1, CLASSES - 1), min_size=1, max_size=8),
     st.booleans(),

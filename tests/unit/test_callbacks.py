@@ -186,7 +186,7 @@ def test_ctrl_c_in_a_terminal_reaches_workers_and_does_not_end_them(tmp_path):
         start_new_session=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 130, done.stderr

@@ -83,7 +83,7 @@ def test_the_point_of_least_norm_has_no_duality_gap(kind, tasks):
     assert gap(weights, given) <= 1e-8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tasks=st.integers(1, 20), seed=st.integers(0, 10_000), rank=st.integers(1, 20), spread=st.floats(0, 5))
 def test_the_point_of_least_norm_of_any_gradients(tasks, seed, rank, spread):
     generator = torch.Generator().manual_seed(seed)
@@ -170,7 +170,7 @@ def test_opposed_gradients_with_an_average_of_zero_stay():
     assert z.abs().max() == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=6))
 def test_the_projection_on_the_simplex_is_the_nearest_point(values):
     point = torch.tensor(values, dtype=torch.float64)

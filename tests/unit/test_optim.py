@@ -118,7 +118,7 @@ PREFIXES = [
 ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(PREFIXES), unique=True))
 def test_every_parameter_is_in_one_group(prefixes):
     given, loss = model(), criterion()

@@ -112,6 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "polytask"
     sys_version = ""
 
+    def handle(self) -> None:
+        # A browser may go away before it is answered, and while it is.
+        with suppress(ConnectionError):
+            super().handle()
+
     def do_GET(self) -> None:
         if self.headers.get("Host") not in self._hosts():
             self.send_error(HTTPStatus.FORBIDDEN, "This server answers this machine only")
@@ -160,9 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         if self.command != "HEAD":
-            # A browser may go away while it is answered.
-            with suppress(ConnectionError):
-                self.wfile.write(content)
+            self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the terminal is the user's."""

@@ -35,9 +35,7 @@ nested = st.recursive(
     max_leaves=8,
 )
 mappings = st.dictionaries(names, nested, max_size=4)
-several_per_folder = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+several_per_folder = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @several_per_folder
@@ -65,7 +63,7 @@ def test_an_escaped_text_means_the_text(text):
     assert unescape(escape(text)) == text
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(texts)
 def test_an_escaped_text_is_built_as_the_text(text):
     assert Config.from_plain({"vars": {"text": escape(text)}}, where="x").build("vars.text") == text

@@ -152,7 +152,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_here():
     drop=st.booleans(),
     shuffle=st.booleans(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_processes_share_the_rows(rows, world, size, drop, shuffle):
     data = ArrayDataset(torch.arange(rows), {"a": torch.zeros(rows)})
     parts = []

@@ -142,7 +142,7 @@ def test_between_epochs_a_new_one_begins(make):
     used=st.integers(0, 20),
     number=st.integers(0, 9),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_used_and_rest_make_the_epoch(rows, size, drop_last, used, number):
     def loader():
         return ReplayableLoader(DataLoader(range(rows), size, shuffle=True, drop_last=drop_last))

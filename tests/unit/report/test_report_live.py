@@ -4,6 +4,7 @@ import html
 import http.client
 import json
 import socket
+import struct
 import threading
 from contextlib import contextmanager
 
@@ -136,6 +137,21 @@ def test_a_mistake_of_ours_is_said_on_the_page_and_shown_in_the_terminal(run, mo
         )
         assert "the terminal says why" in ask(server, "/")[1]
     assert capfd.readouterr().err.count("TypeError") == 2
+
+
+@pytest.mark.parametrize("request_line", ["", "GET / HTTP/1.0", "GET /news HTTP/1.0"])
+def test_a_browser_may_go_away_before_it_is_answered(run, request_line, capfd):
+    with serving(run) as server, server.reading:
+        connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=30)
+        if request_line:
+            host = f"127.0.0.1:{server.server_port}"
+            connection.sendall(f"{request_line}\r\nHost: {host}\r\n\r\n".encode())
+        # It hangs up at once instead of taking leave.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        # It takes them in turn: the one before is being answered by now.
+        assert ask(server, "/nothing")[0].status == 404
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_comparison_is_watched_while_it_runs(tmp_path):

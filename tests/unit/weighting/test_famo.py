@@ -19,7 +19,7 @@ def test_the_first_weights_are_inverse_losses():
     torch.testing.assert_close(named().weights(LOSSES), torch.tensor([0.75, 0.25]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(losses=st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=2), factor=st.floats(0.01, 100))
 def test_the_update_is_convex_and_each_weighted_loss_keeps_its_share(losses, factor):
     """Multiplying all losses changes no weight: only ratios matter."""
