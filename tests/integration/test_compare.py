@@ -16,6 +16,7 @@ pytest.importorskip("optuna")
 import optuna
 
 from polytask import UserError
+from polytask._logged import read_logged
 from polytask.compare import Comparison, Processes, read_results
 from polytask.compare._work import read_cost
 from polytask.config import Config
@@ -80,6 +81,18 @@ def test_a_single_task_model_learns_its_task_alone(cli, demo):
         pl.seed_everything(0, workers=True, verbose=False)
         fresh = Config.read([demo / "config.yaml"]).build("system.model").state_dict()
         assert torch.equal(state[f"model.heads.{other}.weight"], fresh[f"heads.{other}.weight"])
+
+
+def test_the_total_of_a_single_task_model_is_its_own_loss(cli, demo):
+    stop = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss/total/epoch}"
+    words = ["config.yaml", f"trainer.callbacks=[{stop}]", *WORDS[1:]]
+    assert cli("compare", *words, "--seeds", "1", "--single-task").code == 0
+    for task in ("shape", "height"):
+        run = demo / f"comparisons/demo/runs/single_task_{task}-base-seed0"
+        logged = read_logged(run / "metrics.csv")
+        total, own = (logged[f"val/loss/{name}/epoch"][1] for name in ("total", task))
+        assert len(own) == 2
+        assert total.tolist() == own.tolist()
 
 
 def test_a_kill_changes_nothing(cli, demo):
@@ -175,7 +188,7 @@ def test_a_space_that_does_not_fit_a_row_is_said_first(cli, demo):
     (demo / "space.yaml").write_text("system.criterion.weighting.c: [0.1, 0.5]")
     result = cli("compare", *WORDS, "--trials", "2", "--space", "space.yaml")
     assert result.code == 2
-    assert "plain_sum-base: " in result.err
+    assert "--space: plain_sum-base: " in result.err
     assert not (demo / "comparisons").exists()
 
 
@@ -203,6 +216,37 @@ def test_a_methods_own_parameters_are_tuned_beside_what_is_tuned_for_all(cli, de
     changed = cli(*words)
     assert changed.code == 2
     assert "this folder is another comparison's" in changed.err
+
+
+def test_a_methods_space_is_for_trials(cli, demo):
+    (demo / "mine.yaml").write_text(MINE)
+    result = cli("compare", "config.yaml", "--methods", "mine.yaml")
+    assert result.code == 2
+    assert "mine-base space: is what trials draw from. Found --trials 1. Write --trials 8" in result.err
+    assert not (demo / "comparisons").exists()
+
+
+SEVERAL = """
+from torchmetrics import MeanSquaredError
+
+
+class Several(MeanSquaredError):
+    def compute(self):
+        return {"a": super().compute(), "b": super().compute()}
+"""
+
+
+def test_a_metric_of_several_numbers_is_known_by_the_first_run(cli, demo):
+    (demo / "odd.py").write_text(SEVERAL)
+    odd = "system.metrics.height={_target_: odd.Several}"
+    words = ["compare", "config.yaml", odd, "--methods", "uw", "--seeds", "1"]
+    result = cli(*words)
+    assert result.code == 1
+    assert "no val/height/Several/epoch, but val/height/Several_a/epoch, val/height/Several_b/e" in result.err
+    # And by the next call, which trains no other.
+    assert cli(*words).err == result.err
+    runs = (demo / "comparisons/demo/runs").glob("[!.]*")
+    assert [run.name for run in runs] == ["plain_sum-base-seed0"]
 
 
 @pytest.mark.parametrize("wrong", ["system.criterion.weighting.cc", "system.criterion.wait"])

@@ -141,7 +141,7 @@ def architecture_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
         given: A YAML file of overrides, or ``base`` for the config's own model.
 
     Raises:
-        UserError: Where there is no such file.
+        UserError: Where there is no such file, or it sets the weighting, which is each row's own.
 
     Example:
         >>> architecture_changes("base")
@@ -156,6 +156,10 @@ def architecture_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
     if name == BASE:
         rule = f"'{BASE}' is the name of the config's own model"
         raise UserError("--architectures", rule, None, "Rename the file")
+    criterion = _at(changes[-1], ("system", "criterion"))
+    if isinstance(criterion, Mapping) and "weighting" in criterion:
+        rule = "the weighting is each row's own, whatever the architecture"
+        raise UserError(given, rule, "system.criterion.weighting", "Write it in a file of --methods")
     return name, changes
 
 
@@ -230,7 +234,8 @@ def check_monitors(config: Mapping[Any, Any], task: str) -> None:
     }
     for where, node in places.items():
         for monitor in _monitors(node):
-            if f"/{task}/" not in monitor:
+            # The others' weights are 0: the total is this task's own loss.
+            if f"/{task}/" not in monitor and not monitor.endswith("/loss/total/epoch"):
                 rule = f"a model of '{task}' alone is judged by that task"
                 fix = "Leave the callback or --single-task out, or train a fixed number of epochs"
                 raise UserError(where, rule, f"monitor: {monitor}", fix)

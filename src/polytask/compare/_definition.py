@@ -10,6 +10,7 @@ from polytask._errors import UserError
 from polytask._problems import find_problems
 from polytask.compare._candidates import (
     BASE,
+    SPACE,
     Candidate,
     architecture_changes,
     by_name,
@@ -26,6 +27,7 @@ from polytask.compare._space import Drawn, Space, overrides
 from polytask.config import Config
 from polytask.config._read import Plain, Source, read_file
 
+_NO_TRIALS = ("is what trials draw from", "--trials 1", "Write --trials 8, say")
 # A run does not depend on which others there are.
 _FREE = ("seeds", "single_task")
 _GROWING = ("methods", "architectures")
@@ -75,7 +77,7 @@ class Comparison:
                 raise UserError(name, "is 1 or more", number)
         if self.space is not None:
             if self.trials == 1:
-                raise UserError("--space", "is what trials draw from", "--trials 1", "Write --trials 8, say")
+                raise UserError("--space", *_NO_TRIALS)
             check_tunable(Space(self.space, "--space"), "--space")
         self.config = Config([read_file(file) for file in self.files], self.overrides, self.allow)
         system = checked_system(self.config)
@@ -91,9 +93,21 @@ class Comparison:
         self.candidates = candidates(self.tasks, self._methods, self._architectures, self.single_task)
         for candidate in self.candidates:
             self._check(candidate, {})
-            candidate.space()
-            if self.trials > 1:
-                self._check(candidate, self.space_of(candidate).draw(self.first_seed, 1))
+            self._check_space(candidate)
+
+    def _check_space(self, candidate: Candidate) -> None:
+        own = candidate.space()
+        if self.trials == 1:
+            if own is not None:
+                raise UserError(f"{candidate.name} {SPACE}", *_NO_TRIALS)
+            return
+        try:
+            self._check(candidate, self.space_of(candidate).draw(self.first_seed, 1))
+        except UserError as error:
+            if self.space is None or own is not None:
+                raise
+            where, *rest = error.args
+            raise UserError(f"--space: {where}", *rest) from error
 
     def _check(self, candidate: Candidate, drawn: Drawn) -> None:
         config = self.config_of(candidate, self.first_seed, drawn)

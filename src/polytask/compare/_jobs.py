@@ -10,7 +10,13 @@ from polytask.compare._work import Job
 Report = Callable[[str], None]
 
 
-def run_jobs(jobs: Sequence[Job], launcher: Launcher, report: Report, may_fail: bool = False) -> set[str]:
+def run_jobs(
+    jobs: Sequence[Job],
+    launcher: Launcher,
+    report: Report,
+    may_fail: bool = False,
+    check: Callable[[Job], object] = lambda job: None,
+) -> set[str]:
     """Do what is not done yet.
 
     Args:
@@ -18,6 +24,7 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, report: Report, may_fail: 
         launcher: What runs them.
         report: Told a line for each job that ended.
         may_fail: Whether a run that breaks down (a loss that is not finite, say) is passed over.
+        check: Called with each job that is done, as soon as it is; what it raises ends all.
 
     Returns:
         The names of the runs that broke down.
@@ -28,6 +35,9 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, report: Report, may_fail: 
     """
     failed = {job.name for job in jobs if may_fail and job.broken.exists()}
     left = [job for job in jobs if not job.is_done and job.name not in failed]
+    for job in jobs:
+        if job.is_done:
+            check(job)
     done, first = len(jobs) - len(left), None
     try:
         while launcher.running or (left and first is None):
@@ -37,6 +47,7 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, report: Report, may_fail: 
                 done, job = done + 1, ended.job
                 if ended.code == 0:
                     report(f"{done}/{len(jobs)} {job.command} {job.name}")
+                    check(job)
                 elif may_fail and ended.code == 1:
                     job.broken.touch()
                     failed.add(job.name)

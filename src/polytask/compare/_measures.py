@@ -1,6 +1,6 @@
 """What a comparison looks at: each task's metrics, and which way is better."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,12 @@ def last_values(run: Path, found: Sequence[Measure], stage: str) -> dict[tuple[s
         raise UserError(where, rule, wrong, f"Delete {run} to train again") from error
     for measure in found:
         if measure.key(stage) not in logged:
-            rule = "a comparison needs one number of each metric"
-            raise RunError(
-                str(file), rule, f"no {measure.key(stage)}", hint(measure.key(stage), logged, "Logged")
-            )
+            raise _missing(file, measure.key(stage), logged)
     return {(measure.task, measure.metric): float(logged[measure.key(stage)]) for measure in found}
+
+
+def _missing(file: Path, key: str, logged: Iterable[str]) -> RunError:
+    several = [other for other in logged if other.startswith(f"{key.removesuffix('/epoch')}_")]
+    found = f"no {key}, but {', '.join(several)}" if several else f"no {key}"
+    fix = "Take a metric that gives one number" if several else hint(key, logged, "Logged")
+    return RunError(str(file), "a comparison needs one number of each metric", found, fix)

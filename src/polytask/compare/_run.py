@@ -99,7 +99,7 @@ class _Runs:
             for one, settings in drawn.items()
             for number, setting in settings.items()
         ]
-        failed = run_jobs([job for *_, job in runs], self.launcher, self.report, may_fail=True)
+        failed = self._train(runs)
         chosen = {}
         for candidate, space in spaces.items():
             found = self._measures(candidate)
@@ -128,7 +128,7 @@ class _Runs:
             for seed in self.comparison.all_seeds
             if candidate.row not in self._left_out
         ]
-        failed = run_jobs([job for *_, job in runs], self.launcher, self.report, may_fail=True)
+        failed = self._train(runs)
         for candidate, seed, job in runs:
             if job.name in failed:
                 why = last_line(job.log).removeprefix("error: ").removesuffix(".")
@@ -137,6 +137,18 @@ class _Runs:
         if self.comparison.split == "test":
             run_jobs([self._as(job, "test") for *_, job in runs], self.launcher, self.report)
         return runs
+
+    def _train(self, runs: Runs) -> set[str]:
+        """Train what is not trained; the names of the runs that broke down."""
+        found = {job.name: self._measures(candidate) for candidate, _, job in runs}
+        # What the table would lack is known by the first run, not once all have read the test split.
+        return run_jobs(
+            [job for *_, job in runs],
+            self.launcher,
+            self.report,
+            may_fail=True,
+            check=lambda job: last_values(job.run, found[job.name], "val"),
+        )
 
     def results(self, runs: Runs) -> list[Result]:
         """Every number of the runs."""

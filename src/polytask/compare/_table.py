@@ -108,7 +108,7 @@ class Table:
     def sentences(self) -> list[tuple[str, str]]:
         """A name and a sentence for each row."""
         return [
-            ("-".join([row.method, *self._architecture(row.architecture)]), verdict(row, self.trials))
+            ("-".join([row.method, *self._architecture(row.architecture)]), self._verdict(row))
             for row in self.rows
         ]
 
@@ -155,8 +155,11 @@ class Table:
             "tasks clearly below": "" if gain is None else len(gain.clearly_below),
             "seconds": row.seconds,
             "peak_memory_mb": row.peak_memory_mb,
-            "verdict": verdict(row, self.trials),
+            "verdict": self._verdict(row),
         }
+
+    def _verdict(self, row: Row) -> str:
+        return verdict(row, self.trials, self._summary.tests)
 
     def _architecture(self, name: str) -> list[str]:
         return [name] if len({row.architecture for row in self.rows}) > 1 else []

@@ -11,12 +11,13 @@ ENOUGH = 5
 Tests = Mapping[Key, Difference]
 
 
-def verdict(row: Row, trials: int) -> str:
+def verdict(row: Row, trials: int, among: int) -> str:
     """One sentence about a row against the plain sum; no verdict below five seeds.
 
     Args:
         row: A row.
         trials: How many settings were tried for each; with 1 the plain sum is not tuned.
+        among: How many tests the table has, over which p is corrected.
     """
     other = "the tuned plain sum" if trials > 1 else "the untuned plain sum"
     if row.method == SUM:
@@ -25,11 +26,11 @@ def verdict(row: Row, trials: int) -> str:
         return "Without a plain sum to test against."
     if all(one.paired.is_constant and one.paired.difference.mean == 0 for one in row.tests.values()):
         return f"The same numbers as {other} with every seed."
-    text = "; ".join([*_tested(row, other), *_untested(row, other)])
+    text = "; ".join([*_tested(row, other, among), *_untested(row, other)])
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _tested(row: Row, other: str) -> list[str]:
+def _tested(row: Row, other: str, among: int) -> list[str]:
     """What the tests found, or could have found where there are too few seeds."""
     if row.seeds == 1:
         return [f"1 seed: no interval, no test and no verdict against {other}"]
@@ -50,7 +51,8 @@ def _tested(row: Row, other: str) -> list[str]:
         noun = "metrics" if _has_several(row.tests) else "tasks"
         against = "" if parts else f" from {other}"
         listed = _listed(_intervals(same), row.tests)
-        count = f"{len(same)} of {len(row.tests)} {noun}"
+        # An interval alone may leave 0 out where the test, among so many, does not hold.
+        count = f"{len(same)} of {len(row.tests)} {noun}{f', among {among} tests' * (among > 1)}"
         parts.append(f"no difference{against} beyond seed noise on {count}: {listed}")
     return parts
 

@@ -142,7 +142,7 @@ def _stale(folder: Path, definition: Mapping[str, Any], runs: set[str], left_out
     missing = sum(one.run not in runs and one.row not in left_out for one in planned)
     if not missing:
         return ""
-    return f"the table lacks {missing} of the {len(planned)} runs that the folder is for"
+    return f"the table lacks {missing} of the {len(planned)} runs that were asked for in this folder"
 
 
 def _those(entry: Entry, folders: set[Path]) -> list[RunRecords]:

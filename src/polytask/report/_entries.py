@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from polytask import _environment
 from polytask._errors import UserError
 from polytask.compare._names import DEFINITION
 from polytask.report._collection import SINGLE_TASK, Baseline, Collection, Entry, common_tasks, last_losses
 from polytask.report._comparison import read_comparison
-from polytask.report._records import RunRecords, read_run
+from polytask.report._records import METRICS, RECORDS, RunRecords, read_run
+from polytask.runs import CONFIG
 
 
 def collect(paths: Sequence[Path], single_task: Sequence[Path] = ()) -> Collection:
@@ -39,6 +41,8 @@ def collect(paths: Sequence[Path], single_task: Sequence[Path] = ()) -> Collecti
 
 
 def _runs(paths: Sequence[Path], single_task: Sequence[Path]) -> Collection:
+    for path in (*paths, *single_task):
+        _check_begun(path)
     names = _short_names(paths)
     doubled = next((path for path, name in zip(paths, names, strict=True) if names.count(name) > 1), None)
     if doubled is not None:
@@ -56,6 +60,14 @@ def _runs(paths: Sequence[Path], single_task: Sequence[Path]) -> Collection:
     scores = [score for entry in entries for score in last_losses(entry.name, entry.runs)]
     scores += [score for one in singles for score in last_losses(one.entry.name, one.entry.runs, one.task)]
     return Collection(title, entries, tasks, tuple(scores), baselines=singles)
+
+
+def _check_begun(path: Path) -> None:
+    """A project has a config as well, and no training in the same folder."""
+    begun = any((path / name).exists() for name in (_environment.FILE, METRICS, RECORDS))
+    if not begun and (path / CONFIG).is_file():
+        rule = "must be the folder of a run or of a comparison"
+        raise UserError(str(path), rule, f"{CONFIG}, but no training", "Name one from runs/")
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -17,6 +17,8 @@ from polytask.runs import CONFIG
 if TYPE_CHECKING:
     from polytask.diagnostics import Affinities, Gramians, Values
 
+METRICS = "metrics.csv"
+RECORDS = "records"
 _BROKEN = "Delete it, or copy it again"
 # The parser's own errors, and those that it lets through from dates, numbers and depths.
 _NO_YAML = (yaml.YAMLError, OSError, ValueError, LookupError, AttributeError, RecursionError)
@@ -95,7 +97,7 @@ class RunRecords:
         return read_losses(self.folder)
 
     def _has(self, name: str) -> bool:
-        return (self.folder / "records" / f"{name}.parquet").exists()
+        return (self.folder / RECORDS / f"{name}.parquet").exists()
 
 
 def read_run(folder: Path) -> RunRecords:
@@ -109,7 +111,7 @@ def read_run(folder: Path) -> RunRecords:
         found = "no such folder" if not folder.is_dir() else f"no {CONFIG} in it"
         rule = "must be the folder of a run or of a comparison"
         raise UserError(str(folder), rule, found, "Name one from runs/")
-    metrics = folder / "metrics.csv"
+    metrics = folder / METRICS
     return RunRecords(folder, read_logged(metrics) if metrics.exists() else {}, read_yaml(config))
 
 

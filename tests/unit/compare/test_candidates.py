@@ -175,7 +175,7 @@ def test_no_trial_draws_its_budget(key, tmp_path):
 @pytest.mark.parametrize(
     ("callbacks", "scheduler"),
     [
-        ([{"_target_": "mine.EarlyStopping", "monitor": "val/loss/total/epoch"}], None),
+        ([{"_target_": "mine.EarlyStopping", "monitor": "val/loss/other/epoch"}], None),
         ({"stop": {"_target_": "mine.EarlyStopping", "monitor": "val/other/Accuracy/epoch"}}, None),
         (None, {"_target_": "mine.Plateau", "monitor": "val/loss/other/epoch"}),
     ],
@@ -188,5 +188,19 @@ def test_a_task_alone_is_judged_by_itself(callbacks, scheduler):
 
 def test_what_a_checkpoint_monitors_changes_no_training():
     kept = {"_target_": "pytorch_lightning.callbacks.ModelCheckpoint", "monitor": "val/loss/total/epoch"}
-    own = {"_target_": "mine.EarlyStopping", "monitor": "val/digit/Accuracy/epoch"}
-    check_monitors({"trainer": {"callbacks": [kept, own]}, "system": {}}, "digit")
+    check_monitors({"trainer": {"callbacks": [kept]}, "system": {}}, "digit")
+
+
+@pytest.mark.parametrize("key", ["val/digit/Accuracy/epoch", "val/loss/digit/epoch", "val/loss/total/epoch"])
+def test_a_task_alone_may_be_judged_by_its_own_numbers(key):
+    own = {"_target_": "mine.EarlyStopping", "monitor": key}
+    check_monitors({"trainer": {"callbacks": [own]}, "system": {}}, "digit")
+
+
+def test_an_architecture_leaves_the_weighting_to_the_rows(tmp_path):
+    file = tmp_path / "wide.yaml"
+    file.write_text("system: {criterion: {weighting: {_target_: polytask.weighting.UW}}}")
+    with pytest.raises(UserError, match=r"wide\.yaml: the weighting is each row's own, .* --methods"):
+        architecture_changes(str(file))
+    file.write_text("system: {criterion: {reduction: sum}}")
+    assert architecture_changes(str(file))[0] == "wide"

@@ -57,6 +57,22 @@ def test_what_is_done_is_not_done_again(tmp_path):
     assert lines == ["2/2 fit b0"]
 
 
+def test_what_is_done_is_looked_at_at_once(tmp_path):
+    lines, seen, (first, second, third) = [], [], jobs(tmp_path, "a0", "b0", "c0")
+    first.run.mkdir()
+    (first.run / "cost.json").write_text("{}")
+
+    def check(job):
+        seen.append(job.name)
+        if job == second:
+            raise RunError("b0", "is wrong")
+
+    with pytest.raises(RunError, match="b0: is wrong"):
+        run_jobs([first, second, third], Codes(1), lines.append, check=check)
+    assert seen == ["a0", "b0"]
+    assert lines == ["2/3 fit b0"]
+
+
 @pytest.mark.parametrize(
     ("name", "error", "found"),
     [("a1", RunError, "of a1"), ("a2", UserError, "of a2"), ("a9", RunError, "lost")],

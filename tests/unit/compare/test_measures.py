@@ -44,6 +44,13 @@ def test_a_direction_of_the_users_own_comes_first():
     assert found[1].higher_is_better
 
 
+def severally(run):
+    """A run whose metric gave a dict."""
+    run.mkdir()
+    (run / "metrics.csv").write_text("epoch,step,val/a/Y_b/epoch,val/a/Yet/epoch\n0,1,0.5,0.25\n")
+    return run
+
+
 def test_values_are_the_last_that_were_logged(tmp_path):
     (tmp_path / "metrics.csv").write_text(
         "epoch,step,val/a/X/epoch,val/loss/b/epoch\n0,1,0.5,2\n1,2,0.75,\n1,3,,1.5\n"
@@ -52,6 +59,8 @@ def test_values_are_the_last_that_were_logged(tmp_path):
     assert last_values(tmp_path, wanted, "val") == {("a", "X"): 0.75, ("b", "loss"): 1.5}
     with pytest.raises(RunError, match=r"no val/a/Y/epoch. Did you mean 'val/a/X/epoch'"):
         last_values(tmp_path, [Measure("a", "Y", True)], "val")
+    with pytest.raises(RunError, match=r"no val/a/Y/epoch, but val/a/Y_b/epoch\. Take a metric that"):
+        last_values(severally(tmp_path / "several"), [Measure("a", "Y", True)], "val")
     # The fix is one that helps: the run counts as done.
     with pytest.raises(UserError, match=rf"test/metrics\.csv: must be .* Delete {tmp_path} to train again"):
         last_values(tmp_path, wanted, "test")

@@ -137,13 +137,28 @@ def test_ranks_are_means_over_tasks():
 def test_five_seeds_give_a_verdict():
     found = table(SUM, results("uw", 0.75, 0.5), results("dwa", 0.6, 0.6), results("rlw", 0.7, 0.5))
     assert sentence(found, "uw").startswith("Better than the tuned plain sum on a (0.05 ± ")
-    assert "no difference beyond seed noise on 1 of 2 tasks: " in sentence(found, "uw")
+    assert "no difference beyond seed noise on 1 of 2 tasks, among 6 tests: " in sentence(found, "uw")
     assert sentence(found, "dwa").startswith("Worse than the tuned plain sum on a (0.1 ± ")
     assert "b (0.1 ± " in sentence(found, "dwa")
     assert sentence(found, "rlw").startswith(
         "No difference from the tuned plain sum beyond seed noise on 2 of 2 tasks"
     )
     assert sentence(found, "plain_sum") == "What the others are tested against."
+
+
+def test_an_interval_without_0_is_no_difference_where_there_are_many_tests():
+    """By itself, p is 0.04."""
+    noise = [-0.01, 0.0, 0.01, 0.02, -0.02]
+    sum_ = of_values("plain_sum", [0.7] * 5)
+    uw = of_values("uw", [0.722 + one for one in noise])
+    alone = table(sum_, uw)
+    difference = row_of(alone, "uw").tests["a", "Error"].paired.difference
+    assert 0 < difference.half < abs(difference.mean)
+    assert sentence(alone, "uw").startswith("Worse than")
+    many = table(sum_, uw, of_values("dwa", [0.7 + one for one in noise]))
+    assert sentence(many, "uw").startswith(
+        "No difference from the tuned plain sum beyond seed noise on 1 of 1 tasks, among 2 tests: a (-0.022"
+    )
 
 
 def test_fewer_seeds_give_none_but_the_difference_that_could_be_seen():

@@ -152,6 +152,7 @@ def test_a_run_without_records_yet_goes_with_any(run, tmp_path):
     new = tmp_path / "new"
     new.mkdir()
     (new / "config.yaml").write_text("seed: 3\n")
+    (new / "environment.json").write_text("[]")
     assert collect([new, run]).tasks == TASKS
     assert collect([new]).tasks == ()
 
@@ -271,13 +272,23 @@ def test_architectures_of_an_unfinished_comparison_are_told_apart(unfinished):
     assert found.note == "unfinished: 0 of 20 trials and 2 of 20 runs are trained"
 
 
+def test_a_project_is_no_run(tmp_path):
+    run = write_run(tmp_path / "run")
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    for paths, singles in (([project], []), ([run], [project])):
+        with pytest.raises(UserError, match=r"project: must be the folder of a run .* but no training"):
+            collect(paths, singles)
+
+
 def test_a_table_that_lacks_runs_says_so(tmp_path):
     folder = write_comparison(tmp_path / "cmp", methods=("equal", "uw"), seeds=2)
     assert collect([folder]).note == ""
     definition = yaml.safe_load((folder / "comparison.yaml").read_text())
     definition["methods"]["late"] = []
     (folder / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
-    assert collect([folder]).note == "the table lacks 2 of the 12 runs that the folder is for"
+    assert collect([folder]).note == "the table lacks 2 of the 12 runs that were asked for in this folder"
     write_remarks(folder, Remarks(left_out={"late-base": "broke down with seed 0"}))
     assert collect([folder]).note == ""
 
