@@ -67,6 +67,11 @@ def kill_at(file: Path, work: Callable[..., None], *given: Any) -> int | None:
     return process.exitcode
 
 
+def note_mask(file: Path) -> None:
+    """Write down whether this process holds Ctrl-C back."""
+    file.write_text(str(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
 def begun(work: Callable[..., None], *given: Any) -> BaseProcess:
     process = multiprocessing.get_context("forkserver").Process(target=work, args=given)
     process.start()

@@ -1,8 +1,10 @@
 """Where jobs run: what a launcher is, and the one that makes processes on this host."""
 
 import multiprocessing
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from types import TracebackType
@@ -134,5 +136,12 @@ def start(job: Job) -> ForkServerProcess:
     # Imported once; every process begins as a copy.
     context.set_forkserver_preload(["polytask.commands", "polytask.compare._work", "torch.utils.tensorboard"])
     process = context.Process(target=work, args=(job,))
-    process.start()
+    # Ctrl-C reaches all processes: none is to die of it, with a traceback, before it does its job. What
+    # starts the tracker lets signals through again, so that it comes first.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return process

@@ -86,12 +86,17 @@ def work(job: Job) -> None:
     Args:
         job: What to do.
     """
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _wait_for_others(job.run)
-    if job.is_done:
-        # By the process that was waited for.
-        sys.exit(0)
-    _write_output_to(job.log)
+    try:
+        # Held back since before this process began.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        _wait_for_others(job.run)
+        if job.is_done:
+            # By the process that was waited for.
+            sys.exit(0)
+        _write_output_to(job.log)
+    except KeyboardInterrupt:
+        sys.exit(130)
     torch.set_num_threads(job.threads)
     options = [
         "--run-dir",

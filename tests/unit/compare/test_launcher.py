@@ -1,6 +1,8 @@
 """Launchers: how many jobs at a time, what a failure says, and what a missing Ray does."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from polytask.compare._jobs import failure, run_jobs
 from polytask.compare._launcher import Ended
 from polytask.compare._run import gpus
 from polytask.compare._work import Job
+
+ROOT = Path(__file__).parents[3]
 
 
 class Codes(Launcher):
@@ -124,3 +128,16 @@ def test_without_ray_its_extra_is_named(cli, demo, monkeypatch):
 )
 def test_the_gpus_that_a_trainer_takes(trainer, expected):
     assert gpus(trainer) == expected
+
+
+def test_ctrl_c_waits_until_a_process_does_its_job(tmp_path):
+    """In a Python of its own, so that nothing has begun a process before."""
+    code = (
+        "import signal\nfrom pathlib import Path\n"
+        "from polytask.compare import _launcher\nfrom tests.comparisons import note_mask\n"
+        f"_launcher.work = note_mask\n_launcher.start(Path({str(tmp_path / 'held')!r})).join()\n"
+        f"note_mask(Path({str(tmp_path / 'here')!r}))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert (tmp_path / "held").read_text() == "True"
+    assert (tmp_path / "here").read_text() == "False"

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 
+import pytest
 import torch
 
-from polytask.compare._work import Job, _earlier_seconds, _session
+from polytask.compare._work import Job, _earlier_seconds, _session, work
 
 
 def left(folder, checkpoint=b"", noted=True):
@@ -42,3 +44,17 @@ def test_a_job_is_done_once_its_command_ended(tmp_path):
     (tmp_path / "cost.json").write_text("{}")
     assert fit.is_done
     assert not test.is_done
+
+
+def test_ctrl_c_that_came_before_a_job_ends_it_without_a_word(tmp_path, capfd):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(SystemExit) as stop:
+            work(Job("fit", tmp_path / "run", tmp_path / "c.yaml", tmp_path / "log"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stop.value.code == 130
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
