@@ -2,12 +2,12 @@
 
 import json
 import os
-import signal
+import subprocess
+import sys
 
-import pytest
 import torch
 
-from polytask.compare._work import Job, _earlier_seconds, _session, work
+from polytask.compare._work import Job, _earlier_seconds, _session
 
 
 def left(folder, checkpoint=b"", noted=True):
@@ -46,15 +46,20 @@ def test_a_job_is_done_once_its_command_ended(tmp_path):
     assert not test.is_done
 
 
-def test_ctrl_c_that_came_before_a_job_ends_it_without_a_word(tmp_path, capfd):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(SystemExit) as stop:
-            work(Job("fit", tmp_path / "run", tmp_path / "c.yaml", tmp_path / "log"))
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert stop.value.code == 130
-    assert capfd.readouterr() == ("", "")
+HELD = """
+import signal, sys, threading
+from pathlib import Path
+from polytask.compare._work import Job, work
+
+run, config, log = map(Path, sys.argv[1:])
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+work(Job("fit", run, config, log))
+"""
+
+
+def test_ctrl_c_that_came_before_a_job_ends_it_without_a_word(tmp_path):
+    files = [str(tmp_path / name) for name in ("run", "c.yaml", "log")]
+    done = subprocess.run([sys.executable, "-c", HELD, *files], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
     assert not list(tmp_path.iterdir())
