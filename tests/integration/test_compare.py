@@ -16,7 +16,6 @@ pytest.importorskip("optuna")
 import optuna
 
 from polytask import UserError
-from polytask._logged import read_logged
 from polytask.compare import Comparison, Processes, read_results
 from polytask.compare._work import read_cost
 from polytask.config import Config
@@ -81,18 +80,6 @@ def test_a_single_task_model_learns_its_task_alone(cli, demo):
         pl.seed_everything(0, workers=True, verbose=False)
         fresh = Config.read([demo / "config.yaml"]).build("system.model").state_dict()
         assert torch.equal(state[f"model.heads.{other}.weight"], fresh[f"heads.{other}.weight"])
-
-
-def test_the_total_of_a_single_task_model_is_its_own_loss(cli, demo):
-    stop = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss/total/epoch}"
-    words = ["config.yaml", f"trainer.callbacks=[{stop}]", *WORDS[1:]]
-    assert cli("compare", *words, "--seeds", "1", "--single-task").code == 0
-    for task in ("shape", "height"):
-        run = demo / f"comparisons/demo/runs/single_task_{task}-base-seed0"
-        logged = read_logged(run / "metrics.csv")
-        total, own = (logged[f"val/loss/{name}/epoch"][1] for name in ("total", task))
-        assert len(own) == 2
-        assert total.tolist() == own.tolist()
 
 
 def test_a_kill_changes_nothing(cli, demo):
@@ -247,6 +234,12 @@ def test_a_metric_of_several_numbers_is_known_by_the_first_run(cli, demo):
     assert cli(*words).err == result.err
     runs = (demo / "comparisons/demo/runs").glob("[!.]*")
     assert [run.name for run in runs] == ["plain_sum-base-seed0"]
+
+
+def test_a_task_without_a_validation_label_is_in_a_table_of_the_test_split(cli, demo):
+    unlabelled = "system.dataloaders.val.dataset._target_=data.Unlabelled"
+    assert cli("compare", "config.yaml", unlabelled, "--methods", "uw", "--seeds", "1").code == 0
+    assert "height/MeanSquaredError mean" in rows(demo / "comparisons/demo")[0]
 
 
 @pytest.mark.parametrize("wrong", ["system.criterion.weighting.cc", "system.criterion.wait"])

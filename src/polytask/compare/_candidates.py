@@ -234,8 +234,8 @@ def check_monitors(config: Mapping[Any, Any], task: str) -> None:
     }
     for where, node in places.items():
         for monitor in _monitors(node):
-            # The others' weights are 0: the total is this task's own loss.
-            if f"/{task}/" not in monitor and not monitor.endswith("/loss/total/epoch"):
+            # The total too: 0 times another task's infinite loss is not a number.
+            if f"/{task}/" not in monitor:
                 rule = f"a model of '{task}' alone is judged by that task"
                 fix = "Leave the callback or --single-task out, or train a fixed number of epochs"
                 raise UserError(where, rule, f"monitor: {monitor}", fix)

@@ -24,21 +24,20 @@ def run_jobs(
         launcher: What runs them.
         report: Told a line for each job that ended.
         may_fail: Whether a run that breaks down (a loss that is not finite, say) is passed over.
-        check: Called with each job that is done, as soon as it is; what it raises ends all.
+        check: Called with each job that is done, as soon as it is.
 
     Returns:
         The names of the runs that broke down.
 
     Raises:
         UserError: Where a config cannot be used.
-        RunError: Where a run breaks down and may not; the others that run already are finished first.
+        RunError: Where a run breaks down and may not; the others that run already are finished first, and
+            so they are where ``check`` raises.
     """
     failed = {job.name for job in jobs if may_fail and job.broken.exists()}
     left = [job for job in jobs if not job.is_done and job.name not in failed]
-    for job in jobs:
-        if job.is_done:
-            check(job)
-    done, first = len(jobs) - len(left), None
+    found = (_found_by(check, job) for job in jobs if job.is_done)
+    done, first = len(jobs) - len(left), next((error for error in found if error is not None), None)
     try:
         while launcher.running or (left and first is None):
             while left and launcher.running < launcher.at_once and first is None:
@@ -47,7 +46,7 @@ def run_jobs(
                 done, job = done + 1, ended.job
                 if ended.code == 0:
                     report(f"{done}/{len(jobs)} {job.command} {job.name}")
-                    check(job)
+                    first = first or _found_by(check, job)
                 elif may_fail and ended.code == 1:
                     job.broken.touch()
                     failed.add(job.name)
@@ -59,6 +58,14 @@ def run_jobs(
     if first is not None:
         raise first
     return failed
+
+
+def _found_by(check: Callable[[Job], object], job: Job) -> UserError | RunError | None:
+    try:
+        check(job)
+    except (UserError, RunError) as error:
+        return error
+    return None
 
 
 def failure(ended: Ended) -> UserError | RunError:

@@ -3,7 +3,8 @@
 import multiprocessing
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
@@ -110,7 +111,8 @@ class Processes(Launcher):
         Args:
             job: The job.
         """
-        self._running.append((job, start(job)))
+        with _interrupts_held():
+            self._running.append((job, start(job)))
 
     def ended(self) -> Sequence[Ended]:
         """Wait until a job ends; all that have ended since."""
@@ -136,12 +138,21 @@ def start(job: Job) -> ForkServerProcess:
     # Imported once; every process begins as a copy.
     context.set_forkserver_preload(["polytask.commands", "polytask.compare._work", "torch.utils.tensorboard"])
     process = context.Process(target=work, args=(job,))
-    # Ctrl-C reaches all processes: none is to die of it, with a traceback, before it does its job. What
-    # starts the tracker lets signals through again, so that it comes first.
-    resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _interrupts_held():
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return process
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C reaches all processes: none is to die of it, with a traceback, before it does its job.
+
+    The fork server keeps the mask that it is started with and hands it to all that it makes; `work` lifts it.
+    """
+    # What starts the tracker lets signals through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,6 +1,6 @@
 """What a comparison looks at: each task's metrics, and which way is better."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from polytask.config import Config
 from polytask.system import System
 
 _BETTER = {"max": True, "min": False}
+_ONE = "a comparison needs one number of each metric"
 
 
 @dataclass(frozen=True)
@@ -163,12 +164,32 @@ def last_values(run: Path, found: Sequence[Measure], stage: str) -> dict[tuple[s
         raise UserError(where, rule, wrong, f"Delete {run} to train again") from error
     for measure in found:
         if measure.key(stage) not in logged:
-            raise _missing(file, measure.key(stage), logged)
+            _check_single(measure, stage, logged, file)
+            fix = hint(measure.key(stage), logged, "Logged")
+            raise RunError(str(file), _ONE, f"no {measure.key(stage)}", fix)
     return {(measure.task, measure.metric): float(logged[measure.key(stage)]) for measure in found}
 
 
-def _missing(file: Path, key: str, logged: Iterable[str]) -> RunError:
+def check_single(run: Path, found: Sequence[Measure]) -> None:
+    """Raise where a metric gave several numbers, which the table has no place for.
+
+    Args:
+        run: The folder of a run that ended.
+        found: The measures.
+
+    Raises:
+        UserError: Where its ``metrics.csv`` is damaged.
+        RunError: With the metric's numbers.
+    """
+    file = run / "metrics.csv"
+    logged = read_logged(file) if file.exists() else {}
+    for measure in found:
+        _check_single(measure, "val", logged, file)
+
+
+def _check_single(measure: Measure, stage: str, logged: Collection[str], file: Path) -> None:
+    key = measure.key(stage)
     several = [other for other in logged if other.startswith(f"{key.removesuffix('/epoch')}_")]
-    found = f"no {key}, but {', '.join(several)}" if several else f"no {key}"
-    fix = "Take a metric that gives one number" if several else hint(key, logged, "Logged")
-    return RunError(str(file), "a comparison needs one number of each metric", found, fix)
+    if measure.metric != "loss" and key not in logged and several:
+        found = f"no {key}, but {', '.join(several)}"
+        raise RunError(str(file), _ONE, found, "Take a metric that gives one number")

@@ -13,7 +13,7 @@ from polytask.compare._claim import check_kept
 from polytask.compare._definition import Comparison
 from polytask.compare._jobs import Report, last_line, run_jobs
 from polytask.compare._launcher import Launcher, Processes
-from polytask.compare._measures import Measure, last_values
+from polytask.compare._measures import Measure, check_single, last_values
 from polytask.compare._names import RUNS, seed_run, trial_run
 from polytask.compare._remarks import Remarks, write_remarks
 from polytask.compare._results import Result, write_results
@@ -141,13 +141,13 @@ class _Runs:
     def _train(self, runs: Runs) -> set[str]:
         """Train what is not trained; the names of the runs that broke down."""
         found = {job.name: self._measures(candidate) for candidate, _, job in runs}
-        # What the table would lack is known by the first run, not once all have read the test split.
+        # A metric that gives several numbers is known by the first run, not once all read the test split.
         return run_jobs(
             [job for *_, job in runs],
             self.launcher,
             self.report,
             may_fail=True,
-            check=lambda job: last_values(job.run, found[job.name], "val"),
+            check=lambda job: check_single(job.run, found[job.name]),
         )
 
     def results(self, runs: Runs) -> list[Result]:

@@ -64,7 +64,7 @@ def _runs(paths: Sequence[Path], single_task: Sequence[Path]) -> Collection:
 
 def _check_begun(path: Path) -> None:
     """A project has a config as well, and no training in the same folder."""
-    begun = any((path / name).exists() for name in (_environment.FILE, METRICS, RECORDS))
+    begun = any((path / name).exists() for name in ("checkpoints", _environment.FILE, METRICS, RECORDS))
     if not begun and (path / CONFIG).is_file():
         rule = "must be the folder of a run or of a comparison"
         raise UserError(str(path), rule, f"{CONFIG}, but no training", "Name one from runs/")

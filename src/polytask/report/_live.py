@@ -137,7 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
             # A file that is being written is whole again at the next question.
             self._send_problem(asked.path, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except Exception:
-            self._send_problem(asked.path, HTTPStatus.INTERNAL_SERVER_ERROR, _BUG)
+            # Also where nobody waits for the answer, the terminal is to say why.
+            with suppress(ConnectionError):
+                self._send_problem(asked.path, HTTPStatus.INTERNAL_SERVER_ERROR, _BUG)
             raise
         else:
             self._send(HTTPStatus.OK, "text/html" if asked.path == "/" else "application/json", text)

@@ -175,7 +175,7 @@ def test_no_trial_draws_its_budget(key, tmp_path):
 @pytest.mark.parametrize(
     ("callbacks", "scheduler"),
     [
-        ([{"_target_": "mine.EarlyStopping", "monitor": "val/loss/other/epoch"}], None),
+        ([{"_target_": "mine.EarlyStopping", "monitor": "val/loss/total/epoch"}], None),
         ({"stop": {"_target_": "mine.EarlyStopping", "monitor": "val/other/Accuracy/epoch"}}, None),
         (None, {"_target_": "mine.Plateau", "monitor": "val/loss/other/epoch"}),
     ],
@@ -191,7 +191,7 @@ def test_what_a_checkpoint_monitors_changes_no_training():
     check_monitors({"trainer": {"callbacks": [kept]}, "system": {}}, "digit")
 
 
-@pytest.mark.parametrize("key", ["val/digit/Accuracy/epoch", "val/loss/digit/epoch", "val/loss/total/epoch"])
+@pytest.mark.parametrize("key", ["val/digit/Accuracy/epoch", "val/loss/digit/epoch"])
 def test_a_task_alone_may_be_judged_by_its_own_numbers(key):
     own = {"_target_": "mine.EarlyStopping", "monitor": key}
     check_monitors({"trainer": {"callbacks": [own]}, "system": {}}, "digit")

@@ -77,6 +77,18 @@ def test_what_is_done_is_looked_at_at_once(tmp_path):
     assert lines == ["2/3 fit b0"]
 
 
+def test_what_a_look_finds_is_said_once_the_others_ended(tmp_path):
+    lines = []
+
+    def check(job):
+        raise RunError(job.name, "is wrong")
+
+    with pytest.raises(RunError, match="b0: is wrong"):
+        run_jobs(jobs(tmp_path, "a1", "b0", "c0"), Codes(2), lines.append, may_fail=True, check=check)
+    assert lines == ["1/3 fit b0", "2/3 fit a1 broke down: error: of a1"]
+    assert (tmp_path / "a1.broken").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "error", "found"),
     [("a1", RunError, "of a1"), ("a2", UserError, "of a2"), ("a9", RunError, "lost")],

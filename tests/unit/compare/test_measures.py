@@ -47,7 +47,9 @@ def test_a_direction_of_the_users_own_comes_first():
 def severally(run):
     """A run whose metric gave a dict."""
     run.mkdir()
-    (run / "metrics.csv").write_text("epoch,step,val/a/Y_b/epoch,val/a/Yet/epoch\n0,1,0.5,0.25\n")
+    (run / "metrics.csv").write_text(
+        "epoch,step,val/a/Y_b/epoch,val/a/Yet/epoch,val/loss/a_b/epoch\n0,1,0.5,0.25,1\n"
+    )
     return run
 
 
@@ -61,6 +63,8 @@ def test_values_are_the_last_that_were_logged(tmp_path):
         last_values(tmp_path, [Measure("a", "Y", True)], "val")
     with pytest.raises(RunError, match=r"no val/a/Y/epoch, but val/a/Y_b/epoch\. Take a metric that"):
         last_values(severally(tmp_path / "several"), [Measure("a", "Y", True)], "val")
+    with pytest.raises(RunError, match=r"no val/loss/a/epoch\. Did you mean"):
+        last_values(tmp_path / "several", [Measure("a", "loss", False)], "val")
     # The fix is one that helps: the run counts as done.
     with pytest.raises(UserError, match=rf"test/metrics\.csv: must be .* Delete {tmp_path} to train again"):
         last_values(tmp_path, wanted, "test")

@@ -52,6 +52,8 @@ from pathlib import Path
 from polytask.compare._work import Job, work
 
 run, config, log = map(Path, sys.argv[1:])
+# A process in the background may have been told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 work(Job("fit", run, config, log))

@@ -152,7 +152,7 @@ def test_a_run_without_records_yet_goes_with_any(run, tmp_path):
     new = tmp_path / "new"
     new.mkdir()
     (new / "config.yaml").write_text("seed: 3\n")
-    (new / "environment.json").write_text("[]")
+    (new / "checkpoints").mkdir()
     assert collect([new, run]).tasks == TASKS
     assert collect([new]).tasks == ()
 

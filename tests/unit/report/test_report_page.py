@@ -131,7 +131,7 @@ def test_what_is_missing_is_said(tmp_path):
     run = tmp_path / "new"
     run.mkdir()
     (run / "config.yaml").write_text("seed: 0\n")
-    (run / "environment.json").write_text("[]")
+    (run / "checkpoints").mkdir()
     text = Page(page(collect([run]))).text
     for words in (
         "none known yet",
