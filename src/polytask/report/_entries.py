@@ -9,7 +9,7 @@ from polytask.compare._names import DEFINITION
 from polytask.report._collection import SINGLE_TASK, Baseline, Collection, Entry, common_tasks, last_losses
 from polytask.report._comparison import read_comparison
 from polytask.report._records import METRICS, RECORDS, RunRecords, read_run
-from polytask.runs import CONFIG
+from polytask.runs import CONFIG, Run
 
 
 def collect(paths: Sequence[Path], single_task: Sequence[Path] = ()) -> Collection:
@@ -64,8 +64,9 @@ def _runs(paths: Sequence[Path], single_task: Sequence[Path]) -> Collection:
 
 def _check_begun(path: Path) -> None:
     """A project has a config as well, and no training in the same folder."""
-    begun = any((path / name).exists() for name in ("checkpoints", _environment.FILE, METRICS, RECORDS))
-    if not begun and (path / CONFIG).is_file():
+    run = Run(path)
+    kept = (run.checkpoints, *(path / name for name in (_environment.FILE, METRICS, RECORDS)))
+    if run.config.is_file() and not any(one.exists() for one in kept):
         rule = "must be the folder of a run or of a comparison"
         raise UserError(str(path), rule, f"{CONFIG}, but no training", "Name one from runs/")
 
