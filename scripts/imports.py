@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Prints who imports whom in a package: modules at the top, circles, arrows upwards, and the rooms.
+
+    python scripts/imports.py [FOLDER]
+
+Every import counts, those inside functions and under ``TYPE_CHECKING`` too, and so does a module that is imported by
+a string (``import_module("polytask.x")``). Importing ``a.b`` from outside ``a`` also counts for ``a/__init__.py``,
+which Python runs first. A room is a folder of the package, or a module at its top.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+Graph = dict[str, set[str]]
+
+# From the bottom to the top: a room may import rooms before it.
+ORDER = (
+    *("_version", "_errors", "_checks", "_tasks", "_files", "_lazy", "_distributed", "_lightning", "batch", "_linalg"),
+    *("weighting", "losses", "models", "gradients", "optim", "adapters", "data", "metrics", "system", "callbacks"),
+    *("diagnostics", "config", "runs", "checkpoint", "predictions", "loggers", "experiment", "arrays"),
+    *("trainer", "estimator", "predictor", "compare", "report", "cli", "__init__", "__main__"),
+)
+
+
+def modules(folder: Path) -> dict[str, Path]:
+    """Every module of a package by its dotted name.
+
+    Args:
+        folder: The package's folder.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = (folder.name, *path.relative_to(folder).with_suffix("").parts)
+        if "template" not in parts:
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def imported(path: Path, package: str) -> Iterator[str]:
+    """The dotted names that a module imports, also those that may be attributes and not modules.
+
+    Args:
+        path: The module's file.
+        package: The package that relative imports count from.
+    """
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            whole = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield f"{whole}.{alias.name}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            name = node.args[0]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield name.value
+
+
+def graph(folder: Path) -> Graph:
+    """Which modules of a package each of its modules imports.
+
+    Args:
+        folder: The package's folder.
+    """
+    known = modules(folder)
+    found: Graph = {}
+    for name, path in known.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        found[name] = set()
+        for wanted in imported(path, package):
+            module = wanted if wanted in known else wanted.rpartition(".")[0]
+            while module in known:
+                found[name].add(module)
+                module = module.rpartition(".")[0]
+                if not module or name.startswith(f"{module}.") or name == module:
+                    break
+        found[name].discard(name)
+    return found
+
+
+def room(module: str) -> str:
+    """The room that a module is in: the first part of its name below the package.
+
+    Args:
+        module: A dotted name.
+    """
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def rooms(arrows: Mapping[str, Iterable[str]]) -> Graph:
+    """Which rooms each room imports.
+
+    Args:
+        arrows: Which modules each module imports.
+    """
+    found: Graph = {}
+    for module, others in arrows.items():
+        found.setdefault(room(module), set()).update(room(other) for other in others)
+    return {name: others - {name} for name, others in found.items()}
+
+
+def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Groups of nodes that reach each other, the largest first.
+
+    Args:
+        arrows: Which nodes each node points to.
+    """
+    reached = {start: _reached(start, arrows) for start in arrows}
+    found = {frozenset(b for b in reached[a] if a in reached.get(b, ())) for a in arrows}
+    return sorted((sorted(group) for group in found if group), key=lambda group: (-len(group), group))
+
+
+def _reached(start: str, arrows: Mapping[str, Iterable[str]]) -> set[str]:
+    found: set[str] = set()
+    ahead = list(arrows[start])
+    while ahead:
+        node = ahead.pop()
+        if node not in found:
+            found.add(node)
+            ahead += arrows.get(node, ())
+    return found
+
+
+def upwards(between: Graph) -> list[tuple[str, str]]:
+    """Arrows from a room to one that stands above it in `ORDER`.
+
+    Args:
+        between: Which rooms each room imports.
+    """
+    return [
+        (name, other)
+        for name, others in between.items()
+        for other in sorted(others)
+        if name in ORDER and other in ORDER and ORDER.index(other) > ORDER.index(name)
+    ]
+
+
+def main(folder: Path) -> None:
+    """Print all of it for one package."""
+    arrows = graph(folder)
+    between = rooms(arrows)
+    top = [path.name for path in sorted(folder.glob("*.py"))]
+    print(f"modules at the top: {len(top)}\n  {' '.join(top)}")
+    for title, found in (("circles of modules", circles(arrows)), ("circles of rooms", circles(between))):
+        print(f"{title}: {len(found)}")
+        for group in found:
+            print(f"  {len(group)}: {' '.join(group)}")
+    above = upwards(between)
+    print(f"arrows upwards: {len(above)}")
+    for name, other in above:
+        print(f"  {name} -> {other}")
+    unknown = sorted(name for name in between if name not in ORDER)
+    print(f"rooms without a place in the order: {len(unknown)}\n  {' '.join(unknown)}")
+    print("rooms:")
+    for name in sorted(between, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
+        print(f"  {name} -> {' '.join(sorted(between[name])) or '-'}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "src/polytask"))
