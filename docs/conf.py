@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from polytask import __version__
-from polytask._methods import methods, page
+from polytask.weighting._catalogue import methods, page
 
 project = "polytask"
 author = "The polytask developers"

@@ -3,9 +3,9 @@
 
     python scripts/imports.py [FOLDER]
 
-Every import counts, those inside functions and under ``TYPE_CHECKING`` too, and so does a module that is imported by
-a string (``import_module("polytask.x")``). Importing ``a.b`` from outside ``a`` also counts for ``a/__init__.py``,
-which Python runs first. A room is a folder of the package, or a module at its top.
+Every import counts, those inside functions and under ``TYPE_CHECKING`` too, and so does a module that is
+imported by a string (``import_module("polytask.x")``). Importing ``a.b`` from outside ``a`` also counts for
+``a/__init__.py``, which Python runs first. A room is a folder of the package, or a module at its top.
 """
 
 import ast
@@ -17,10 +17,11 @@ Graph = dict[str, set[str]]
 
 # From the bottom to the top: a room may import rooms before it.
 ORDER = (
-    *("_version", "_errors", "_checks", "_tasks", "_files", "_lazy", "_distributed", "_lightning", "batch", "_linalg"),
-    *("weighting", "losses", "models", "gradients", "optim", "adapters", "data", "metrics", "system", "callbacks"),
-    *("diagnostics", "config", "runs", "checkpoint", "predictions", "loggers", "experiment", "arrays"),
-    *("trainer", "estimator", "predictor", "compare", "report", "cli", "__init__", "__main__"),
+    *("_version", "_errors", "_checks", "_tasks", "_distributed", "_lightning", "_console", "batch"),
+    *("_linalg", "weighting", "losses", "models", "gradients", "optim", "adapters", "data", "metrics"),
+    *("system", "config", "runs", "callbacks", "diagnostics", "checkpoint", "predictions", "loggers"),
+    *("arrays", "experiment", "trainer", "estimator", "predictor", "compare", "report", "cli"),
+    *("__init__", "__main__"),
 )
 
 

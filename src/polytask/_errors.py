@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+# Characters of a value in a message.
+_LONGEST = 120
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used; the command line exits with 2.
@@ -80,3 +83,19 @@ def hint(name: str, options: Iterable[str], noun: str = "Known") -> str:
     if close is not None:
         return f"Did you mean '{close}'?"
     return f"{noun}: {', '.join(options)}" if options else f"{noun}: none"
+
+
+def one_line(found: object) -> str:
+    """A text without line breaks, cut where it is long.
+
+    Args:
+        found: A text, or what has one.
+
+    Example:
+        >>> one_line(ValueError("first\\n  second"))
+        'first second'
+        >>> len(one_line("a" * 500))
+        121
+    """
+    words = " ".join(str(found).split())
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"

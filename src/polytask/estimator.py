@@ -9,18 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from polytask._arrays import predict_rows
-from polytask._batch import Batch
+from polytask._checks import is_finite, is_integer
 from polytask._errors import UserError
-from polytask._forward import outputs_by_task
-from polytask._keep_best import KeepBest
-from polytask._label_codes import Kind, LabelCodes, check_kinds, columns_of
-from polytask._numbers import is_finite, is_integer
-from polytask._session import Session
 from polytask._tasks import check_known
+from polytask.arrays._keep_best import KeepBest
+from polytask.arrays._label_codes import Kind, LabelCodes, check_kinds, columns_of
+from polytask.arrays._predict_rows import predict_rows
+from polytask.arrays._session import Session
+from polytask.batch import Batch
 from polytask.data import create_multitask_dataloader
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, create_hard_sharing_model
+from polytask.system._forward import outputs_by_task
 from polytask.weighting import Weighting
 
 try:

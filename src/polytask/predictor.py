@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from polytask import runs
-from polytask._arrays import predict_rows
-from polytask._batch import Batch, count_rows
 from polytask._errors import UserError
-from polytask._lookup import saved_config
-from polytask._parts import make_system
-from polytask._random import full_state, set_full_state
-from polytask._session import placement
-from polytask.checkpoint import CONFIG, load_weights, read_checkpoint
+from polytask.arrays._predict_rows import predict_rows
+from polytask.arrays._session import placement
+from polytask.batch import Batch, count_rows
 from polytask.config import Config
+from polytask.data._random_state import full_state, set_full_state
+from polytask.experiment._build import make_system
+from polytask.runs._checkpoints import CONFIG, load_weights, read_checkpoint
+from polytask.runs._lookup import saved_config
 from polytask.system import System
 
 # How messages of the command line name what is an argument here.

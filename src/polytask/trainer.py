@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 
 from polytask._console import plain_console
 from polytask._errors import UserError
-from polytask._session import Session
+from polytask.arrays._session import Session
+from polytask.callbacks._progress import ProgressReport
 from polytask.losses import MultiTaskLoss
-from polytask.progress import ProgressReport
 
 
 class MultiTaskTrainer:

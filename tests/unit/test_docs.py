@@ -15,12 +15,13 @@ import pytest
 import yaml
 
 import polytask
-from polytask import cli, commands
+from polytask import cli
 from polytask.config import Config
+from polytask.experiment._problems import find_problems
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-TEMPLATE = Path(polytask.__file__).parent / "template"
+TEMPLATE = Path(polytask.__file__).parent / "cli" / "template"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("[!_]*.md"))]
 PAGES += sorted(page for folder in ("how-to", "extend") for page in (DOCS / folder).glob("*.md"))
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -73,7 +74,7 @@ def config_file(page: Path, text: str, folder: Path) -> Path:
 @pytest.mark.parametrize(("page", "text"), cases("yaml"))
 def test_a_config_has_no_problems(page: Path, text: str, tmp_path: Path) -> None:
     file = config_file(page, text, tmp_path)
-    assert [str(problem) for problem in commands.find_problems(Config.read([file]))] == []
+    assert [str(problem) for problem in find_problems(Config.read([file]))] == []
 
 
 TRAINS = [case for case in cases("yaml") if blocks(case.values[0], "{code-block} python")]
@@ -173,7 +174,7 @@ def test_every_public_module_is_in_the_reference() -> None:
         for path in [*package.glob("[a-z]*.py"), *package.glob("[a-z]*/__init__.py")]
     }
     # What the command line is made of is not called by anybody else; System is shown as polytask.System.
-    internal = {f"polytask.{name}" for name in ("cli", "commands", "progress", "runs", "system")}
+    internal = {f"polytask.{name}" for name in ("cli", "experiment", "arrays", "batch", "runs", "system")}
     assert set(public_modules()) == found - internal
 
 

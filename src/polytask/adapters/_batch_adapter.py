@@ -6,21 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polytask._batch import (
+from polytask._errors import UserError, hint, nearest
+from polytask._tasks import check_known
+from polytask.batch import (
     Accessor,
     Batch,
     JoinedBatch,
+    Targets,
     TaskBatches,
     access,
     check_accessor,
     count_rows,
     find,
+    is_missing,
     take_rows,
 )
-from polytask._errors import UserError, hint, nearest
-from polytask._targets import Targets
-from polytask._tasks import check_known
-from polytask._term import is_missing
 
 
 class BatchAdapter:

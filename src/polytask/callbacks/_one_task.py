@@ -4,10 +4,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from polytask._batch import Batch
 from polytask._errors import UserError
-from polytask._targets import Targets
 from polytask._tasks import check_known
+from polytask.batch import Batch, Targets
 from polytask.losses import MultiTaskLoss
 from polytask.models import MultiTaskModel
 from polytask.system import System

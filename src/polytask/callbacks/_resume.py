@@ -15,7 +15,7 @@ from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from polytask._random import full_state, set_full_state
+from polytask.data._random_state import full_state, set_full_state
 from polytask.data._replay import Resumable
 
 _KEY = "polytask_resume"

@@ -10,11 +10,11 @@ from typing import Any
 
 from polytask import weighting
 from polytask._errors import UserError, hint
-from polytask._methods import methods
 from polytask.compare._names import SINGLE, SUM, Kind, candidate_name, row_name
 from polytask.compare._space import Space
 from polytask.config._read import Plain, Source, read_file
 from polytask.weighting import Weighting
+from polytask.weighting._catalogue import methods
 
 BASE = "base"
 SPACE = "space"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from polytask._errors import UserError
-from polytask._problems import find_problems
 from polytask.compare._candidates import (
     BASE,
     SPACE,
@@ -26,6 +25,7 @@ from polytask.compare._names import DEFINITION
 from polytask.compare._space import Drawn, Space, overrides
 from polytask.config import Config
 from polytask.config._read import Plain, Source, read_file
+from polytask.experiment._problems import find_problems
 
 _NO_TRIALS = ("is what trials draw from", "--trials 1", "Write --trials 8, say")
 # A run does not depend on which others there are.

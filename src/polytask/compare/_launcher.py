@@ -16,6 +16,9 @@ import torch
 from polytask._errors import UserError
 from polytask.compare._work import Job, work
 
+# Imported once; every process begins as a copy.
+_PRELOADED = ["polytask.experiment._commands", "polytask.compare._work", "torch.utils.tensorboard"]
+
 
 class Ended(NamedTuple):
     """A job that ended.
@@ -135,8 +138,7 @@ def start(job: Job) -> ForkServerProcess:
         job: The job.
     """
     context = multiprocessing.get_context("forkserver")
-    # Imported once; every process begins as a copy.
-    context.set_forkserver_preload(["polytask.commands", "polytask.compare._work", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(_PRELOADED)
     process = context.Process(target=work, args=(job,))
     with _interrupts_held():
         process.start()

@@ -7,12 +7,12 @@ from typing import Any
 
 from torchmetrics import Metric
 
-from polytask._entries import entries
 from polytask._errors import RunError, UserError, hint
-from polytask._logged import read_logged
-from polytask._parts import make_system
-from polytask._problems import find_problems
 from polytask.config import Config
+from polytask.experiment._build import make_system
+from polytask.experiment._problems import find_problems
+from polytask.metrics._keys import entries
+from polytask.runs._metrics_csv import read_logged
 from polytask.system import System
 
 _BETTER = {"max": True, "min": False}

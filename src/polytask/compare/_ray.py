@@ -7,8 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from polytask._errors import UserError
-from polytask._one_line import one_line
+from polytask._errors import UserError, one_line
 from polytask.compare._launcher import Ended, Launcher, start
 from polytask.compare._work import Job
 

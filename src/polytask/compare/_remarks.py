@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from polytask._errors import UserError
-from polytask._one_line import one_line
+from polytask._errors import UserError, one_line
 
 FILE = "remarks.json"
 

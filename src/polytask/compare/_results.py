@@ -8,8 +8,7 @@ from typing import Literal
 import pyarrow
 import pyarrow.parquet
 
-from polytask._errors import UserError
-from polytask._one_line import one_line
+from polytask._errors import UserError, one_line
 from polytask.compare._names import RESULTS, Kind
 
 _AGAIN = "Run `polytask compare` again"

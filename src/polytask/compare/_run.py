@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from polytask._errors import RunError
-from polytask._one_line import one_line
+from polytask._errors import RunError, one_line
 from polytask.compare._candidates import Candidate
 from polytask.compare._claim import check_kept
 from polytask.compare._definition import Comparison

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from polytask._errors import RunError, UserError, hint
-from polytask._logged import read_logged
-from polytask._problems import find_problems
 from polytask.compare._claim import check_kept, claimed
 from polytask.compare._jobs import Report, failure, last_line
 from polytask.compare._launcher import Ended, start
@@ -22,6 +20,8 @@ from polytask.compare._tuning import storage
 from polytask.compare._work import Job
 from polytask.config import Config
 from polytask.config._read import Plain, read_file
+from polytask.experiment._problems import find_problems
+from polytask.runs._metrics_csv import read_logged
 
 FILE = "search.yaml"
 ALL = "delta_m"

@@ -17,12 +17,11 @@ from typing import Literal
 
 import torch
 
-from polytask._errors import UserError
-from polytask._one_line import one_line
-from polytask.checkpoint import read_checkpoint
+from polytask._errors import UserError, one_line
 from polytask.cli import main
 from polytask.compare._names import COST
 from polytask.runs import Run
+from polytask.runs._checkpoints import read_checkpoint
 
 _TESTED = "tested.json"
 _SESSION = "session.json"

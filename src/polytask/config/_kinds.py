@@ -59,7 +59,7 @@ OWN = (
     "polytask.models",
     "polytask.optim",
     "polytask.predictions",
-    "polytask.progress",
+    "polytask.callbacks._progress",
     "polytask.system",
     "polytask.weighting",
 )

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from polytask._errors import UserError
 from polytask._tasks import check_known, check_task_names
-from polytask._term import IGNORE_INDEX
+from polytask.batch import IGNORE_INDEX
 from polytask.data._arrays import by_name, check_class_names, check_gaps, target_of, tensor_of
 
 Sample = tuple[Any, dict[str, Tensor]]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
-from polytask._numbers import is_integer
-from polytask._term import IGNORE_INDEX
+from polytask.batch import IGNORE_INDEX
 from polytask.data._array_dataset import ArrayDataset
 from polytask.data._normalize import Normalization, normalizers
 from polytask.data._replay import State, check_same

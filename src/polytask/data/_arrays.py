@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polytask._checks import is_integer
 from polytask._errors import UserError, hint
-from polytask._numbers import is_integer
-from polytask._term import is_missing
+from polytask.batch import is_missing
 
 # Elements that a check looks at in one go, so that it needs little memory beside a mapped file.
 _CHECKED = 1 << 22

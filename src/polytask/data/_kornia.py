@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint
-from polytask._term import IGNORE_INDEX, is_missing
+from polytask.batch import IGNORE_INDEX, is_missing
 
 
 class KorniaAugmentation:

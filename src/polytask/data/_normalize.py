@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polytask._checks import is_finite
 from polytask._errors import UserError, hint
-from polytask._numbers import is_finite
 from polytask.data._array_dataset import ArrayDataset
 
 Normalization = Sequence[float | Sequence[float]]

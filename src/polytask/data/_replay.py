@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from polytask._errors import UserError
-from polytask._random import drawn, host_state, set_host_state
+from polytask.data._random_state import drawn, host_state, set_host_state
 
 State = dict[str, Any]
 

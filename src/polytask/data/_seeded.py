@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
-from polytask._numbers import is_integer
 from polytask.data._replay import Resumable, State, check_same, length_of
 
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from polytask._checks import is_finite
 from polytask._errors import UserError
-from polytask._numbers import is_finite
-from polytask._term import IGNORE_INDEX
+from polytask.batch import IGNORE_INDEX
 from polytask.data._array_dataset import ArrayDataset, Sample
 from polytask.data._table_files import CSVFormat, read_table, table_files
 from polytask.data._table_inputs import TableInputs

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
-from polytask._numbers import is_integer
 from polytask.data._seeded import ranks
 from polytask.data._table_dataset import Inputs, check_inputs, targets_of
 from polytask.data._table_files import common_schema, is_parquet, open_parquet, table_files, whole

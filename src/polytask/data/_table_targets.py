@@ -11,7 +11,7 @@ from torch import Tensor
 
 from polytask._errors import UserError, hint
 from polytask._tasks import check_known, check_task_names
-from polytask._term import IGNORE_INDEX
+from polytask.batch import IGNORE_INDEX
 from polytask.data._table_values import Numbers, as_numbers, as_text, is_text
 
 TaskType = Literal["regression", "classification"]

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from polytask._batch import TaskBatches
 from polytask._errors import UserError, hint
 from polytask._tasks import check_task_names
+from polytask.batch import TaskBatches
 from polytask.data._replay import ReplayableLoader, State, check_same, length_of
 from polytask.data._seeded import SeededLoader, ranks
 from polytask.data._task_samplers import TaskSampler

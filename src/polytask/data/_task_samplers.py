@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from polytask._checks import is_finite
 from polytask._errors import UserError
-from polytask._numbers import is_finite
 from polytask._tasks import check_known
 
 Sizes = Mapping[str, int | None]

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from polytask._balance import Balance
 from polytask._errors import UserError
 from polytask.diagnostics._gradients import GramianRecorder
 from polytask.diagnostics._store import AFFINITY
 from polytask.gradients._watch import Seen
 from polytask.losses import TaskLosses
 from polytask.system import System
+from polytask.system._task_backward import Balance
 from polytask.weighting._base import Gradients
 
 

@@ -11,12 +11,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from polytask._balance import Balance
 from polytask._errors import UserError, hint
 from polytask.diagnostics._recorder import Recorder
 from polytask.diagnostics._store import GRADIENTS
 from polytask.gradients._watch import Seen, Watcher
 from polytask.system import System
+from polytask.system._task_backward import Balance
 from polytask.weighting._base import Gradients
 
 _NAMES = {"parameters": "shared", "representation": "representation", "last_shared": "last_shared"}

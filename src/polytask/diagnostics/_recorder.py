@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from polytask._balance import Balance
 from polytask._errors import UserError
 from polytask.diagnostics._store import FOLDER, RecordFile, Row
 from polytask.system import System
+from polytask.system._task_backward import Balance
 
 # Entries kept on the device before they are read, where nothing is logged.
 _MOST = 1024

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from polytask._errors import UserError
-from polytask._one_line import one_line
+from polytask._errors import UserError, one_line
 
 FOLDER = "records"
 _STEP = [("step", pa.int64()), ("epoch", pa.int64())]

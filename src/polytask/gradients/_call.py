@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from polytask._term import HALF
+from polytask.batch import HALF
 from polytask.gradients._graph import Graph
 
 

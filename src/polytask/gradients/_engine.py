@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._distributed import Ranks
 from polytask._errors import UserError, hint
-from polytask._ranks import Ranks
 from polytask.gradients._accumulate import accumulate
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
 from polytask.gradients._levels import LEVELS, ByRows, Level, Measured, MeasuredRows, explicit, weighted

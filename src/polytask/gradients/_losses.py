@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from polytask._distributed import Ranks
 from polytask._errors import UserError
-from polytask._ranks import Ranks
 from polytask.gradients._compiled import check_compiled
 from polytask.gradients._graph import Graph, split, trace
 from polytask.losses import TaskLosses

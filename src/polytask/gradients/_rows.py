@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polytask._ranks import Ranks
-from polytask._term import HALF
+from polytask._distributed import Ranks
+from polytask.batch import HALF
 from polytask.gradients._call import Call, LayerRows
 from polytask.gradients._compiled import repeatable
 from polytask.gradients._graph import Graph

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from polytask._distributed import Ranks
 from polytask._errors import UserError
-from polytask._ranks import Ranks
 from polytask.gradients._graph import Graph
 
 

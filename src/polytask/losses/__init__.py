@@ -1,6 +1,6 @@
 """Criteria for many tasks: a loss per task, missing labels left out, a weighting on top."""
 
-from polytask._targets import Targets
+from polytask.batch import Targets
 from polytask.losses._multi_task_loss import MultiTaskLoss
 from polytask.losses._presets import DynamicWeightAverage, GradNorm, UncertaintyWeighting
 from polytask.losses._task_losses import TaskLosses

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from polytask._distributed import Ranks
 from polytask._errors import UserError, hint
-from polytask._ranks import Ranks
-from polytask._targets import Targets
 from polytask._tasks import SHARING, TaskModules, check_known, check_task_names
-from polytask._term import HALF, Term
+from polytask.batch import HALF, Targets
 from polytask.losses._loss_weights import loss_weights_of
+from polytask.losses._masked_loss import Term
 from polytask.losses._task_losses import TaskLosses
 from polytask.weighting import Equal, GramianWeighting, JacobianAggregator, LossWeighting, Weighting
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from polytask._arrays import as_tensors
 from polytask._errors import UserError
-from polytask._meter import LossMeter
 from polytask._tasks import check_known, check_task_names
 from polytask.adapters import BatchAdapter
+from polytask.data._tensors import as_tensors
+from polytask.metrics._loss_meter import LossMeter
 from polytask.metrics._stage_metrics import StageMetrics
 
 

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from polytask._batch import take_rows
-from polytask._entries import entries, may_log
 from polytask._errors import UserError
 from polytask._tasks import TaskModules, check_task_names
-from polytask._term import HALF
 from polytask.adapters import MetricsAdapter
+from polytask.batch import HALF, take_rows
 from polytask.metrics._functions import Function, FunctionMetric, as_metric
+from polytask.metrics._keys import entries, may_log
 
 Given = Metric | Function | Sequence[Metric | Function] | Mapping[str, Metric | Function]
 _MOST_BYTES = 8 * 2**20

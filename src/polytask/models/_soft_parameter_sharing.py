@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from polytask._errors import UserError
 from polytask._tasks import check_known, check_task_names
-from polytask._term import HALF
+from polytask.batch import HALF
 from polytask.models._base import Heads
 from polytask.models._checks import check_mapping, check_strength
 from polytask.models._dense import Activation

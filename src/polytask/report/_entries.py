@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from polytask import _environment
 from polytask._errors import UserError
 from polytask.compare._names import DEFINITION
 from polytask.report._collection import SINGLE_TASK, Baseline, Collection, Entry, common_tasks, last_losses
 from polytask.report._comparison import read_comparison
 from polytask.report._records import METRICS, RECORDS, RunRecords, read_run
-from polytask.runs import CONFIG, Run
+from polytask.runs import CONFIG, Run, _environment
 
 
 def collect(paths: Sequence[Path], single_task: Sequence[Path] = ()) -> Collection:

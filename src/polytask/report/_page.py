@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from polytask import __version__
+from polytask._version import __version__
 from polytask.report import _plotly
 from polytask.report._charts import Section
 from polytask.report._collection import Collection

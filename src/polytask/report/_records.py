@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from polytask._environment import Environment, read
-from polytask._errors import UserError
-from polytask._logged import Series, last_of_epochs, read_logged
-from polytask._one_line import one_line
+from polytask._errors import UserError, one_line
 from polytask.runs import CONFIG
+from polytask.runs._environment import Environment, read
+from polytask.runs._metrics_csv import Series, last_of_epochs, read_logged
 
 if TYPE_CHECKING:
     from polytask.diagnostics import Affinities, Gramians, Values

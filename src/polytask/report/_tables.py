@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from polytask._environment import version, versions
 from polytask.report._charts import Grid, Row
 from polytask.report._collection import SINGLE_TASK, Collection
 from polytask.report._records import RunRecords
+from polytask.runs._environment import version, versions
 
 _OR = " | "
 _ENVIRONMENTS = (

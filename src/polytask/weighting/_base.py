@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from polytask._errors import RunError, UserError
 from polytask._linalg import SMALL, exact
 from polytask._tasks import check_known, check_task_names
-from polytask._term import HALF
+from polytask.batch import HALF
 from polytask.weighting._report import Report
 
 Gradients = Literal["parameters", "representation", "last_shared"]

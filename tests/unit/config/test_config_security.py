@@ -72,7 +72,7 @@ REFUSED = [
     "polytask.models.MLP.to",
     "polytask.template.net.Net",
     "polytask.losses.MultiTaskLoss.forward",
-    "polytask.commands.fit",
+    "polytask.experiment._commands.fit",
     "polytask.checkpoint.load",
     "polytask.UserError",
     "polytask.metrics.nn.Linear.forward",

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, WeightedRandomSampler
 
 from polytask import UserError
-from polytask._random import drawn, host_state, set_host_state
 from polytask.data import ReplayableLoader
+from polytask.data._random_state import drawn, host_state, set_host_state
 
 ROWS = list(range(14))
 

@@ -9,7 +9,6 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 from polytask import UserError
-from polytask._random import host_state, set_host_state
 from polytask.data import (
     Annealed,
     FixedProbabilities,
@@ -23,6 +22,7 @@ from polytask.data import (
     create_multitask_dataloader,
 )
 from polytask.data import _task_loader as module
+from polytask.data._random_state import host_state, set_host_state
 
 SAMPLERS = [
     RoundRobin(),

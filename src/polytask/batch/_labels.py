@@ -1,0 +1,80 @@
+"""Which elements of a target have a label."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+HALF = (torch.float16, torch.bfloat16)
+
+
+def is_missing(target: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
+    """Where a label is missing: NaN in floating point, ``ignore_index`` in integers.
+
+    Shape:
+        - target: any.
+        - returns: the same, bool.
+
+    Example:
+        >>> is_missing(torch.tensor([0.5, float("nan")]))
+        tensor([False,  True])
+    """
+    if target.is_floating_point():
+        return target.isnan()
+    if target.dtype != torch.bool:
+        # Outside the dtype's range the comparison would wrap around: 156 is -100 as uint8.
+        limits = torch.iinfo(target.dtype)
+        if not limits.min <= ignore_index <= limits.max:
+            return torch.zeros_like(target, dtype=torch.bool)
+    return target == ignore_index
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where the labels of a target are that lacks some; found once, before the target leaves the host.
+
+    Attributes:
+        rows: The rows that have a label, as indices.
+        depth: The fewest leading dimensions whose every entry has all of its labels or none.
+        by_class: Whether labels along dimension 1 are all there or all missing.
+
+    Example:
+        >>> labels = Labels.of(torch.tensor([[True, True], [False, False], [True, True]]))
+        >>> labels.rows, labels.whole(1)
+        (tensor([0, 2]), True)
+    """
+
+    rows: Tensor
+    depth: int
+    by_class: bool
+
+    @classmethod
+    def of(cls, present: Tensor) -> "Labels":
+        """Look where the labels are; reads values.
+
+        Args:
+            present: Which elements of the target are labelled.
+        """
+        labels, depth = present, present.ndim
+        while depth > 1:
+            inner = labels.any(dim=-1)
+            if not torch.equal(inner, labels.all(dim=-1)):
+                break
+            labels, depth = inner, depth - 1
+        rows = _any(labels).nonzero().flatten()
+        by_class = depth == 1 or torch.equal(present.any(dim=1), present.all(dim=1))
+        return cls(rows, depth, by_class)
+
+    def whole(self, depth: int) -> bool:
+        """Whether each entry of so many leading dimensions has all of its labels or none."""
+        return self.depth <= depth
+
+    def to(self, device: torch.device) -> "Labels":
+        """The same with the rows on the device."""
+        return replace(self, rows=self.rows.to(device, non_blocking=True))
+
+
+def _any(present: Tensor) -> Tensor:
+    """Rows with a label."""
+    return present.flatten(1).any(dim=1) if present.ndim > 1 else present

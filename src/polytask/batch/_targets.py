@@ -1,0 +1,79 @@
+"""Targets by task, their labels counted."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polytask.batch._labels import IGNORE_INDEX, Labels, is_missing
+
+
+class Targets(dict[str, Any]):
+    """Targets by task, with the number of labels that was counted before they left the host.
+
+    A plain dict to everybody else. Tasks without a label, or with None for a target, are not in it.
+
+    Args:
+        targets: Targets by task.
+        counts: Labelled elements by task.
+        partial: Where the labels are, for the tasks that lack some; the others are in ``full``.
+
+    Example:
+        >>> import torch
+        >>> targets = Targets.count({"a": torch.tensor([1, -100]), "b": torch.tensor([-100, -100])})
+        >>> list(targets), targets.counts, targets.full
+        (['a'], {'a': 1}, frozenset())
+    """
+
+    def __init__(
+        self, targets: Mapping[str, Any], counts: Mapping[str, int], partial: Mapping[str, Labels]
+    ) -> None:
+        super().__init__(targets)
+        self.counts = dict(counts)
+        self.partial = dict(partial)
+        self.full = frozenset(targets) - frozenset(partial)
+
+    @classmethod
+    def count(cls, targets: Mapping[str, Any], ignore_index: Mapping[str, int] | None = None) -> "Targets":
+        """Count the labels of each task; leave out the tasks that have none.
+
+        Reads the tensors' values: call it before they are sent to a device.
+
+        Args:
+            targets: Targets by task.
+            ignore_index: The integer that means "no label", by task; -100 where not given.
+        """
+        ignored = ignore_index or {}
+        kept, counts, partial = {}, {}, {}
+        for name, target in targets.items():
+            elements = count = 0 if target is None else 1
+            if isinstance(target, Tensor):
+                elements = target.numel()
+                missing = is_missing(target, ignored.get(name, IGNORE_INDEX))
+                count = elements - int(missing.count_nonzero())
+            if count:
+                kept[name], counts[name] = target, count
+            if 0 < count < elements:
+                partial[name] = Labels.of(~missing)
+        return cls(kept, counts, partial)
+
+    @classmethod
+    def joined(cls, parts: Iterable["Targets"]) -> "Targets":
+        """The targets of several tasks as one, in the order of the parts.
+
+        Args:
+            parts: Targets of different tasks.
+        """
+        joined = cls({}, {}, {})
+        for part in parts:
+            joined.update(part)
+            joined.counts |= part.counts
+            joined.partial |= part.partial
+            joined.full |= part.full
+        return joined
+
+    def to(self, device: torch.device) -> "Targets":
+        """Where the labels are, on the device; the targets themselves are moved by the batch."""
+        self.partial = {name: labels.to(device) for name, labels in self.partial.items()}
+        return self

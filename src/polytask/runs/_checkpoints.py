@@ -1,0 +1,124 @@
+"""Checkpoints: read without running code, loaded with messages that name what differs."""
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from polytask._errors import UserError, hint
+
+CONFIG = "polytask_config"
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's tensors and plain data; code in it is refused, not run.
+
+    Args:
+        path: The file.
+
+    Raises:
+        UserError: Where there is no such file, or it is not a whole checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        siblings = (
+            [str(other) for other in sorted(path.parent.glob("*.ckpt"))] if path.parent.is_dir() else []
+        )
+        fix = hint(str(path), siblings, "There") if siblings else "Name a .ckpt file, `best` or `last`"
+        raise UserError("--ckpt", f"there is no file {path}", None, fix)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"--ckpt {path}",
+            "a checkpoint holds tensors and plain data only",
+            " ".join(str(error).split())[:200],
+            "Save it with polytask, or save its state_dict",
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"--ckpt {path}",
+            "the file is not a whole checkpoint",
+            f"{type(error).__name__}",
+            "Use another one",
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"--ckpt {path}", "a checkpoint has a 'state_dict'", type(checkpoint).__name__)
+    return checkpoint
+
+
+def check_optimizer(optimizer: Optimizer, checkpoint: Mapping[str, Any], where: str) -> None:
+    """Refuse to go on with another optimizer than the one whose state was saved.
+
+    Args:
+        optimizer: What is to take the state.
+        checkpoint: What `read_checkpoint` gave.
+        where: The checkpoint's name, for the message.
+
+    Raises:
+        UserError: Where options or groups differ.
+    """
+    for state in checkpoint.get("optimizer_states", ())[:1]:
+        saved, own = (_shape(groups) for groups in (state["param_groups"], optimizer.param_groups))
+        if saved != own:
+            raise UserError(
+                where,
+                "a run goes on with the optimizer it was stopped with",
+                f"{type(optimizer).__name__} with other options or groups",
+                "Undo the change, or start a new run from the weights with --ckpt",
+            )
+
+
+def _shape(groups: Iterable[Mapping[str, Any]]) -> list[tuple[int, set[str]]]:
+    # A scheduler adds the rate that it began with.
+    return [(len(group["params"]), set(group) - {"initial_lr"}) for group in groups]
+
+
+def _fits(own: Any, saved: Any) -> bool:
+    """Whether the shapes agree; a state that has no size yet takes the saved one's."""
+    if own.shape == saved.shape:
+        return True
+    return bool(own.numel() == 0 and own.ndim == saved.ndim and own.shape[0] == saved.shape[0])
+
+
+def load_weights(module: nn.Module, checkpoint: Mapping[str, Any], where: str) -> None:
+    """Load a checkpoint's weights into a module, all of them or none.
+
+    Args:
+        module: What takes the weights.
+        checkpoint: What `read_checkpoint` gave.
+        where: The checkpoint's name, for the message.
+
+    Raises:
+        UserError: Where names or shapes differ; says how many and which first.
+    """
+    saved, own = checkpoint["state_dict"], module.state_dict()
+    shapes = [name for name in own if name in saved and not _fits(own[name], saved[name])]
+    problems = [
+        (
+            len(shapes),
+            "of another shape",
+            [f"{n} {tuple(saved[n].shape)} for {tuple(own[n].shape)}" for n in shapes],
+        ),
+        *(
+            (len(names), text, names)
+            for names, text in (
+                ([name for name in own if name not in saved], "missing from it"),
+                ([name for name in saved if name not in own], "not in the model"),
+            )
+        ),
+    ]
+    found = "; ".join(f"{count} {text}, such as {names[0]}" for count, text, names in problems if count)
+    if found:
+        raise UserError(
+            where, "the checkpoint is from another architecture", found, "Use the config it was trained with"
+        )
+    module.load_state_dict(saved)

@@ -1,0 +1,107 @@
+"""What a run was trained with: versions, platform, device and commit, kept in its folder."""
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from polytask._errors import UserError, one_line
+
+FILE = "environment.json"
+PACKAGES = ("polytask", "torch", "pytorch-lightning", "torchmetrics", "numpy")
+_PATIENCE = 10.0
+# Without the hook that a repository's own settings may name.
+_DESCRIBE = ("-c", "core.fsmonitor=false", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+Environment = dict[str, str]
+
+
+def environment(device: str, project: Path) -> Environment:
+    """What this process computes with, in words.
+
+    Args:
+        device: The device, in words.
+        project: The folder whose commit counts.
+
+    Example:
+        >>> [*environment("cpu", Path("/"))][:4]
+        ['device', 'system', 'Python', 'polytask']
+    """
+    commit = _commit(project)
+    return {"device": device, **versions(), **({} if commit is None else {"commit": commit})}
+
+
+def versions() -> Environment:
+    """The system, Python and the packages of this process.
+
+    Example:
+        >>> versions()["torch"] == version("torch")
+        True
+    """
+    own = {"system": platform.platform(), "Python": platform.python_version()}
+    return own | {name: version(name) for name in PACKAGES}
+
+
+def version(package: str) -> str:
+    """A package's version.
+
+    Args:
+        package: Its name.
+
+    Example:
+        >>> version("no-such-package")
+        'not installed'
+    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def keep(run: Path, found: Environment) -> None:
+    """Write the environment into a run's folder, behind that of the training that it resumes.
+
+    Args:
+        run: The run's folder.
+        found: The environment.
+    """
+    file = run / FILE
+    known = read(run) if file.exists() else []
+    if not known or known[-1] != found:
+        part = file.with_name(f"{FILE}.part")
+        part.write_text(json.dumps([*known, found], indent=1) + "\n", encoding="utf-8")
+        part.replace(file)
+
+
+def read(run: Path) -> list[Environment]:
+    """The environments in which a run was trained, in order; none for a run that did not note them.
+
+    Args:
+        run: The run's folder.
+
+    Raises:
+        UserError: Where the file is damaged.
+    """
+    file = run / FILE
+    if not file.exists():
+        return []
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(str(file), "must be JSON", one_line(error), "Delete it") from error
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise UserError(str(file), "must hold a list of environments", type(found).__name__, "Delete it")
+    return [{str(key): str(value) for key, value in one.items()} for one in found]
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of a folder under git, with ``-dirty`` where tracked files differ from it."""
+    try:
+        done = subprocess.run(
+            ["git", *_DESCRIBE], cwd=folder, capture_output=True, text=True, timeout=_PATIENCE, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        # Without git, a run is as good as in a folder that is not under it.
+        return None
+    return done.stdout.strip() if done.returncode == 0 and done.stdout.strip() else None

@@ -1,0 +1,66 @@
+"""The model's call: for all tasks at once, or for the rows of each task."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from polytask._errors import UserError
+from polytask.batch import Batch, describe
+
+
+def outputs_by_task(model: nn.Module, batch: Batch, names: Sequence[str]) -> Any:
+    """The model's outputs by task; as they come where the tasks have no names.
+
+    Where the batch carries task ids, or batches of several tasks, the model is called as ``model(inputs, i)``
+    with the rows of task *i*.
+
+    Args:
+        model: The model.
+        batch: The batch.
+        names: All tasks, in order.
+
+    Raises:
+        UserError: Where the model fails on the inputs, or returns something else.
+
+    Example:
+        >>> batch = Batch(torch.ones(2, 3), None, 2)
+        >>> list(outputs_by_task(nn.Linear(3, 1), batch, ["height"]))
+        ['height']
+    """
+    if batch.rows is None:
+        return _named(_call(model, batch.inputs), names)
+    outputs = {}
+    for name in batch.rows:
+        output = _call(model, batch.inputs_of(name), names.index(name))
+        outputs[name] = output[name] if isinstance(output, Mapping) else output
+    return outputs
+
+
+def _call(model: nn.Module, inputs: Any, task: int | None = None) -> Any:
+    try:
+        return model(inputs) if task is None else model(inputs, task)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        raise UserError(
+            "model",
+            f"{type(model).__name__} failed on {describe(inputs)}",
+            f"{type(error).__name__}: {' '.join(str(error).split())}",
+            "Compare the batch with what the model takes; --debug shows where",
+        ) from error
+
+
+def _named(outputs: Any, names: Sequence[str]) -> Any:
+    if isinstance(outputs, Mapping) or not names:
+        return outputs
+    if isinstance(outputs, Tensor) and len(names) == 1:
+        return {names[0]: outputs}
+    if isinstance(outputs, (list, tuple)) and len(outputs) == len(names):
+        return dict(zip(names, outputs, strict=True))
+    raise UserError(
+        "model",
+        f"returns a dict by task, or a list in the order {', '.join(names)}",
+        f"{len(outputs)} outputs" if isinstance(outputs, (list, tuple)) else describe(outputs),
+    )

@@ -1,0 +1,107 @@
+"""The command line's words, its exit codes, and what it does not import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from polytask import __version__, cli
+from polytask._errors import UserError
+from polytask.cli import _main
+
+HEAVY = ("torch", "numpy", "omegaconf", "rich", "pytorch_lightning", "torchmetrics", "pyarrow", "tensorboard")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["--version"], ["init", "new"], ["fitt"]])
+def test_what_needs_no_torch_imports_none(words, tmp_path):
+    program = f"""
+import sys
+from polytask.cli import main
+try:
+    main({words!r})
+except SystemExit:
+    pass
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_words_stand_anywhere_among_the_options():
+    options = cli.parse(["fit", "a.yaml", "x=1", "--quiet", "b.yaml", "--seed", "3", "y.z=[1, 2]"])
+    assert options.config == ["a.yaml", "b.yaml"]
+    assert options.overrides == ["x=1", "y.z=[1, 2]", "seed=3"]
+    assert options.quiet
+
+
+def test_config_options_are_files_too_and_repeat():
+    assert cli.parse(["check", "--config", "a.yaml", "--config", "b.yaml"]).config == ["a.yaml", "b.yaml"]
+
+
+def test_options_are_not_abbreviated():
+    with pytest.raises(UserError, match=r"no option is called '--resu'. Did you mean '--resume'"):
+        cli.parse(["fit", "a.yaml", "--resu"])
+
+
+def test_every_command_has_a_line_of_help(capsys):
+    with pytest.raises(SystemExit) as exit:
+        cli.main(["--help"])
+    assert exit.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name} {text}" in shown for name, text in cli.COMMANDS.items())
+
+
+@pytest.mark.parametrize("command", [*cli.COMMANDS, "completion"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert f"polytask {command}" in capsys.readouterr().out
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"polytask {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completions_know_the_commands(shell, capsys):
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "validate" in script
+    assert "--run-dir" in script or "run-dir" in script
+
+
+def python(folder, *words):
+    return subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_an_unforeseen_error_is_one_line_and_1(tmp_path):
+    broken = "from polytask.cli import _main; _main._run = lambda options: 1 / 0; _main.main(['init', 'x'])"
+    done = python(tmp_path, "-c", broken)
+    assert done.returncode == 1
+    assert done.stderr == "error: ZeroDivisionError: division by zero (--debug shows the traceback)\n"
+
+
+def test_an_interrupt_is_one_line_and_130(tmp_path, monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_main, "_run", interrupted)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    assert cli.main(["init", "x"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = python(tmp_path, "-m", "polytask", "init", ".", "--debug")
+    assert done.stderr.startswith("Traceback")
+    assert "polytask._errors.UserError" in done.stderr
+
+
+def test_a_mistake_is_2_in_a_process_of_its_own(tmp_path):
+    done = python(tmp_path, "-m", "polytask", "fit", "--resum")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: polytask fit: no option is called '--resum'. Did you mean '--resume'?\n"
