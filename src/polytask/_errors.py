@@ -4,56 +4,56 @@ import difflib
 from collections.abc import Iterable
 
 # Characters of a value in a message.
-_LONGEST = 120
+_LONGEST = 200
 
 
-class UserError(ValueError):
-    """Something the user gave cannot be used; the command line exits with 2.
+class _Fields(Exception):
+    """What the two errors have in common: four fields, and the line made of them."""
 
-    The message is one line: ``<where>: <rule>. Found <value>. <fix>.``
+    def __init__(self, where: str, rule: str, found: object = None, fix: str | None = None) -> None:
+        super().__init__(where, rule, found, fix)
+        self.where, self.rule, self.found, self.fix = where, rule, found, fix
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.rule}"
+        if self.found is not None:
+            line = f"{line.rstrip('.')}, got {one_line(self.found)}"
+        parts = [line] if self.fix is None else [line, self.fix]
+        return " ".join(part if part.endswith(("?", "!")) else part.rstrip(".") + "." for part in parts)
+
+
+class UserError(_Fields, ValueError):
+    """An argument, a key or a file of the user that cannot be used; the command line exits with 2.
+
+    The message is one line: ``<where>: <rule>, got <found>. <fix>.``
 
     Args:
         where: The key, argument or task at fault.
-        rule: What must hold there, without a final stop.
-        found: What was given instead.
+        rule: What must hold there, without a full stop.
+        found: The value that was given instead; it is shown on one line, and a long one is cut.
         fix: What to do about it.
 
+    Attributes:
+        where: As given.
+        rule: As given.
+        found: As given.
+        fix: As given.
+
     Example:
-        >>> print(UserError("loss_weights", "needs one weight per task", "2 weights for 3 tasks"))
-        loss_weights: needs one weight per task. Found 2 weights for 3 tasks.
+        >>> print(UserError("loss_weights", "must have one weight per task", "2 weights for 3 tasks"))
+        loss_weights: must have one weight per task, got 2 weights for 3 tasks.
     """
 
-    def __init__(self, where: str, rule: str, found: object = None, fix: str | None = None) -> None:
-        super().__init__(where, rule, found, fix)
 
-    def __str__(self) -> str:
-        return _sentence(*self.args)
+class RunError(_Fields, RuntimeError):
+    """A run that cannot continue, for example because a loss is NaN; the command line exits with 1.
 
-
-class RunError(RuntimeError):
-    """A run that cannot go on (a loss became NaN, say); the command line exits with 1.
-
-    The arguments are those of `UserError`.
+    The arguments and attributes are those of `UserError`.
 
     Example:
         >>> print(RunError("task 'a'", "the loss must be finite", "nan at step 12"))
-        task 'a': the loss must be finite. Found nan at step 12.
+        task 'a': the loss must be finite, got nan at step 12.
     """
-
-    def __init__(self, where: str, rule: str, found: object = None, fix: str | None = None) -> None:
-        super().__init__(where, rule, found, fix)
-
-    def __str__(self) -> str:
-        return _sentence(*self.args)
-
-
-def _sentence(where: str, rule: str, found: object, fix: str | None) -> str:
-    parts = [f"{where}: {rule}"]
-    if found is not None:
-        parts.append(f"Found {found}")
-    if fix is not None:
-        parts.append(fix)
-    return " ".join(part if part.endswith(("?", "!")) else part.rstrip(".") + "." for part in parts)
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
@@ -86,16 +86,16 @@ def hint(name: str, options: Iterable[str], noun: str = "Known") -> str:
 
 
 def one_line(found: object) -> str:
-    """A text without line breaks, cut where it is long.
+    """A value as a string without line breaks, cut after 200 characters.
 
     Args:
-        found: A text, or what has one.
+        found: A string, or any object that has one.
 
     Example:
         >>> one_line(ValueError("first\\n  second"))
         'first second'
         >>> len(one_line("a" * 500))
-        121
+        201
     """
-    words = " ".join(str(found).split())
-    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}…"
+    line = " ".join(str(found).split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

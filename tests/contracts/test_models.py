@@ -269,8 +269,8 @@ def check_export(case, tasks):
 @pytest.mark.parametrize(
     ("tasks", "words"),
     [
-        (3, ["0 ", "2 ", "below 3", "Found 3"]),
-        (-1, ["below 3", "Found -1"]),
+        (3, ["0 ", "2 ", "below 3", "got 3"]),
+        (-1, ["below 3", "got -1"]),
         (True, ["a bool"]),
         (1.0, ["a float"]),
         (torch.tensor(1), ["a Tensor", "Python int"]),

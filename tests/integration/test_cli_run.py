@@ -478,7 +478,7 @@ def test_a_run_that_diverges_ends_with_1_and_names_the_last_good_checkpoint(cli,
     result = cli("fit", "config.yaml")
     assert result.code == 1
     assert result.err.count("\n") == 1
-    assert "task 'height': the loss must be finite. Found inf at step 6 in epoch 1" in result.err
+    assert "task 'height': the loss must be finite, got inf at step 6 in epoch 1" in result.err
     (run,) = Path("runs/demo").iterdir()
     good = f"{run}/checkpoints/"
     assert good in result.err
@@ -491,7 +491,7 @@ def test_an_infinite_label_names_its_task_and_step(cli, demo):
     edit(demo / "config.yaml", ("{_target_: data.Points, rows: 24}", "{_target_: data.Infinite, rows: 24}"))
     result = cli("fit", "config.yaml", "system.dataloaders.train.shuffle=false")
     assert result.code == 1
-    assert "task 'height': the loss must be finite. Found inf at step 3 in epoch 0" in result.err
+    assert "task 'height': the loss must be finite, got inf at step 3 in epoch 0" in result.err
     assert "No checkpoint was saved before it" in result.err
     assert "on_nonfinite: skip" in result.err
 

@@ -56,7 +56,7 @@ def test_a_comparison_from_its_config_to_its_table(cli, demo):
     # What a run does not depend on may change; anything else is another comparison.
     other = cli("compare", *words, "trainer.max_epochs=1")
     assert other.code == 2
-    assert "this folder is another comparison's. Found other values of config.trainer.max_epochs" in other.err
+    assert "this folder is another comparison's, got other values of config.trainer.max_epochs" in other.err
     assert cli("compare", *WORDS, "--seeds", "1").code == 0
     assert [(row["method"], row["seeds"]) for row in rows(folder)] == [("plain_sum", "1"), ("uw", "1")]
 
@@ -112,15 +112,15 @@ def test_a_kill_changes_nothing(cli, demo):
     ("words", "message"),
     [
         (["--methods", "pcgard"], "no method is called 'pcgard'. Did you mean 'pcgrad'?"),
-        (["--methods", "uw", "--seeds", "0"], "--seeds: is 1 or more. Found 0"),
-        (["--methods", "uw", "--jobs", "0"], "--jobs: is 1 or more. Found 0"),
+        (["--methods", "uw", "--seeds", "0"], "--seeds: is 1 or more, got 0"),
+        (["--methods", "uw", "--jobs", "0"], "--jobs: is 1 or more, got 0"),
         (["--methods", "uw", "--architectures", "none.yaml"], "none.yaml: there is no such file"),
         (
             ["--methods", "uw", "--direction", "shape/Acuracy=max"],
             "no metric 'shape/Acuracy'. Did you mean 'shape/Accuracy'?",
         ),
         (["--methods", "uw", "--direction", "shape/Accuracy"], "is <task>/<Metric>=max or =min"),
-        (["--methods", "uw", "--direction", "shape/Accuracy=up"], "is 'max' or 'min'. Found 'up'"),
+        (["--methods", "uw", "--direction", "shape/Accuracy=up"], "is 'max' or 'min', got 'up'"),
         (["--launcher", "slurm"], "invalid choice: 'slurm'"),
         (["--methods", "uw", "--dir", "."], "--dir .: must be a comparison, or a new folder"),
     ],
@@ -209,7 +209,7 @@ def test_a_methods_space_is_for_trials(cli, demo):
     (demo / "mine.yaml").write_text(MINE)
     result = cli("compare", "config.yaml", "--methods", "mine.yaml")
     assert result.code == 2
-    assert "mine-base space: is what trials draw from. Found --trials 1. Write --trials 8" in result.err
+    assert "mine-base space: is what trials draw from, got --trials 1. Write --trials 8" in result.err
     assert not (demo / "comparisons").exists()
 
 
@@ -256,7 +256,7 @@ def test_a_row_that_breaks_down_is_left_out(cli, demo):
     words = [*WORDS, "--seeds", "1", "--single-task"]
     result = cli("compare", *words, "--methods", "wild.yaml")
     assert result.code == 1
-    assert result.err == "error: polytask compare: every run has to end. Found left out: wild-base.\n"
+    assert result.err == "error: polytask compare: every run has to end, got left out: wild-base.\n"
     said = re.search(r"Left out: wild-base broke down with seed 0: (.*)", result.out)
     assert said
     assert "task 'shape': the loss must be finite" in said[1]
@@ -297,7 +297,7 @@ def test_nothing_is_left_where_every_row_breaks_down(cli, demo):
     for words in ([], ["--trials", "2", "--dir", "tuned"]):
         result = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1", *words)
         assert result.code == 1
-        assert "one row at least has to end. Found plain_sum-base broke down" in result.err
+        assert "one row at least has to end, got plain_sum-base broke down" in result.err
 
 
 def test_a_trial_that_breaks_down_is_passed_over(cli, demo):
@@ -315,7 +315,7 @@ def test_a_run_of_another_config_is_not_taken_for_this_one(cli, demo):
     kept.write_text(kept.read_text().replace("lr: 0.1", "lr: 0.2"))
     result = cli("compare", *WORDS, "--seeds", "1")
     assert result.code == 2
-    assert "trained with another config. Found other values of system.optimizer.lr" in result.err
+    assert "trained with another config, got other values of system.optimizer.lr" in result.err
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[1]", '{"seconds": "x", "peak_memory_mb": 1}'])

@@ -52,7 +52,7 @@ def test_the_folder_keeps_what_was_compared_in_it_before(made, demo, tmp_path):
     assert list(yaml.safe_load((folder / "comparison.yaml").read_text())["methods"]) == ["mine", "equal"]
     (demo / "mine.yaml").write_text("system: {optimizer: {lr: 1.0e-9}}")
     with (
-        pytest.raises(UserError, match=r"another comparison's. Found other values of methods.mine"),
+        pytest.raises(UserError, match=r"another comparison's, got other values of methods.mine"),
         made(["mine.yaml"]).claimed(folder),
     ):
         pass
@@ -102,7 +102,7 @@ def test_a_single_task_model_is_not_stopped_by_another_task(made):
     ("override", "message"),
     [
         ("trainer.limit_val_batches=0", r"trainer\.limit_val_batches: selection uses validation data only"),
-        ("trainer.check_val_every_n_epoch=9", r"Found 9 with 2 epochs\. Write 2 at most"),
+        ("trainer.check_val_every_n_epoch=9", r"got 9 with 2 epochs\. Write 2 at most"),
     ],
 )
 def test_runs_that_would_see_no_validation_data_are_refused(made, override, message):

@@ -239,11 +239,11 @@ def test_tasks_whose_inputs_differ_in_kind():
     [
         (
             {"train": TaskLoader(loaders())},
-            "dataloaders.train: needs a sampler, which draws the tasks of each step. Found none. Pass",
+            "dataloaders.train: needs a sampler, which draws the tasks of each step, got none. Pass",
         ),
         (
             {"train": loaders()["kind"], "val": TaskLoader(loaders(), Uniform())},
-            "dataloaders.val: sees every task's data once, so without a sampler. Found Uniform(). Leave",
+            "dataloaders.val: sees every task's data once, so without a sampler, got Uniform(). Leave",
         ),
         (
             {"train": TaskLoader({"knd": loaders()["kind"]}, Uniform())},

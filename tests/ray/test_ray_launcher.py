@@ -64,7 +64,7 @@ def test_a_row_that_breaks_down_is_left_out_with_its_reason(cli, demo):
     result = cli("compare", "config.yaml", *words)
     assert (result.code, result.err) == (
         1,
-        "error: polytask compare: every run has to end. Found left out: wild-base.\n",
+        "error: polytask compare: every run has to end, got left out: wild-base.\n",
     )
     assert "Left out: wild-base broke down with seed 0: task 'shape': the loss must be finite" in result.out
     assert [row["method"] for row in rows(demo / "wild")] == ["plain_sum"]
@@ -77,7 +77,7 @@ def test_a_worker_that_is_lost_is_a_run_that_failed(demo):
     text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Lost, rows: 24")
     (demo / "config.yaml").write_text(text)
     comparison = Comparison(["config.yaml"], [], seeds=1)
-    with pytest.raises(RunError, match=r"plain_sum-base-seed0: polytask fit failed\. Found .*[Ww]orker"):
+    with pytest.raises(RunError, match=r"plain_sum-base-seed0: polytask fit failed, got .*[Ww]orker"):
         compare(comparison, "lost", RayCluster())
     # And the comparison goes on where it stopped.
     (demo / "data.py").write_text(f"{data}\n\nLost = Points\n")
@@ -88,7 +88,7 @@ def test_a_worker_that_is_lost_is_a_run_that_failed(demo):
 def test_more_gpus_than_a_host_has_are_refused(tmp_path):
     job = Job("fit", tmp_path / "run", tmp_path / "c.yaml", tmp_path / "fit.log", gpus=2)
     with RayCluster() as cluster:
-        with pytest.raises(UserError, match=r"run run: needs a host with 2 GPUs\. Found 0"):
+        with pytest.raises(UserError, match=r"run run: needs a host with 2 GPUs, got 0"):
             cluster.start(Job(**{**vars(job), "needs_gpus": True}))
         # What can do without them runs: here it finds no config.
         cluster.start(job)

@@ -131,7 +131,7 @@ def test_p_is_never_below_0():
 
 
 def test_other_seeds_are_refused():
-    with pytest.raises(UserError, match=r"same seeds on both sides. Found \[0, 1\] and \[0, 2\]"):
+    with pytest.raises(UserError, match=r"same seeds on both sides, got \[0, 1\] and \[0, 2\]"):
         Paired.of({0: 1.0, 1: 1.0}, {0: 1.0, 2: 1.0})
 
 
@@ -188,5 +188,5 @@ def test_a_baseline_of_0_is_said():
 
 
 def test_other_tasks_are_said():
-    with pytest.raises(UserError, match=r"every task. Found a/Accuracy and b/Accuracy"):
+    with pytest.raises(UserError, match=r"every task, got a/Accuracy and b/Accuracy"):
         delta_by_task({("a", "Accuracy"): 1.0}, {("b", "Accuracy"): 1.0}, {("a", "Accuracy"): True})

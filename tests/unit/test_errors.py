@@ -10,9 +10,9 @@ from polytask._errors import RunError, UserError, hint, nearest
     ("arguments", "line"),
     [
         (("a", "must hold"), "a: must hold."),
-        (("a", "must hold", 0), "a: must hold. Found 0."),
+        (("a", "must hold", 0), "a: must hold, got 0."),
         (("a", "must hold", None, "Do it"), "a: must hold. Do it."),
-        (("a", "must hold.", "b.", "Did you mean 'c'?"), "a: must hold. Found b. Did you mean 'c'?"),
+        (("a", "must hold.", "b.", "Did you mean 'c'?"), "a: must hold, got b. Did you mean 'c'?"),
     ],
 )
 def test_the_message_is_one_line(kind, arguments, line):
@@ -21,7 +21,7 @@ def test_the_message_is_one_line(kind, arguments, line):
 
 def test_an_error_survives_pickling():
     error = pickle.loads(pickle.dumps(UserError("a", "must hold", "b", "Do it")))
-    assert str(error) == "a: must hold. Found b. Do it."
+    assert str(error) == "a: must hold, got b. Do it."
 
 
 def test_what_the_errors_are():

@@ -135,15 +135,15 @@ def test_every_parameter_is_in_one_group(prefixes):
         (
             {"backbon": {"lr": 1}},
             "optimizer.groups.backbon: is a prefix of parameter names. "
-            "Found no trainable parameter under it. Did you mean 'backbone'?",
+            "got no trainable parameter under it. Did you mean 'backbone'?",
         ),
         (
             [1],
-            "optimizer.groups: are a mapping from a prefix of parameter names to options. Found [1]. "
+            "optimizer.groups: are a mapping from a prefix of parameter names to options, got [1]. "
             "Write for example {backbone: {lr: 1e-4}}.",
         ),
         ("backbone", "optimizer.groups: are a mapping from a prefix of parameter names to options."),
-        ({"backbone": 1e-4}, "optimizer.groups.backbone: is a mapping of options. Found 0.0001"),
+        ({"backbone": 1e-4}, "optimizer.groups.backbone: is a mapping of options, got 0.0001"),
         ({"backbone": {"params": []}}, "optimizer.groups.backbone.params: is set by the group itself"),
         ({"backbone": {"name": "x"}}, "optimizer.groups.backbone.name: is set by the group itself"),
         (
@@ -173,10 +173,10 @@ def test_options_of_groups_reach_the_optimizer():
     [
         (
             functools.partial(SGD, lr=-1.0),
-            "optimizer: could not be built. Found ValueError: Invalid learning rate",
+            "optimizer: could not be built, got ValueError: Invalid learning rate",
         ),
-        (functools.partial(SGD, rate=1.0), "optimizer: could not be built. Found TypeError"),
-        (list, "optimizer: must build a torch.optim.Optimizer. Found list"),
+        (functools.partial(SGD, rate=1.0), "optimizer: could not be built, got TypeError"),
+        (list, "optimizer: must build a torch.optim.Optimizer, got list"),
     ],
 )
 def test_an_optimizer_that_cannot_be_built(build, message):

@@ -41,5 +41,5 @@ def test_modules_keep_their_order_under_any_name():
 
 
 def test_what_is_no_module_is_an_error():
-    with pytest.raises(UserError, match=r"^heads\.a: must be a torch\.nn\.Module\. Found type"):
+    with pytest.raises(UserError, match=r"^heads\.a: must be a torch\.nn\.Module, got type"):
         TaskModules({"a": nn.Linear}, "heads")

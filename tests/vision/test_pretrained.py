@@ -94,7 +94,7 @@ def test_an_encoder_of_feature_maps_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"output_dim: is needed.*a ConvNextConfig without hidden_size"):
         HuggingFaceEncoder(str(tmp_path))
     backbone = HuggingFaceEncoder(str(tmp_path), output_dim=8)
-    with pytest.raises(UserError, match=r"last_hidden_state is \(N, tokens, 8\). Found shape \(2, 8, 4, 4\)"):
+    with pytest.raises(UserError, match=r"last_hidden_state is \(N, tokens, 8\), got shape \(2, 8, 4, 4\)"):
         backbone(torch.rand(2, 3, 32, 32))
 
 

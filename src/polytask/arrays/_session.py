@@ -47,7 +47,7 @@ class Session(System):
         >>> session = Session(
         ...     model, {"a": nn.MSELoss()}, torch.optim.SGD(model.parameters(), lr=0.1), "cpu")
         Traceback (most recent call last):
-        polytask._errors.UserError: criterion: must be a torch.nn.Module. Found dict.
+        polytask._errors.UserError: criterion: must be a torch.nn.Module, got dict.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def data_errors(dataloaders: Mapping[str, Any]) -> Iterator[None]:
         >>> with data_errors({"train": loader}):
         ...     next(iter(loader))
         Traceback (most recent call last):
-        polytask._errors.UserError: system.dataloaders.train: a batch of list could not be loaded. Found ...
+        polytask._errors.UserError: system.dataloaders.train: a batch of list could not be loaded, got ...
     """
     try:
         yield

@@ -19,7 +19,7 @@ def monitor_problems(
         >>> keys = ["val/loss/total/epoch"]
         >>> (problem,) = monitor_problems([("EarlyStopping", "val/loss/epoch")], keys, keys.__contains__)
         >>> print(problem)
-        EarlyStopping.monitor: is a key that will be logged. Found 'val/loss/epoch'. Did you mean
+        EarlyStopping.monitor: is a key that will be logged, got 'val/loss/epoch'. Did you mean
         'val/loss/total/epoch'?
     """
     return [

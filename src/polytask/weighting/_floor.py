@@ -24,7 +24,7 @@ class Floor(nn.Module):
         >>> floor.note(torch.tensor([-1.0]), [1])
         >>> floor.check("GLS", ["digit", "depth"], "Use another weighting")
         Traceback (most recent call last):
-        polytask._errors.UserError: GLS: the losses of task 'depth' must stay above 0. Found -1. Use
+        polytask._errors.UserError: GLS: the losses of task 'depth' must stay above 0, got -1. Use
         another weighting.
     """
 

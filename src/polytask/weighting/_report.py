@@ -25,7 +25,7 @@ class Report:
         >>> report.note(torch.tensor([True, False, False]), torch.full((1, 1), torch.nan), None, 1)
         >>> report.say("MGDA", ["digit"], "the solver did not converge")
         Traceback (most recent call last):
-        polytask._errors.RunError: MGDA: gradients and losses must be finite. Found NaN or infinity for
+        polytask._errors.RunError: MGDA: gradients and losses must be finite, got NaN or infinity for
         tasks digit in step 1; 1 such step.
     """
 

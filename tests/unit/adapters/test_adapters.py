@@ -121,11 +121,11 @@ def test_rows_for_metrics_are_all_where_no_whole_row_is_missing():
         (
             (X, [DIGIT]),
             {},
-            "targets: are a dict by task, or a list in the order digit, parity. Found 1 of them.",
+            "targets: are a dict by task, or a list in the order digit, parity, got 1 of them.",
         ),
-        ((X, DIGIT), {}, "targets: are a dict by task, or a list in the order digit, parity. Found Tensor."),
-        ((X,), {}, "adapters.batch.target_accessor: no 1 in the batch. Found a tuple of 1 parts."),
-        (X, {}, "adapters.batch.target_accessor: targets are needed in this stage. Found a Tensor."),
+        ((X, DIGIT), {}, "targets: are a dict by task, or a list in the order digit, parity, got Tensor."),
+        ((X,), {}, "adapters.batch.target_accessor: no 1 in the batch, got a tuple of 1 parts."),
+        (X, {}, "adapters.batch.target_accessor: targets are needed in this stage, got a Tensor."),
         (
             (X, 1),
             {"target_accessor": None},
@@ -212,18 +212,18 @@ def test_task_ids_are_read_in_prediction_too():
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (2, "ids are 0 to 1 for digit, parity. Found id 2."),
-        (torch.tensor([0, 1, -1, 0]), "ids are 0 to 1 for digit, parity. Found id -1."),
+        (2, "ids are 0 to 1 for digit, parity, got id 2."),
+        (torch.tensor([0, 1, -1, 0]), "ids are 0 to 1 for digit, parity, got id -1."),
         (
             torch.tensor([0, 1]),
-            "is one integer for the batch, or one for each row. Found (2,) int64 for 4 rows.",
+            "is one integer for the batch, or one for each row, got (2,) int64 for 4 rows.",
         ),
         (
             torch.zeros(4, 1, dtype=torch.long),
-            "is one integer for the batch, or one for each row. Found (4, 1)",
+            "is one integer for the batch, or one for each row, got (4, 1)",
         ),
-        (0.0, "is one integer for the batch, or one for each row. Found () float32 for 4 rows."),
-        (["digit"] * 4, "is one integer for the batch, or one for each row. Found list."),
+        (0.0, "is one integer for the batch, or one for each row, got () float32 for 4 rows."),
+        (["digit"] * 4, "is one integer for the batch, or one for each row, got list."),
     ],
 )
 def test_task_ids_that_are_none(ids, message):
@@ -283,12 +283,12 @@ def test_the_criterion_is_called_that_way():
         (
             CriterionAdapter,
             {"pred_argument": 1},
-            "CriterionAdapter: positions are 0, 1, … without gaps. Found [1, 1]",
+            "CriterionAdapter: positions are 0, 1, … without gaps, got [1, 1]",
         ),
         (
             MetricsAdapter,
             {"input_argument": 3},
-            "MetricsAdapter: positions are 0, 1, … without gaps. Found [0, 1, 3]",
+            "MetricsAdapter: positions are 0, 1, … without gaps, got [0, 1, 3]",
         ),
         (MetricsAdapter, {"target_argument": -1}, "MetricsAdapter: positions are 0, 1, … without gaps."),
         (
@@ -446,29 +446,29 @@ def test_what_a_foreign_criterion_may_return(value, losses):
     [
         (
             {"a": ONE, "b": ONE},
-            "criterion: Foreign returns a dict, which needs a 'total' to be trained. Found the keys a, b.",
+            "criterion: Foreign returns a dict, which needs a 'total' to be trained, got the keys a, b.",
         ),
         ({}, "criterion: Foreign returns a dict, which needs a 'total'"),
         (
             torch.ones(3),
-            "criterion: Foreign must return one number, or a dict with 'total'. Found a tensor of",
+            "criterion: Foreign must return one number, or a dict with 'total', got a tensor of",
         ),
         (
             {"total": torch.ones(3)},
-            "criterion: Foreign must return one number, or a dict with 'total'. Found a tensor",
+            "criterion: Foreign must return one number, or a dict with 'total', got a tensor",
         ),
-        ({"total": 1.0}, "criterion: Foreign must return one number, or a dict with 'total'. Found float."),
+        ({"total": 1.0}, "criterion: Foreign must return one number, or a dict with 'total', got float."),
         (
             (1.0, {"a": ONE}),
-            "criterion: Foreign must return one number, or a dict with 'total'. Found float.",
+            "criterion: Foreign must return one number, or a dict with 'total', got float.",
         ),
-        ((ONE, TWO), "criterion: Foreign must return one number, or a dict with 'total'. Found tuple."),
-        (None, "criterion: Foreign must return one number, or a dict with 'total'. Found NoneType."),
+        ((ONE, TWO), "criterion: Foreign must return one number, or a dict with 'total', got tuple."),
+        (None, "criterion: Foreign must return one number, or a dict with 'total', got NoneType."),
         (
             {"total": ONE, "a": torch.ones(2)},
-            "criterion: the loss 'a' must be one number. Found a tensor of shape (2,).",
+            "criterion: the loss 'a' must be one number, got a tensor of shape (2,).",
         ),
-        ({"total": ONE, "a": "x"}, "criterion: the loss 'a' must be one number. Found str."),
+        ({"total": ONE, "a": "x"}, "criterion: the loss 'a' must be one number, got str."),
     ],
 )
 def test_what_a_foreign_criterion_may_not_return(value, message):

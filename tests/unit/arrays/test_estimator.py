@@ -275,11 +275,11 @@ def test_an_own_model():
     ("targets", "message"),
     [
         (None, "requires y to be passed, but the target y is None"),
-        (Y["sum"], "y: is a dict by task or a data frame .* Found a ndarray"),
+        (Y["sum"], "y: is a dict by task or a data frame .* got a ndarray"),
         ({}, "y: needs at least one task"),
         ({"loss": Y["sum"]}, "'loss' is a word that log keys use"),
-        ({"sum": Y["sum"][:5]}, r"task 'sum': needs a target for each of the 120 rows of X. Found 5"),
-        ({"sum": np.full(120, np.nan)}, "task 'sum': needs a label. Found none"),
+        ({"sum": Y["sum"][:5]}, r"task 'sum': needs a target for each of the 120 rows of X, got 5"),
+        ({"sum": np.full(120, np.nan)}, "task 'sum': needs a label, got none"),
         ({"sum": np.where(X[:, 0] > 0, np.inf, 0.5)}, "task 'sum': targets are finite"),
         ({"one": np.zeros(120, dtype=int)}, "task 'one': needs two classes"),
         ({"mixed": np.array(["a", 1] * 60, dtype=object)}, "task 'mixed': has labels of one kind"),
@@ -298,7 +298,7 @@ def test_targets_that_cannot_be_used(targets, message):
     [
         ({"validation_fraction": 1.0}, "validation_fraction: is between 0 and 1"),
         ({"patience": 0}, "patience: is a number of epochs"),
-        ({"weighting": "UW"}, "weighting: is one of polytask.weighting. Found str"),
+        ({"weighting": "UW"}, "weighting: is one of polytask.weighting, got str"),
         ({"model": nn.Linear(3, 1)}, "model: is a callable"),
         ({"model": lambda features, outputs: None}, "model: returns a torch.nn.Module"),
         ({"hidden_dims": []}, "hidden_dims: is a list of layers, one at least"),

@@ -157,7 +157,7 @@ def test_a_foreign_loss_has_no_weights():
     ours = trainer(Both())
     history = ours.fit(batches(), epochs=3, verbose=False)
     assert history["train/loss/total/epoch"][-1] < history["train/loss/total/epoch"][0]
-    with pytest.raises(UserError, match=r"loss_fn: has no weights by task. Found Both"):
+    with pytest.raises(UserError, match=r"loss_fn: has no weights by task, got Both"):
         ours.get_task_weights()
 
 
@@ -236,13 +236,13 @@ def test_what_is_ambiguous_names_the_task_and_both_shapes(task, target, shapes):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (torch.zeros(3), r"loader: yields pairs \(inputs, {task: target}\). Found a Tensor"),
-        ((torch.zeros(3), 1, 2), "Found a tuple of Tensor, int, int"),
+        (torch.zeros(3), r"loader: yields pairs \(inputs, {task: target}\), got a Tensor"),
+        ((torch.zeros(3), 1, 2), "got a tuple of Tensor, int, int"),
         ((torch.zeros(3, 4), {"height": ["tall"] * 3}), "targets.height: .*numbers"),
         ((torch.zeros(3, 4), {"heigth": torch.zeros(3)}), "Did you mean 'heigth'"),
         (
             (torch.zeros(3, 5), {"height": torch.zeros(3)}),
-            "MLP: needs inputs of shape .*Found shape",
+            "MLP: needs inputs of shape .*got shape",
         ),
     ],
 )
@@ -267,13 +267,13 @@ def test_a_plain_data_loader_with_one_task():
 
 def test_an_optimizer_without_the_losss_parameters():
     net, loss_fn = model(), UncertaintyWeighting(losses())
-    message = r"optimizer: trains the loss's parameters too. Found 2 that it lacks, such as weighting\.\w+"
+    message = r"optimizer: trains the loss's parameters too, got 2 that it lacks, such as weighting\.\w+"
     with pytest.raises(UserError, match=message):
         MultiTaskTrainer(net, loss_fn, torch.optim.SGD(net.parameters(), lr=0.1))
 
 
 def test_an_optimizer_of_another_model():
-    with pytest.raises(UserError, match=r"optimizer: trains the model's parameters. Found none"):
+    with pytest.raises(UserError, match=r"optimizer: trains the model's parameters, got none"):
         MultiTaskTrainer(model(), MultiTaskLoss(losses()), torch.optim.SGD(model().parameters(), lr=0.1))
 
 
@@ -288,7 +288,7 @@ def test_an_optimizer_of_another_model():
         ({"device": "meta"}, "device: must be there"),
         ({"metric_fns": {"size": accuracy}}, "no task is called 'size'"),
         ({"metric_fns": {"shape": "accuracy"}}, "must be a torchmetrics.Metric"),
-        ({"metric_fns": {"shape": lambda p, t: 0.0}}, "Found '<lambda>'. Name it by a key"),
+        ({"metric_fns": {"shape": lambda p, t: 0.0}}, "got '<lambda>'. Name it by a key"),
     ],
 )
 def test_an_option_that_cannot_be_used(options, message):
@@ -297,7 +297,7 @@ def test_an_option_that_cannot_be_used(options, message):
 
 
 def test_something_that_is_no_optimizer():
-    with pytest.raises(UserError, match=r"optimizer: must be a torch.optim.Optimizer. Found type"):
+    with pytest.raises(UserError, match=r"optimizer: must be a torch.optim.Optimizer, got type"):
         MultiTaskTrainer(model(), MultiTaskLoss(losses()), torch.optim.SGD)
 
 
@@ -326,7 +326,7 @@ def test_a_metric_that_returns_no_number():
     ours = trainer(metric_fns={"shape": {"odd": lambda p, t: [1, 2]}})
     with pytest.raises(
         UserError,
-        match=r"metrics.shape.odd: compute failed. Found .* returned \[1, 2\], which is not a number",
+        match=r"metrics.shape.odd: compute failed, got .* returned \[1, 2\], which is not a number",
     ):
         ours.validate(batches())
 

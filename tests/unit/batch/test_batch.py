@@ -43,17 +43,17 @@ def test_accessors(batch, accessor, expected):
 @pytest.mark.parametrize(
     ("batch", "accessor", "message"),
     [
-        ((1, 2), 2, "x: no 2 in the batch. Found a tuple of 2 parts. Parts are numbered from 0."),
-        ((1, 2), -3, "x: no -3 in the batch. Found a tuple of 2 parts. Parts are numbered from 0."),
+        ((1, 2), 2, "x: no 2 in the batch, got a tuple of 2 parts. Parts are numbered from 0."),
+        ((1, 2), -3, "x: no -3 in the batch, got a tuple of 2 parts. Parts are numbered from 0."),
         (
             {"image": 1},
             "imgae",
-            "x: no 'imgae' in the batch. Found a dict with the keys image. Did you mean 'image'?",
+            "x: no 'imgae' in the batch, got a dict with the keys image. Did you mean 'image'?",
         ),
-        ({"a": {"b": 1}}, "a.c", "x: no 'a.c' in the batch. Found a dict with the keys a"),
-        ({"keys": 1}, "values", "x: no 'values' in the batch. Found a dict with the keys keys"),
-        ({"a": 1}, 0, "x: no 0 in the batch. Found a dict with the keys a"),
-        (3, "a", "x: no 'a' in the batch. Found a int. Name the part by an index, a key or a dotted path."),
+        ({"a": {"b": 1}}, "a.c", "x: no 'a.c' in the batch, got a dict with the keys a"),
+        ({"keys": 1}, "values", "x: no 'values' in the batch, got a dict with the keys keys"),
+        ({"a": 1}, 0, "x: no 0 in the batch, got a dict with the keys a"),
+        (3, "a", "x: no 'a' in the batch, got a int. Name the part by an index, a key or a dotted path."),
     ],
 )
 def test_a_part_that_is_not_there(batch, accessor, message):

@@ -220,12 +220,12 @@ def test_it_serves_any_lightning_module():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("backbone",), r"Freezer.names: is a list of names. Found 'backbone'. Write \[backbone\]"),
+        (("backbone",), r"Freezer.names: is a list of names, got 'backbone'. Write \[backbone\]"),
         (([],), "Freezer.names: needs at least one part"),
-        (([1],), "Freezer.names: is a list of names. Found 1"),
+        (([1],), "Freezer.names: is a list of names, got 1"),
         ((["backbone"], "heads"), "Freezer.exceptions: is a list of names"),
-        ((["backbone"], (), -1), "Freezer.until_epoch: is an integer of at least 0. Found -1"),
-        ((["backbone"], (), None, 1.5), "Freezer.until_step: is an integer of at least 0. Found 1.5"),
+        ((["backbone"], (), -1), "Freezer.until_epoch: is an integer of at least 0, got -1"),
+        ((["backbone"], (), None, 1.5), "Freezer.until_step: is an integer of at least 0, got 1.5"),
         ((["backbone"], (), True), "Freezer.until_epoch: is an integer"),
     ],
 )
@@ -237,7 +237,7 @@ def test_an_argument_that_cannot_be_used(arguments, message):
 @pytest.mark.parametrize(
     ("freezer", "message"),
     [
-        (Freezer(["bakbone"]), "Freezer.names: .* Found 'bakbone'. Did you mean 'backbone'"),
+        (Freezer(["bakbone"]), "Freezer.names: .* got 'bakbone'. Did you mean 'backbone'"),
         (Freezer(["backbone"], ["backbone.hihg"]), "Freezer.exceptions: .*Did you mean 'backbone.high'"),
         (Freezer(["back"]), "Freezer.names"),
         (Freezer(["backbone", "heads"]), "must leave something to train"),

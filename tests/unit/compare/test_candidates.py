@@ -29,7 +29,7 @@ def test_an_unknown_method_has_its_nearest_name():
 
 
 def test_a_method_that_needs_arguments_is_written_as_a_file():
-    with pytest.raises(UserError, match=r"Fixed needs weights. Found the name 'fixed' alone. Write a YAML"):
+    with pytest.raises(UserError, match=r"Fixed needs weights, got the name 'fixed' alone. Write a YAML"):
         method_changes("fixed")
 
 
@@ -70,12 +70,12 @@ def test_a_file_that_is_not_there(read, tmp_path):
 
 def test_a_file_whose_name_cannot_name_a_folder(tmp_path):
     (tmp_path / "a b.yaml").write_text("seed: 1")
-    with pytest.raises(UserError, match=r"letters, digits, '-' and '_'. Found 'a b'"):
+    with pytest.raises(UserError, match=r"letters, digits, '-' and '_', got 'a b'"):
         method_changes(str(tmp_path / "a b.yaml"))
 
 
 def test_an_architecture_is_a_file():
-    with pytest.raises(UserError, match=r"a YAML file of overrides, or 'base'.*Found 'mmoe'"):
+    with pytest.raises(UserError, match=r"a YAML file of overrides, or 'base'.*got 'mmoe'"):
         architecture_changes("mmoe")
 
 

@@ -95,7 +95,7 @@ def test_what_a_look_finds_is_said_once_the_others_ended(tmp_path):
 )
 def test_the_first_failure_is_raised_once_the_others_ended(tmp_path, name, error, found):
     lines = []
-    with pytest.raises(error, match=rf"run {name}: polytask fit failed\. Found {found}\. See .*{name}\.log"):
+    with pytest.raises(error, match=rf"run {name}: polytask fit failed, got {found}\. See .*{name}\.log"):
         run_jobs(jobs(tmp_path, "b0", name, "c0"), Codes(2), lines.append)
     assert lines == ["2/3 fit b0"]
 
@@ -110,12 +110,12 @@ def test_a_run_that_may_fail_is_passed_over_now_and_later(tmp_path):
 
 def test_a_job_without_a_word_in_its_log(tmp_path):
     job = Job("test", tmp_path / "a", tmp_path / "c.yaml", tmp_path / "none.log")
-    assert "Found exit code -9" in str(failure(Ended(job, -9)))
+    assert "got exit code -9" in str(failure(Ended(job, -9)))
 
 
 @pytest.mark.parametrize("kind", [Processes, RayCluster])
 def test_a_number_of_jobs_is_above_0(kind):
-    with pytest.raises(UserError, match=r"--jobs: is 1 or more\. Found 0"):
+    with pytest.raises(UserError, match=r"--jobs: is 1 or more, got 0"):
         kind(0)
 
 
@@ -123,7 +123,7 @@ def test_without_ray_its_extra_is_named(cli, demo, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     result = cli("compare", "config.yaml", "--methods", "uw", "--launcher", "ray")
     assert result.code == 2
-    assert "--launcher ray: needs Ray. Found it is not installed. pip install 'polytask[ray]'" in result.err
+    assert "--launcher ray: needs Ray, got it is not installed. pip install 'polytask[ray]'" in result.err
     assert not (demo / "comparisons").exists()
 
 

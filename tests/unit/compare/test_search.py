@@ -94,7 +94,7 @@ def test_a_search_in_which_nothing_ended_is_said(search, tmp_path, monkeypatch):
 
 def test_another_searchs_folder_is_refused(search, tmp_path):
     folder = begun(tmp_path / "s", search(1))
-    with pytest.raises(UserError, match=r"another search's. Found other values of objectives"):
+    with pytest.raises(UserError, match=r"another search's, got other values of objectives"):
         tune(search(1, "shape/Accuracy"), folder)
 
 
@@ -140,7 +140,7 @@ def test_a_run_that_saw_no_validation_data_is_said(search, tmp_path):
     asked = search(1)
     folder = begun(tmp_path / "s", asked)
     trained(folder, 0, ())
-    with pytest.raises(RunError, match=r"0/metrics\.csv: .*Found no val/shape/Accuracy/epoch"):
+    with pytest.raises(RunError, match=r"0/metrics\.csv: .*got no val/shape/Accuracy/epoch"):
         tune(asked, folder)
 
 
@@ -149,7 +149,7 @@ def test_a_trial_that_was_trained_with_another_config_is_refused(search, tmp_pat
     folder = begun(tmp_path / "s", asked)
     trained(folder, 0, (0.5,))
     asked.config_of({"system.optimizer.lr": 0.5}).dump(folder / "runs" / "0" / "config.yaml")
-    with pytest.raises(UserError, match=r"trained with another config\. Found other values of system\.opt"):
+    with pytest.raises(UserError, match=r"trained with another config, got other values of system\.opt"):
         tune(asked, folder)
 
 
@@ -159,5 +159,5 @@ def test_an_override_behind_the_objectives_is_said(search):
 
 
 def test_an_objective_stands_once(search):
-    with pytest.raises(UserError, match=r"an objective stands once\. Found shape/loss, shape/loss"):
+    with pytest.raises(UserError, match=r"an objective stands once, got shape/loss, shape/loss"):
         search(1, "shape/loss", "shape/loss")

@@ -49,7 +49,7 @@ def test_seeds_of_trials_have_no_pattern():
     ("given", "message"),
     [
         ({}, "is a mapping from config keys to values"),
-        ({"a": 3}, "space a: is a list of plain values, or low and high. Found 3"),
+        ({"a": 3}, "space a: is a list of plain values, or low and high, got 3"),
         ({"a": []}, "is a list of plain values"),
         ({"a": [[1]]}, "is a list of plain values"),
         ({"a": {"low": 1, "hihg": 2}}, "'hihg' is no option of a range. Did you mean 'high'"),
@@ -57,8 +57,8 @@ def test_seeds_of_trials_have_no_pattern():
         ({"a": {"low": 2, "high": 1}}, "low not above high"),
         ({"a": {"low": True, "high": 2}}, "needs numbers low and high"),
         ({"a": {"low": 0, "high": math.inf}}, "needs numbers low and high"),
-        ({"a": {"low": 0, "high": 1, "log": True}}, "a logarithmic range is above 0. Found low 0"),
-        ({"a": {"low": 1, "high": 2, "log": "yes"}}, "space a log: is true or false. Found 'yes'"),
+        ({"a": {"low": 0, "high": 1, "log": True}}, "a logarithmic range is above 0, got low 0"),
+        ({"a": {"low": 1, "high": 2, "log": "yes"}}, "space a log: is true or false, got 'yes'"),
     ],
 )
 def test_what_is_no_space_is_said(given, message):
@@ -69,6 +69,6 @@ def test_what_is_no_space_is_said(given, message):
 def test_without_optuna_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(
-        UserError, match=r"needs Optuna. Found it is not installed. pip install 'polytask\[tune\]'"
+        UserError, match=r"needs Optuna, got it is not installed. pip install 'polytask\[tune\]'"
     ):
         Space(SPACE).draw(0, 1)

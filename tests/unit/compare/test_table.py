@@ -322,23 +322,23 @@ MOVED = [Result(**{**vars(one), "seed": one.seed + 1}) for one in results("uw", 
     [
         (
             [one for one in results("uw", 0.7, 0.5) if one.task == "a"],
-            "every row has the same tasks and metrics. Found no b/Error for uw-base",
+            "every row has the same tasks and metrics, got no b/Error for uw-base",
         ),
-        (results("uw", 0.7, 0.5, seeds=4), "every row has the same seeds. Found [0, 1, 2, 3] for uw-base"),
+        (results("uw", 0.7, 0.5, seeds=4), "every row has the same seeds, got [0, 1, 2, 3] for uw-base"),
         (
             MOVED,
-            "every row has the same seeds. Found [0, 1, 2, 3, 4] for plain_sum-base of [0, 1, 2, 3, 4, 5]",
+            "every row has the same seeds, got [0, 1, 2, 3, 4] for plain_sum-base of [0, 1, 2, 3, 4, 5]",
         ),
         (
             results("uw", 0.7, 0.5)[:-1],
-            "every row has every metric with every seed. Found no b/Error with seed 4 for uw-base",
+            "every row has every metric with every seed, got no b/Error with seed 4 for uw-base",
         ),
         (
             [*results("uw", 0.7, 0.5), results("uw", 0.9, 0.5)[2]],
-            "one value of a metric for a seed. Found two values of a/Accuracy with seed 1 for uw-base",
+            "one value of a metric for a seed, got two values of a/Accuracy with seed 1 for uw-base",
         ),
-        (SWAPPED, "better the same way in every run. Found a/Accuracy the other way in runs/uw-base-seed0"),
-        (VALIDATED, "all results are of one split. Found test and val"),
+        (SWAPPED, "better the same way in every run, got a/Accuracy the other way in runs/uw-base-seed0"),
+        (VALIDATED, "all results are of one split, got test and val"),
     ],
     ids=["task", "seeds", "moved", "one", "twice", "direction", "split"],
 )
@@ -374,7 +374,7 @@ def test_no_damaged_or_foreign_file_is_read(tmp_path):
     with pytest.raises(UserError, match="must be a Parquet file"):
         read_results(tmp_path)
     pyarrow.parquet.write_table(pyarrow.table({"method": ["uw"]}), tmp_path / RESULTS)
-    with pytest.raises(UserError, match=r"has the columns of a comparison. Found no column architecture"):
+    with pytest.raises(UserError, match=r"has the columns of a comparison, got no column architecture"):
         read_results(tmp_path)
 
 
@@ -392,5 +392,5 @@ def test_an_empty_cell_is_said(tmp_path):
     values = pyarrow.array([None] * len(rows), pyarrow.float64())
     place = rows.schema.get_field_index("value")
     pyarrow.parquet.write_table(rows.set_column(place, rows.schema.field(place), values), tmp_path / RESULTS)
-    with pytest.raises(UserError, match="Found empty cells in column value"):
+    with pytest.raises(UserError, match="got empty cells in column value"):
         read_results(tmp_path)

@@ -32,7 +32,7 @@ def test_the_project_is_relative_to_the_file_that_sets_it(tmp_path, monkeypatch)
 def test_a_project_that_is_no_folder(write):
     config = Config.read([write("project: nowhere\nsystem: {}")])
 
-    assert "config.yaml:1 project: must be a folder. Found 'nowhere'" in str(config.problems()[0])
+    assert "config.yaml:1 project: must be a folder, got 'nowhere'" in str(config.problems()[0])
     with pytest.raises(UserError):
         config.build("trainer")
 

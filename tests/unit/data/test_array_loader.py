@@ -234,7 +234,7 @@ def test_training_needs_a_row_of_each_class(target, found):
     with pytest.raises(UserError) as caught:
         create_multitask_dataloader(np.zeros(3), {"kind": target})
     assert str(caught.value).startswith(
-        f"task 'kind': classes are 0 to {max(target)}, each with a row. Found {found}."
+        f"task 'kind': classes are 0 to {max(target)}, each with a row, got {found}."
     )
     assert f"classes={{'kind': {max(target) + 1}}}" in str(caught.value)
     create_multitask_dataloader(np.zeros(3), {"kind": target}, classes={"kind": 4})
@@ -245,16 +245,16 @@ def test_training_needs_a_row_of_each_class(target, found):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size: is an integer, 1 or more. Found 0."),
-        ({"batch_size": True}, "batch_size: is an integer, 1 or more. Found True."),
-        ({"batch_size": 11, "drop_last": True}, "batch_size: leaves one batch at least. Found 10 rows for 1"),
-        ({"prefetch": -1}, "prefetch: is an integer, 0 or more. Found -1."),
-        ({"seed": -1}, "seed: is an integer, 0 or more. Found -1."),
-        ({"seed": 1.5}, "seed: is an integer, 0 or more. Found 1.5."),
-        ({"normalize": 0.5}, "normalize: is a pair of mean and standard deviation. Found 0.5."),
-        ({"normalize": (0.5, 0.0)}, "normalize: divides by standard deviations above 0. Found 0.0."),
-        ({"normalize": (float("nan"), 1)}, "normalize: has finite numbers. Found nan."),
-        ({"normalize": ([0, 0], [1, 1])}, "normalize: has 1 number or 1 for rows of shape (). Found 2."),
+        ({"batch_size": 0}, "batch_size: is an integer, 1 or more, got 0."),
+        ({"batch_size": True}, "batch_size: is an integer, 1 or more, got True."),
+        ({"batch_size": 11, "drop_last": True}, "batch_size: leaves one batch at least, got 10 rows for 1"),
+        ({"prefetch": -1}, "prefetch: is an integer, 0 or more, got -1."),
+        ({"seed": -1}, "seed: is an integer, 0 or more, got -1."),
+        ({"seed": 1.5}, "seed: is an integer, 0 or more, got 1.5."),
+        ({"normalize": 0.5}, "normalize: is a pair of mean and standard deviation, got 0.5."),
+        ({"normalize": (0.5, 0.0)}, "normalize: divides by standard deviations above 0, got 0.0."),
+        ({"normalize": (float("nan"), 1)}, "normalize: has finite numbers, got nan."),
+        ({"normalize": ([0, 0], [1, 1])}, "normalize: has 1 number or 1 for rows of shape (), got 2."),
         ({"normalize": {"imgae": (0, 1)}}, "normalize.imgae: no such input."),
     ],
 )
@@ -271,7 +271,7 @@ def test_one_pair_is_for_every_input():
 
 
 def test_other_data_sets_are_for_torchs_loader():
-    with pytest.raises(UserError, match=r"dataset: is a polytask.data.ArrayDataset\. Found list\."):
+    with pytest.raises(UserError, match=r"dataset: is a polytask.data.ArrayDataset, got list\."):
         ArrayLoader([1, 2])
 
 

@@ -69,15 +69,15 @@ def test_colours_alone_need_no_mask():
     [
         (
             lambda: KorniaAugmentation([3]),
-            "KorniaAugmentation.transforms: are augmentations of kornia. Found int.",
+            "KorniaAugmentation.transforms: are augmentations of kornia, got int.",
         ),
         (
             lambda: KorniaAugmentation([augmentation.RandomInvert()], ["mpa"])(*batch()),
-            "KorniaAugmentation.masks: no such part of the batch. Found 'mpa'. Did you mean 'map'?",
+            "KorniaAugmentation.masks: no such part of the batch, got 'mpa'. Did you mean 'map'?",
         ),
         (
             lambda: KorniaAugmentation([augmentation.RandomInvert()])({"image": batch()[0]}, {}),
-            "KorniaAugmentation.input: no such part of the batch. Found None. In the batch: image.",
+            "KorniaAugmentation.input: no such part of the batch, got None. In the batch: image.",
         ),
     ],
 )

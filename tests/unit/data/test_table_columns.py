@@ -131,7 +131,7 @@ def test_an_infinite_number_stays_infinite_when_it_was_not_learnt_from(columns):
     [
         ([1.0, float("inf")], "column 'x': must hold finite numbers"),
         ([None, None], "column 'x': needs a number in training"),
-        (["1", "one"], "column 'x': must hold numbers. Found 'one' in row 2"),
+        (["1", "one"], "column 'x': must hold numbers, got 'one' in row 2"),
     ],
 )
 def test_what_cannot_be_learnt(values, text):

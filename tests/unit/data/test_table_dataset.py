@@ -145,7 +145,7 @@ def test_inputs_of_ones_own(file):
         ("rooms,city,price,sold\n1,a,,yes\n", "task 'price': needs a label"),
         ("rooms,city,price,sold\nx,a,1.5,yes\n", "column 'rooms': must hold numbers"),
         ("rooms,city,prise,sold\n1,a,1,yes\n", "has no column 'price'. Did you mean 'prise'?"),
-        ("rooms,city,price,sold\n1,a,1\n", "line 2: a row has 4 cells. Found 3"),
+        ("rooms,city,price,sold\n1,a,1\n", "line 2: a row has 4 cells, got 3"),
     ],
 )
 def test_tables_that_cannot_be_used(file, text, message):
@@ -157,7 +157,7 @@ def test_tables_that_cannot_be_used(file, text, message):
 
 
 def test_columns_are_inputs(file):
-    with pytest.raises(UserError, match=r"columns: is a polytask.data.TableColumns.*Found list"):
+    with pytest.raises(UserError, match=r"columns: is a polytask.data.TableColumns.*got list"):
         TableDataset(file, ["rooms"])
 
 

@@ -44,7 +44,7 @@ def test_a_file_without_a_line_of_names(tmp_path):
     path = tmp_path / "adult.data"
     path.write_text("1; x\n2; y\n")
     assert read(path, names=["a", "b"], delimiter=";") == {"a": ["1", "2"], "b": ["x", "y"]}
-    assert "line 1: names has 3 columns. Found 2 cells" in message(path, names=["a", "b", "c"], delimiter=";")
+    assert "line 1: names has 3 columns, got 2 cells" in message(path, names=["a", "b", "c"], delimiter=";")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
@@ -65,7 +65,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
 def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path, text, line, found, ending):
     path = tmp_path / f"table.{ending}"
     path.write_bytes(gzip.compress(text.encode()) if ending == "csv.gz" else text.encode())
-    rule = f"a quoted cell ends with a quote. Found {found}. Close the quote."
+    rule = f"a quoted cell ends with a quote, got {found}. Close the quote."
     assert message(path) == f"{path}, line {line}: {rule}"
 
 
@@ -87,7 +87,7 @@ def test_a_quote_within_a_cell_is_one(tmp_path):
 def test_a_ragged_row_is_named_with_its_line(tmp_path, text, line, cells):
     path = tmp_path / "t.csv"
     path.write_text(text)
-    assert message(path) == f"{path}, line {line}: a row has 2 cells. Found {cells}. Mend the row."
+    assert message(path) == f"{path}, line {line}: a row has 2 cells, got {cells}. Mend the row."
 
 
 def test_a_quoted_delimiter_ends_no_cell(tmp_path):
@@ -158,11 +158,11 @@ def test_a_folder_is_its_files_by_name(tmp_path):
     (tmp_path / "_SUCCESS").touch()
     assert read(tmp_path)["a"] == [1, 2]
     (tmp_path / "c.csv").write_text(GOOD)
-    assert "a folder holds tables of one kind. Found a.parquet beside c.csv" in message(tmp_path)
+    assert "a folder holds tables of one kind, got a.parquet beside c.csv" in message(tmp_path)
 
 
 def test_an_empty_folder(tmp_path):
-    assert "a folder holds tables of one kind. Found none" in message(tmp_path)
+    assert "a folder holds tables of one kind, got none" in message(tmp_path)
 
 
 def test_files_of_different_types(tmp_path):
@@ -199,9 +199,9 @@ def test_numbers(values, expected):
 
 
 def test_a_text_that_is_no_number_is_named_with_its_row():
-    with pytest.raises(UserError, match=r"column 'a': must hold numbers\. Found 'x' in row 3\."):
+    with pytest.raises(UserError, match=r"column 'a': must hold numbers, got 'x' in row 3\."):
         as_numbers(pa.array(["1", None, "x"]), "a")
-    with pytest.raises(UserError, match=r"column 'a': must hold numbers\. Found list"):
+    with pytest.raises(UserError, match=r"column 'a': must hold numbers, got list"):
         as_numbers(pa.array([[1]]), "a")
 
 

@@ -58,16 +58,16 @@ def test_one_text_against_all_others():
 @pytest.mark.parametrize(
     ("values", "options", "text"),
     [
-        (["low", "high"], {}, "task 't': targets are numbers, or texts whose classes are named. Found 'low'"),
+        (["low", "high"], {}, "task 't': targets are numbers, or texts whose classes are named, got 'low'"),
         (["lo"], {"classes": {"t": ["low", "up"]}}, "no class is called 'lo'. Did you mean 'low'?"),
         (
             [0, -1],
             {},
-            "class labels are whole numbers from 0 on. Found -1. Write task_types: {t: regression}",
+            "class labels are whole numbers from 0 on, got -1. Write task_types: {t: regression}",
         ),
-        ([0.5], {"task_types": {"t": "classification"}}, "whole numbers from 0 on. Found 0.5"),
-        ([math.inf], {"task_types": {"t": "classification"}}, "whole numbers from 0 on. Found inf"),
-        ([0, 3], {"classes": {"t": 3}}, "has 3 classes, 0 to 2. Found class 3"),
+        ([0.5], {"task_types": {"t": "classification"}}, "whole numbers from 0 on, got 0.5"),
+        ([math.inf], {"task_types": {"t": "classification"}}, "whole numbers from 0 on, got inf"),
+        ([0, 3], {"classes": {"t": 3}}, "has 3 classes, 0 to 2, got class 3"),
     ],
 )
 def test_labels_that_are_no_classes(values, options, text):
@@ -80,9 +80,9 @@ def test_labels_that_are_no_classes(values, options, text):
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        ([[0, 2], [3, 0]], "class labels have no gaps. Found labels up to 3 without 1"),
+        ([[0, 2], [3, 0]], "class labels have no gaps, got labels up to 3 without 1"),
         ([[1, 2]], "labels up to 2 without 0"),
-        ([[None, None]], "needs a label. Found none in column 'c'"),
+        ([[None, None]], "needs a label, got none in column 'c'"),
         ([pa.array([None, None], pa.float64())], "needs a label"),
     ],
 )

@@ -237,21 +237,21 @@ def test_a_torch_loader_has_to_share_its_rows_among_processes(monkeypatch, sampl
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        ({}, {}, "loaders: needs at least one task. Found none."),
-        ([[1]], {}, "loaders: is a dict of loaders by task. Found list."),
+        ({}, {}, "loaders: needs at least one task, got none."),
+        ([[1]], {}, "loaders: is a dict of loaders by task, got list."),
         ({"loss": [1]}, {}, "loaders: 'loss' is a word that log keys use."),
-        ({"a": 3}, {}, "task 'a': needs a loader, an iterable of batches. Found int."),
+        ({"a": 3}, {}, "task 'a': needs a loader, an iterable of batches, got int."),
         (
             {"a": []},
             {},
-            "task 'a': needs a loader with one batch at least. Found none. Look at its data set.",
+            "task 'a': needs a loader with one batch at least, got none. Look at its data set.",
         ),
         (
             {"a": [1]},
             {"sampler": Uniform},
-            "sampler: is a task sampler of polytask.data. Found Uniform. Pass an",
+            "sampler: is a task sampler of polytask.data, got Uniform. Pass an",
         ),
-        ({"a": [1]}, {"sampler": "uniform"}, "sampler: is a task sampler of polytask.data. Found str."),
+        ({"a": [1]}, {"sampler": "uniform"}, "sampler: is a task sampler of polytask.data, got str."),
         (
             {"a": [1]},
             {"sampler": Uniform(), "tasks_per_step": 2},
@@ -265,7 +265,7 @@ def test_a_torch_loader_has_to_share_its_rows_among_processes(monkeypatch, sampl
         (
             {"a": [1]},
             {"sampler": Uniform(), "epoch": "longst"},
-            "epoch: is 'shortest', 'longest' or a number of steps. Found 'longst'. Did you mean 'longest'?",
+            "epoch: is 'shortest', 'longest' or a number of steps, got 'longst'. Did you mean 'longest'?",
         ),
         (
             {"a": [1]},
@@ -280,7 +280,7 @@ def test_a_torch_loader_has_to_share_its_rows_among_processes(monkeypatch, sampl
         (
             {"a": [1], "b": [1]},
             {"sampler": FixedProbabilities({"a": 1, "b": 0}), "tasks_per_step": 2},
-            "tasks_per_step: 1 tasks have a probability above 0. Found 2. Make it smaller.",
+            "tasks_per_step: 1 tasks have a probability above 0, got 2. Make it smaller.",
         ),
     ],
 )
@@ -298,10 +298,10 @@ class Silent:
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (Silent(), r"task 'a': its loader has to yield batches.*Found none in pass 1\. Look at its data set"),
+        (Silent(), r"task 'a': its loader has to yield batches.*got none in pass 1\. Look at its data set"),
         (
             iter([1, 2]),
-            r"task 'a': its loader has to yield batches.*Found none in pass 2\. Pass a loader, not an",
+            r"task 'a': its loader has to yield batches.*got none in pass 2\. Pass a loader, not an",
         ),
     ],
 )
@@ -314,9 +314,9 @@ def test_the_state_of_other_tasks_is_refused():
     state = TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=4).state_dict()
     with pytest.raises(UserError, match="task 'c': has no position in the checkpoint"):
         TaskLoader({"a": [1, 2], "c": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
-    with pytest.raises(UserError, match=r"as many tasks as it was stopped with, here 2\. Found 1"):
+    with pytest.raises(UserError, match=r"as many tasks as it was stopped with, here 2, got 1"):
         TaskLoader({"a": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
-    with pytest.raises(UserError, match=r"as many batches as it was stopped with, here 4\. Found 5"):
+    with pytest.raises(UserError, match=r"as many batches as it was stopped with, here 4, got 5"):
         TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=5).load_state_dict(state)
     with pytest.raises(UserError, match="without a sampler is for evaluation"):
         TaskLoader({"a": [1, 2]}).load_state_dict(state)

@@ -172,7 +172,7 @@ def test_a_reader_beside_a_training_reads_again_where_files_were_joined(path, mo
 def test_a_link_to_nothing_is_said(path):
     path.with_name("losses-5.parquet").symlink_to(path.with_name("nothing"))
     RecordFile(path, LOSSES)._write(path, pa.table(list(zip(*rows(0), strict=True)), schema=LOSSES))
-    with pytest.raises(UserError, match=r"losses\.parquet: is a record file. Found none, or a link"):
+    with pytest.raises(UserError, match=r"losses\.parquet: is a record file, got none, or a link"):
         read(path, LOSSES)
 
 
@@ -200,21 +200,21 @@ def gradients(**other):
 @pytest.mark.parametrize("column", GRADIENTS.names)
 def test_an_empty_cell_is_named_by_its_column(tmp_path, column):
     run = written(tmp_path, "gradients", GRADIENTS, gradients(**{column: [None, gradients()[column][1]]}))
-    with pytest.raises(UserError, match=rf"gradients\.parquet: .* Found none in the column {column}\."):
+    with pytest.raises(UserError, match=rf"gradients\.parquet: .* got none in the column {column}\."):
         read_gradients(run)
 
 
 def test_a_task_without_a_row_with_itself_is_named(tmp_path):
     run = written(tmp_path, "gradients", GRADIENTS, gradients(other=["a", "c"]))
     with pytest.raises(
-        UserError, match=r"gradients\.parquet: has a row of each task with itself. Found none of 'c'"
+        UserError, match=r"gradients\.parquet: has a row of each task with itself, got none of 'c'"
     ):
         read_gradients(run)
 
 
 def test_a_step_below_0_is_named(tmp_path):
     run = written(tmp_path, "gradients", GRADIENTS, gradients(step=[-3, 1]))
-    with pytest.raises(UserError, match=r"gradients\.parquet: counts steps from 0. Found -3"):
+    with pytest.raises(UserError, match=r"gradients\.parquet: counts steps from 0, got -3"):
         read_gradients(run)
 
 

@@ -318,7 +318,7 @@ def test_a_gradient_that_is_not_finite_names_the_task(weighting: nn.Module) -> N
     model, x = network(), points()
     losses = losses_of(model, x)
     losses["b"] = losses["b"] * torch.inf
-    with pytest.raises(RunError, match=r"must be finite\. Found NaN or infinity for b"):
+    with pytest.raises(RunError, match=r"must be finite, got NaN or infinity for b"):
         Engine(model, weighting).backward(losses)
 
 
@@ -421,7 +421,7 @@ REFUSED = {
     "refresh": (network, UPGrad, {"refresh_every": 0}, "whole number"),
     "refresh of an aggregator": (network, MoCo, {"refresh_every": 2}, "methods with weights"),
     "level of an aggregator": (network, MoCo, {"level": "representation"}, "'parameters' for MoCo"),
-    "level of losses": (network, Equal, {"level": "parameters"}, "by gradients. Found Equal"),
+    "level of losses": (network, Equal, {"level": "parameters"}, "by gradients, got Equal"),
     "heads of losses": (network, Equal, {"scale_heads": True}, "scale_heads"),
     "three batches": (network, MoDo, {"refresh_every": 2}, "3 batches"),
     "no heads": (lambda: nn.Linear(4, 1).double(), UPGrad, {"level": "representation"}, "heads by task"),
@@ -440,9 +440,9 @@ BAD = {
     "empty": (lambda losses: {}, "one present task"),
     "not scalar": (lambda losses: {**losses, "b": losses["b"][None]}, r"'b'.*shape \(1,\)"),
     "no graph": (lambda losses: {**losses, "b": losses["b"].detach()}, "'b'.*a graph"),
-    "a number": (lambda losses: {**losses, "b": 1.0}, "'b'.*Found 1.0"),
+    "a number": (lambda losses: {**losses, "b": 1.0}, "'b'.*got 1.0"),
     "unknown": (lambda losses: {**losses, "bb": losses["b"]}, "no task is called 'bb'"),
-    "two of three": (lambda losses: torch.stack([losses["a"], losses["b"]]), r"a, b, c. Found shape \(2,\)"),
+    "two of three": (lambda losses: torch.stack([losses["a"], losses["b"]]), r"a, b, c, got shape \(2,\)"),
     "a sum": (lambda losses: losses["a"] + losses["b"], r"shape \(\)"),
 }
 

@@ -207,10 +207,10 @@ def test_a_weighting_serves_one_criterion():
         (lambda: MultiTaskLoss([nn.MSELoss()]), "task_losses: is a loss module, or a mapping"),
         (lambda: MultiTaskLoss({}), "task_losses: needs at least one task"),
         (lambda: MultiTaskLoss({"loss": nn.MSELoss()}), "task_losses: 'loss' is a word that log keys use"),
-        (lambda: MultiTaskLoss({"a": nn.MSELoss}), "task_losses.a: must be a torch.nn.Module. Found type"),
+        (lambda: MultiTaskLoss({"a": nn.MSELoss}), "task_losses.a: must be a torch.nn.Module, got type"),
         (lambda: regression(tasks=["b", "a"]), "tasks: is for a single loss"),
-        (lambda: regression(reduction="none"), "reduction: is 'mean' or 'sum'. Found 'none'"),
-        (lambda: regression(weighting="Equal"), "weighting: is one of polytask.weighting. Found str"),
+        (lambda: regression(reduction="none"), "reduction: is 'mean' or 'sum', got 'none'"),
+        (lambda: regression(weighting="Equal"), "weighting: is one of polytask.weighting, got str"),
         (lambda: regression(loss_weights={"c": 1}), "loss_weights: no task is called 'c'. Tasks: a, b"),
         (lambda: regression(loss_weights=[1.0]), "loss_weights: need one weight for each of the tasks a, b"),
         (lambda: regression(loss_weights=0.5), "loss_weights: is a mapping from task to weight, or a list"),
@@ -241,9 +241,9 @@ def test_a_summing_loss_goes_with_a_summing_criterion():
     [
         ({"a": OUTPUTS["a"]}, TARGETS, "task 'b': needs an output of the model. Outputs: a"),
         ({**OUTPUTS, "B": 1, "b": None}, {"c": 1}, "targets: no task is called 'c'. Tasks: a, b"),
-        ([OUTPUTS["a"]], TARGETS, "outputs: need one entry for each of the tasks a, b. Found 1 entries"),
-        (OUTPUTS, OUTPUTS["a"], "targets: are a dict by task, or a list in the order a, b. Found Tensor"),
-        (OUTPUTS, None, "targets: are a dict by task, or a list in the order a, b. Found NoneType"),
+        ([OUTPUTS["a"]], TARGETS, "outputs: need one entry for each of the tasks a, b, got 1 entries"),
+        (OUTPUTS, OUTPUTS["a"], "targets: are a dict by task, or a list in the order a, b, got Tensor"),
+        (OUTPUTS, None, "targets: are a dict by task, or a list in the order a, b, got NoneType"),
     ],
 )
 def test_what_cannot_be_measured(outputs, targets, message):

@@ -134,11 +134,11 @@ def test_what_does_not_fit_names_the_task_and_both_shapes(loss, output, target):
 )
 def test_a_class_out_of_range_is_named_with_the_range(loss, output, target):
     found = message(loss, torch.rand(output), torch.tensor(target))
-    assert found.startswith("task 'a': class indices are 0 to 2 for 3 outputs. Found class 3.")
+    assert found.startswith("task 'a': class indices are 0 to 2 for 3 outputs, got class 3.")
 
 
 def test_a_negative_class_is_named_too():
-    assert "Found class -1." in message(nn.CrossEntropyLoss(), torch.rand(2, 3), torch.tensor([-1, 0]))
+    assert "got class -1." in message(nn.CrossEntropyLoss(), torch.rand(2, 3), torch.tensor([-1, 0]))
 
 
 # Class weights
@@ -410,7 +410,7 @@ def test_targets_that_are_no_tensors_go_to_the_loss_as_they_are():
 def test_texts_are_no_targets_of_torchs_losses(loss):
     found = message(loss, torch.rand(2, 3), ["cat", "dog"])
     assert found == (
-        "task 'a': strings as targets need numbers. Found 'cat'. Number the classes in the data set."
+        "task 'a': strings as targets need numbers, got 'cat'. Number the classes in the data set."
     )
 
 

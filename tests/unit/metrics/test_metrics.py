@@ -310,7 +310,7 @@ def test_a_value_that_is_no_number_is_an_error():
     with pytest.raises(UserError) as caught:
         metrics.compute()
     assert str(caught.value).startswith("metrics.a.ConfusionMatrix: must compute numbers that can be logged")
-    assert "Found shape (4, 4)." in str(caught.value)
+    assert "got shape (4, 4)." in str(caught.value)
 
 
 class Returns(Recorder):
@@ -370,13 +370,13 @@ def test_names(given, names):
     [
         (
             [MulticlassAccuracy(3), BinaryAccuracy()],
-            "metrics.a: two metrics of one name need keys. Found Accuracy",
+            "metrics.a: two metrics of one name need keys, got Accuracy",
         ),
         ([BinaryAccuracy], "metrics.a.ABCMeta: must be a torchmetrics.Metric. Found"),
-        ({"acc": nn.Linear(1, 1)}, "metrics.a.acc: must be a torchmetrics.Metric. Found Linear."),
+        ({"acc": nn.Linear(1, 1)}, "metrics.a.acc: must be a torchmetrics.Metric, got Linear."),
         (
             {"a/b": BinaryAccuracy()},
-            "metrics.a: a metric's name has letters, digits and underscores. Found 'a/b'.",
+            "metrics.a: a metric's name has letters, digits and underscores, got 'a/b'.",
         ),
     ],
 )

@@ -133,7 +133,7 @@ def test_metrics_are_pickled_with_their_rows():
             lambda: MultiTaskMetrics(TASKS).update({"size": [1]}, {"shape": [1]}),
             "predictions: no task is called",
         ),
-        (lambda: MultiTaskMetrics(TASKS).update([1], [1]), "predictions: are a dict by task. Found list"),
+        (lambda: MultiTaskMetrics(TASKS).update([1], [1]), "predictions: are a dict by task, got list"),
         (lambda: MultiTaskMetrics(TASKS).update(*batch(), {"size": 1.0}), "losses: no task is called 'size'"),
     ],
 )
@@ -167,8 +167,8 @@ def test_accuracy(predictions, targets, expected):
 @pytest.mark.parametrize(
     ("predictions", "targets", "message"),
     [
-        ([0.3, 0.8], [0, 1], "predictions of the targets' shape are classes. Found the number 0.3"),
-        ([1, 2, 3], [1, 2], r"Found predictions \(3,\) and targets \(2,\)"),
+        ([0.3, 0.8], [0, 1], "predictions of the targets' shape are classes, got the number 0.3"),
+        ([1, 2, 3], [1, 2], r"got predictions \(3,\) and targets \(2,\)"),
         ([[1, 2]], [[1, 2, 3]], r"\(1, 2\) and targets \(1, 3\)"),
         ([], [], "needs classes"),
         (1, 1, "needs classes"),

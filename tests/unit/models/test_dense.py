@@ -66,9 +66,9 @@ def test_something_that_makes_a_module(activation):
 @pytest.mark.parametrize(
     ("activation", "message"),
     [
-        ("relu", "activation: must be a module or make one. Found 'relu'. Pass a module such as"),
-        (torch.relu, "activation: must make a module when called without arguments. Found <built-in"),
-        (dict, "activation: must make a torch.nn.Module. Found a dict."),
+        ("relu", "activation: must be a module or make one, got 'relu'. Pass a module such as"),
+        (torch.relu, "activation: must make a module when called without arguments, got <built-in"),
+        (dict, "activation: must make a torch.nn.Module, got a dict."),
     ],
 )
 @pytest.mark.parametrize("hidden", [[3], []])
@@ -82,17 +82,17 @@ def test_unusable_activation_is_an_error_with_and_without_hidden_layers(activati
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"input_dim": 0}, "input_dim: must be an integer of at least 1. Found 0."),
-        ({"input_dim": 2.0}, "input_dim: must be an integer of at least 1. Found 2.0."),
-        ({"output_dim": -1}, "output_dim: must be an integer of at least 1. Found -1."),
-        ({"output_dim": True}, "output_dim: must be an integer of at least 1. Found True."),
-        ({"hidden_dims": 3}, "hidden_dims: must be a list of integers. Found 3. Write [3]."),
-        ({"hidden_dims": "33"}, "hidden_dims: must be a list of integers. Found '33'."),
-        ({"hidden_dims": [3, 0]}, "hidden_dims[1]: must be an integer of at least 1. Found 0."),
-        ({"dropout": 1.0}, "dropout: must be a number in [0, 1). Found 1.0."),
-        ({"dropout": -0.1}, "dropout: must be a number in [0, 1). Found -0.1."),
-        ({"dropout": float("nan")}, "dropout: must be a number in [0, 1). Found nan."),
-        ({"dropout": "0.1"}, "dropout: must be a number in [0, 1). Found '0.1'."),
+        ({"input_dim": 0}, "input_dim: must be an integer of at least 1, got 0."),
+        ({"input_dim": 2.0}, "input_dim: must be an integer of at least 1, got 2.0."),
+        ({"output_dim": -1}, "output_dim: must be an integer of at least 1, got -1."),
+        ({"output_dim": True}, "output_dim: must be an integer of at least 1, got True."),
+        ({"hidden_dims": 3}, "hidden_dims: must be a list of integers, got 3. Write [3]."),
+        ({"hidden_dims": "33"}, "hidden_dims: must be a list of integers, got '33'."),
+        ({"hidden_dims": [3, 0]}, "hidden_dims[1]: must be an integer of at least 1, got 0."),
+        ({"dropout": 1.0}, "dropout: must be a number in [0, 1), got 1.0."),
+        ({"dropout": -0.1}, "dropout: must be a number in [0, 1), got -0.1."),
+        ({"dropout": float("nan")}, "dropout: must be a number in [0, 1), got nan."),
+        ({"dropout": "0.1"}, "dropout: must be a number in [0, 1), got '0.1'."),
     ],
     ids=repr,
 )

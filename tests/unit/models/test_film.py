@@ -31,7 +31,7 @@ class Skips(nn.Module):
         (MLP(5, [7], 4), ["layers.linear1"], "needs the channels"),
         (MLP(5, [7], 4), {"layers.linear1": 0}, "layers.linear1: must be an integer of at least 1"),
         (MLP(5, [7], 4), {}, "needs at least one module"),
-        (MLP, {"layers": 7}, "backbone: must be a torch.nn.Module. Found the class MLP"),
+        (MLP, {"layers": 7}, "backbone: must be a torch.nn.Module, got the class MLP"),
     ],
 )
 def test_taps_that_cannot_be_used(backbone, taps, message):
@@ -42,7 +42,7 @@ def test_taps_that_cannot_be_used(backbone, taps, message):
 @pytest.mark.parametrize(
     ("backbone", "taps", "options", "message"),
     [
-        (MLP(5, [7], 4), {"layers.linear1": 6}, {}, r"6 channels. Found 7 in shape \(3, 7\)"),
+        (MLP(5, [7], 4), {"layers.linear1": 6}, {}, r"6 channels, got 7 in shape \(3, 7\)"),
         (MLP(5, [7], 4), {"layers.linear1": 7}, {"channel_dim": 2}, "channel_dim"),
         (Skips(), {"unused": 4}, {}, "tap 'unused': has to be called in the backbone's forward"),
     ],

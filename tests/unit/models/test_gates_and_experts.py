@@ -45,13 +45,13 @@ class TwoSizes:
 ONE = nn.Linear(5, 4)
 
 REFUSED = [
-    (lambda: MMoE(nn.Linear(5, 4), heads(), 5), "expert: must make a module when called.*Found a Linear"),
-    (lambda: MMoE(3, heads(), 5), "expert: must make a module when called.*Found a int"),
+    (lambda: MMoE(nn.Linear(5, 4), heads(), 5), "expert: must make a module when called.*got a Linear"),
+    (lambda: MMoE(3, heads(), 5), "expert: must make a module when called.*got a int"),
     (lambda: MMoE(MLP, heads(), 5), r"expert: cannot be called with \(\)"),
-    (lambda: MMoE(dict, heads(), 5), "expert: must make a torch.nn.Module. Found a dict"),
+    (lambda: MMoE(dict, heads(), 5), "expert: must make a torch.nn.Module, got a dict"),
     (lambda: MMoE(lambda: ONE, heads(), 5), "expert: must make a new module at every call"),
-    (lambda: MMoE(EXPERT, heads(), 5, 0), "num_experts: must be an integer of at least 1. Found 0"),
-    (lambda: MMoE(EXPERT, heads(), 0), "gate: must be an integer of at least 1, or make a module. Found 0"),
+    (lambda: MMoE(EXPERT, heads(), 5, 0), "num_experts: must be an integer of at least 1, got 0"),
+    (lambda: MMoE(EXPERT, heads(), 0), "gate: must be an integer of at least 1, or make a module, got 0"),
     (lambda: MMoE(EXPERT, heads(), nn.Linear(5, 8)), "gate: must make a module when called"),
     (lambda: MMoE(EXPERT, heads(), 5, gate_input=1.5), "gate_input: must be a key, a place or a module"),
     (lambda: MMoE(EXPERT, {}, 5), "heads: needs at least one task"),
@@ -62,12 +62,12 @@ REFUSED = [
     (lambda: CGC(EXPERT, heads(), 5, 0, {"a": 1, "b": 0}), "task_experts.b: needs an expert"),
     (lambda: CGC(EXPERT, heads(), 5, 1, {"a": 1}), "task_experts.b: is needed"),
     (lambda: CGC(EXPERT, heads(), 5, 1, {"a": 1, "bb": 1}), "no task is called 'bb'. Did you mean 'b'"),
-    (lambda: CGC(EXPERT, heads(), 5, -1), "shared_experts: must be an integer of at least 0. Found -1"),
-    (lambda: PLE([EXPERT], heads(), [5, 5]), "gates: needs one entry for each level. Found 2 for 1"),
+    (lambda: CGC(EXPERT, heads(), 5, -1), "shared_experts: must be an integer of at least 0, got -1"),
+    (lambda: PLE([EXPERT], heads(), [5, 5]), "gates: needs one entry for each level, got 2 for 1"),
     (lambda: PLE(EXPERT, heads(), [5]), "experts: must be a list with an entry for each level"),
     (lambda: PLE([], heads(), []), "experts: must be a list with an entry for each level"),
     (lambda: PLE([EXPERT, EXPERT], heads(), [5, 4], 0), "shared_experts: must be at least 1 where"),
-    (lambda: DSelectK(EXPERT, heads(), 4, 5), "k: must be at most the number of experts, 4. Found 5"),
+    (lambda: DSelectK(EXPERT, heads(), 4, 5), "k: must be at most the number of experts, 4, got 5"),
     (lambda: DSelectK(EXPERT, heads(), 4, 2, gamma=0.0), "gamma: must be a number above 0"),
     (lambda: DSelectK(EXPERT, heads(), 4, 2, gate_input="x"), "gate_input: is for gates with an input"),
 ]
@@ -80,11 +80,11 @@ def test_an_argument_that_cannot_be_used(make, message):
 
 
 REFUSED_AT_A_CALL = [
-    (lambda: MMoE(TwoSizes(), heads(), 5, 2), r"one shape \(rows, ...\). Found \(3, 4\), \(3, 5\)"),
-    (lambda: MMoE(partial(nn.Flatten, 0), heads(), 5, 2), r"one shape \(rows, ...\). Found \(15,\)"),
+    (lambda: MMoE(TwoSizes(), heads(), 5, 2), r"one shape \(rows, ...\), got \(3, 4\), \(3, 5\)"),
+    (lambda: MMoE(partial(nn.Flatten, 0), heads(), 5, 2), r"one shape \(rows, ...\), got \(15,\)"),
     (
         lambda: MMoE(EXPERT, heads(), lambda n: Sized(n + 1)),
-        r"gate: must return .* \(rows, 8\). Found .*\(3, 9\)",
+        r"gate: must return .* \(rows, 8\), got .*\(3, 9\)",
     ),
     (lambda: MMoE(EXPERT, heads(), lambda n: Sized(7, n)), r"gate: must return .* beside experts"),
     (lambda: MMoE(EXPERT, heads(), 4), "MLP: needs inputs of shape"),

@@ -57,7 +57,7 @@ def test_the_factory_leaves_the_configuration_as_it_was():
 
 
 NO_SIZE = (
-    "backbone: must say the size of its representation. Found no output_dim. "
+    "backbone: must say the size of its representation, got no output_dim. "
     "Pass representation_dim, the number of features it returns."
 )
 
@@ -69,24 +69,24 @@ NO_SIZE = (
         (lambda: create_hard_sharing_model(nn.Linear(4, 3), {"a": {"output_dim": 1}}), NO_SIZE),
         (
             lambda: HardParameterSharing(MLP(4, [], 3), {"a": TaskHead(5, 1)}),
-            "task_heads.a: the representation has 3 features. Found a head with input_dim 5.",
+            "task_heads.a: the representation has 3 features, got a head with input_dim 5.",
         ),
         (
             lambda: HardParameterSharing(MLP(4, [], 3), {"a": TaskHead(3, 1)}, 5),
-            "task_heads.a: the representation has 5 features. Found a head with input_dim 3.",
+            "task_heads.a: the representation has 5 features, got a head with input_dim 3.",
         ),
         (
             lambda: HardParameterSharing(MLP(4, [], 3), {"a": TaskHead(3, 1)}, 0),
-            "shared_head_dim: must be an integer of at least 1. Found 0.",
+            "shared_head_dim: must be an integer of at least 1, got 0.",
         ),
         (
             lambda: HardParameterSharing(MLP(4, [], 3), {"a": TaskHead(3, 1)}, representation_dim="3"),
-            "representation_dim: must be an integer of at least 1. Found '3'.",
+            "representation_dim: must be an integer of at least 1, got '3'.",
         ),
-        (lambda: HardParameterSharing(MLP(4, [], 3), {}), "task_heads: needs at least one task. Found none."),
+        (lambda: HardParameterSharing(MLP(4, [], 3), {}), "task_heads: needs at least one task, got none."),
         (
             lambda: create_hard_sharing_model(MLP, {"a": {"output_dim": 1}}),
-            "backbone: must be a torch.nn.Module. Found the class MLP. Pass an instance.",
+            "backbone: must be a torch.nn.Module, got the class MLP. Pass an instance.",
         ),
     ],
 )
@@ -99,22 +99,22 @@ def test_what_does_not_fit_is_an_error(build, message):
 @pytest.mark.parametrize(
     ("configs", "message"),
     [
-        ({}, "task_configs: needs at least one task. Found none."),
-        ([{"output_dim": 1}], "task_configs: must be a dict. Found [{'output_dim': 1}]."),
+        ({}, "task_configs: needs at least one task, got none."),
+        ([{"output_dim": 1}], "task_configs: must be a dict, got [{'output_dim': 1}]."),
         ({"loss": {"output_dim": 1}}, "task_configs: 'loss' is a word that log keys use. Rename the task."),
-        ({"a": 10}, "task_configs.a: must be a dict. Found 10."),
-        ({"a": {}}, "task_configs.a.output_dim: is needed. Found nothing. Set the task's number of outputs."),
+        ({"a": 10}, "task_configs.a: must be a dict, got 10."),
+        ({"a": {}}, "task_configs.a.output_dim: is needed, got nothing. Set the task's number of outputs."),
         (
             {"a": {"output_dim": 1, "hidden_dim": [4]}},
             "task_configs.a.hidden_dim: no such option. Did you mean 'hidden_dims'?",
         ),
         (
             {"a": {"output_dim": 0}},
-            "task_configs.a.output_dim: must be an integer of at least 1. Found 0.",
+            "task_configs.a.output_dim: must be an integer of at least 1, got 0.",
         ),
         (
             {"a": {"output_dim": 1, "hidden_dims": [4, "5"]}},
-            "task_configs.a.hidden_dims[1]: must be an integer of at least 1. Found '5'.",
+            "task_configs.a.hidden_dims[1]: must be an integer of at least 1, got '5'.",
         ),
     ],
     ids=repr,
@@ -127,5 +127,5 @@ def test_an_unusable_configuration_is_an_error_with_the_task(configs, message):
 
 def test_a_backbone_that_returns_another_size_is_an_error_with_both_shapes():
     model = create_hard_sharing_model(nn.Identity(), {"a": {"output_dim": 1}}, 5, representation_dim=3)
-    with pytest.raises(UserError, match=r"shape \(\.\.\., 3\)\. Found shape \(6, 4\)"):
+    with pytest.raises(UserError, match=r"shape \(\.\.\., 3\), got shape \(6, 4\)"):
         model(torch.zeros(6, 4))

@@ -40,10 +40,10 @@ def test_maps_are_averaged_over_their_positions(kind):
     [
         (
             torch.zeros(5, 6, 4),
-            "representation: the head needs a tensor of shape (N, 4) or (N, 4, ...). Found shape (5, 6, 4).",
+            "representation: the head needs a tensor of shape (N, 4) or (N, 4, ...), got shape (5, 6, 4).",
         ),
-        (torch.zeros(5, 3), "representation: the head needs a tensor of shape (..., 4). Found shape (5, 3)."),
-        ((torch.zeros(5, 4),), "representation: the head needs a tensor of shape (..., 4). Found a tuple."),
+        (torch.zeros(5, 3), "representation: the head needs a tensor of shape (..., 4), got shape (5, 3)."),
+        ((torch.zeros(5, 4),), "representation: the head needs a tensor of shape (..., 4), got a tuple."),
     ],
 )
 def test_another_representation_is_an_error(kind, representation, message):
@@ -130,48 +130,48 @@ def test_hidden_convolutions_see_their_neighbours():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: OrdinalHead(4, 1), "num_levels: must be at least 2. Found 1."),
-        (lambda: OrdinalHead(4, True), "num_levels: must be an integer of at least 1. Found True."),
-        (lambda: MultiLabelHead(4, 3, prior=1.0), "prior: must be a number above 0 and below 1. Found 1.0."),
-        (lambda: MultiLabelHead(4, 3, prior=0), "prior: must be a number above 0 and below 1. Found 0."),
+        (lambda: OrdinalHead(4, 1), "num_levels: must be at least 2, got 1."),
+        (lambda: OrdinalHead(4, True), "num_levels: must be an integer of at least 1, got True."),
+        (lambda: MultiLabelHead(4, 3, prior=1.0), "prior: must be a number above 0 and below 1, got 1.0."),
+        (lambda: MultiLabelHead(4, 3, prior=0), "prior: must be a number above 0 and below 1, got 0."),
         (
             lambda: RegressionHead(4, low=0.0),
-            "low, high: are two numbers, the lower first, or neither is given. Found 0.0 and None.",
+            "low, high: are two numbers, the lower first, or neither is given, got 0.0 and None.",
         ),
         (
             lambda: RegressionHead(4, low=2.0, high=2.0),
-            "low, high: are two numbers, the lower first, or neither is given. Found 2.0 and 2.0.",
+            "low, high: are two numbers, the lower first, or neither is given, got 2.0 and 2.0.",
         ),
-        (lambda: ClassificationHead(4, 0), "output_dim: must be an integer of at least 1. Found 0."),
+        (lambda: ClassificationHead(4, 0), "output_dim: must be an integer of at least 1, got 0."),
         (
             lambda: DenseHead(4, 3, size=8, scale=2),
-            "scale: is given where size is not. Found size 8 and scale 2. Remove one.",
+            "scale: is given where size is not, got size 8 and scale 2. Remove one.",
         ),
         (
             lambda: DenseHead(4, 3, size=(8, 8, 8)),
-            "size: must be one number, or height and width. Found (8, 8, 8).",
+            "size: must be one number, or height and width, got (8, 8, 8).",
         ),
-        (lambda: DenseHead(4, 3, size=(8, 0)), "size: must be an integer of at least 1. Found 0."),
-        (lambda: DenseHead(4, 3, mode="cubic"), "mode: is 'bilinear' or 'nearest'. Found 'cubic'."),
+        (lambda: DenseHead(4, 3, size=(8, 0)), "size: must be an integer of at least 1, got 0."),
+        (lambda: DenseHead(4, 3, mode="cubic"), "mode: is 'bilinear' or 'nearest', got 'cubic'."),
         (
             lambda: DenseHead(4, 3)(torch.zeros(2, 3, 4, 4)),
-            "representation: the head needs feature maps (N, 4, height, width). Found shape (2, 3, 4, 4).",
+            "representation: the head needs feature maps (N, 4, height, width), got shape (2, 3, 4, 4).",
         ),
         (
             lambda: DenseHead(4, 3)([torch.zeros(2, 4, 4, 4)]),
-            "representation: the head needs feature maps (N, 4, height, width). Found a list.",
+            "representation: the head needs feature maps (N, 4, height, width), got a list.",
         ),
         (
             lambda: TokenHead(4, 3)(torch.zeros(2, 4)),
-            "representation: the head needs tokens of shape (N, tokens, 4). Found shape (2, 4).",
+            "representation: the head needs tokens of shape (N, tokens, 4), got shape (2, 4).",
         ),
         (
             lambda: TokenHead(4, 3)(torch.zeros(2, 5, 6)),
-            "representation: the head needs a tensor of shape (..., 4). Found shape (2, 5, 6).",
+            "representation: the head needs a tensor of shape (..., 4), got shape (2, 5, 6).",
         ),
         (
             lambda: HardParameterSharing(MLP(2, [], 4), {"a": ClassificationHead(5, 2)}),
-            "task_heads.a: the representation has 4 features. Found a head with input_dim 5.",
+            "task_heads.a: the representation has 4 features, got a head with input_dim 5.",
         ),
     ],
 )

@@ -34,14 +34,14 @@ def test_dropout_acts_in_training_only():
 def test_an_input_of_another_size_is_an_error_with_both_shapes(shape):
     with pytest.raises(UserError) as caught:
         MLP(784, [], 2)(torch.zeros(shape))
-    assert str(caught.value) == f"MLP: needs inputs of shape (N, 784). Found shape {shape}."
+    assert str(caught.value) == f"MLP: needs inputs of shape (N, 784), got shape {shape}."
 
 
 def test_single_values_need_the_dimension_of_features_too():
-    with pytest.raises(UserError, match=r"shape \(N, 1\)\. Found shape \(5,\)"):
+    with pytest.raises(UserError, match=r"shape \(N, 1\), got shape \(5,\)"):
         MLP(1, [], 2)(torch.zeros(5))
 
 
 def test_inputs_that_are_no_tensor():
-    with pytest.raises(UserError, match=r"MLP: needs inputs of shape \(N, 4\). Found a dict"):
+    with pytest.raises(UserError, match=r"MLP: needs inputs of shape \(N, 4\), got a dict"):
         MLP(4, [], 2)({"x": torch.rand(3, 4)})

@@ -34,4 +34,4 @@ def test_the_backbone_takes_any_input():
 def test_a_backbone_that_is_no_module(backbone, found):
     with pytest.raises(UserError) as caught:
         MultiHead(backbone, [nn.Linear(1, 1)])
-    assert str(caught.value) == f"backbone: must be a torch.nn.Module. Found {found}. Pass an instance."
+    assert str(caught.value) == f"backbone: must be a torch.nn.Module, got {found}. Pass an instance."

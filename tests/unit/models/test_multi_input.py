@@ -75,18 +75,18 @@ def test_a_task_needs_its_own_inputs_only():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoders": {}}, "encoders: needs one encoder at least. Found none."),
-        ({"encoders": [nn.Identity()]}, "encoders: must be a dict. Found [Identity()]."),
+        ({"encoders": {}}, "encoders: needs one encoder at least, got none."),
+        ({"encoders": [nn.Identity()]}, "encoders: must be a dict, got [Identity()]."),
         (
             {"encoders": {"left": nn.Linear}},
-            "encoders.left: must be a torch.nn.Module. Found the class Linear. Pass",
+            "encoders.left: must be a torch.nn.Module, got the class Linear. Pass",
         ),
-        ({"shared": 3}, "shared: must be a torch.nn.Module. Found int."),
-        ({"fusion": "concta"}, "fusion: is one of concat, sum, mean. Found 'concta'. Did you mean 'concat'?"),
+        ({"shared": 3}, "shared: must be a torch.nn.Module, got int."),
+        ({"fusion": "concta"}, "fusion: is one of concat, sum, mean, got 'concta'. Did you mean 'concat'?"),
         ({"inputs": {"brak": ["left"]}}, "inputs: no task is called 'brak'. Did you mean 'brake'?"),
         ({"inputs": {"brake": ["lefft"]}}, "inputs.brake: no input is called 'lefft'. Did you mean 'left'?"),
-        ({"inputs": {"brake": "left"}}, "inputs.brake: is a list of inputs, one at least. Found 'left'."),
-        ({"inputs": {"brake": []}}, "inputs.brake: is a list of inputs, one at least. Found []."),
+        ({"inputs": {"brake": "left"}}, "inputs.brake: is a list of inputs, one at least, got 'left'."),
+        ({"inputs": {"brake": []}}, "inputs.brake: is a list of inputs, one at least, got []."),
     ],
 )
 def test_unusable_parts(options, message):
@@ -96,5 +96,5 @@ def test_unusable_parts(options, message):
 
 
 def test_the_batch_has_to_be_a_dict():
-    with pytest.raises(UserError, match=r"inputs: are a dict with 'left'\. Found a Tensor\."):
+    with pytest.raises(UserError, match=r"inputs: are a dict with 'left', got a Tensor\."):
         MultiInput({"left": nn.Identity()}, heads(3))(torch.rand(2, 3))

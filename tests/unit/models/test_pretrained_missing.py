@@ -69,10 +69,10 @@ def test_the_size_of_a_token_is_read_or_given(monkeypatch):
         (
             {"hidden_sizes": [4, 8]},
             {},
-            "output_dim: is needed for this encoder. Found .* without hidden_size",
+            "output_dim: is needed for this encoder, got .* without hidden_size",
         ),
-        ({"hidden_size": [4, 8]}, {}, r"output_dim: must be an integer of at least 1. Found \[4, 8\]"),
-        ({"hidden_size": 8}, {"output_dim": 0}, "output_dim: must be an integer of at least 1. Found 0"),
+        ({"hidden_size": [4, 8]}, {}, r"output_dim: must be an integer of at least 1, got \[4, 8\]"),
+        ({"hidden_size": 8}, {"output_dim": 0}, "output_dim: must be an integer of at least 1, got 0"),
     ],
 )
 def test_a_size_that_is_missing_or_is_none(monkeypatch, config, options, message):
@@ -90,7 +90,7 @@ def test_a_size_that_is_missing_or_is_none(monkeypatch, config, options, message
 )
 def test_an_encoder_that_returns_no_tokens_of_that_size(monkeypatch, returned, found):
     backbone = encoder(monkeypatch, {"hidden_size": 8}, returned)
-    with pytest.raises(UserError, match=rf"last_hidden_state is \(N, tokens, 8\). Found {found}"):
+    with pytest.raises(UserError, match=rf"last_hidden_state is \(N, tokens, 8\), got {found}"):
         backbone(torch.zeros(2, 5))
 
 

@@ -306,7 +306,7 @@ def test_a_module_in_two_places_is_tapped_by_either_name():
 
 
 def test_a_module_in_two_places_is_tapped_once():
-    with pytest.raises(UserError, match=r"tapped once. Found 'second' and 'first', which are one"):
+    with pytest.raises(UserError, match=r"tapped once, got 'second' and 'first', which are one"):
         check_taps(Aliased(), ["second", "first"])
 
 
@@ -314,13 +314,13 @@ def test_a_module_in_two_places_is_tapped_once():
     ("taps", "message"),
     [
         (["stage.0"], "taps.stage.0: no such module in Residual. Did you mean 'stages.0'?"),
-        (["stem", "stem"], "taps: a module is tapped once. Found 'stem' twice."),
-        ([], "taps: needs at least one module of the backbone. Found none. Modules: stem, stages, "),
-        ("stem", "taps: must be a list of module names. Found 'stem'. Write [stem]."),
+        (["stem", "stem"], "taps: a module is tapped once, got 'stem' twice."),
+        ([], "taps: needs at least one module of the backbone, got none. Modules: stem, stages, "),
+        ("stem", "taps: must be a list of module names, got 'stem'. Write [stem]."),
         (["zzzzzzzzzz"], "taps.zzzzzzzzzz: no such module in Residual. Modules: stem, "),
         ([""], "taps.: no such module in Residual. Modules: stem, "),
         ([3], "taps.3: no such module in Residual. Modules: stem, "),
-        (7, "taps: must be a list of module names. Found 7."),
+        (7, "taps: must be a list of module names, got 7."),
     ],
     ids=repr,
 )
@@ -333,9 +333,9 @@ def test_unusable_taps(taps, message):
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        (["stem"], "taps: needs the channels of what each module returns. Found ['stem']. Write {layer1: 64"),
-        ({"stem": 0}, "taps.stem: must be an integer of at least 1. Found 0."),
-        ({"stem": "4"}, "taps.stem: must be an integer of at least 1. Found '4'."),
+        (["stem"], "taps: needs the channels of what each module returns, got ['stem']. Write {layer1: 64"),
+        ({"stem": 0}, "taps.stem: must be an integer of at least 1, got 0."),
+        ({"stem": "4"}, "taps.stem: must be an integer of at least 1, got '4'."),
     ],
     ids=repr,
 )

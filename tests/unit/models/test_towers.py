@@ -208,15 +208,15 @@ def run(model):
         ),
         (
             lambda: NDDR(MLP(3, [4], 4), heads(), [TAP]),
-            "taps: needs the channels of what each module returns. Found ['layers.activation1'].",
+            "taps: needs the channels of what each module returns, got ['layers.activation1'].",
         ),
         (
             lambda: MTAN(MLP(3, [4], 4), heads(), [TAP]),
-            "taps: needs the channels of what each module returns. Found ['layers.activation1'].",
+            "taps: needs the channels of what each module returns, got ['layers.activation1'].",
         ),
         (
             lambda: CrossStitch({"a": MLP(3, [4], 4)}, heads(), [TAP]),
-            "backbone.b: every task needs one, or one module is copied for all. Found none.",
+            "backbone.b: every task needs one, or one module is copied for all, got none.",
         ),
         (
             lambda: CrossStitch({"a": nn.ReLU(), "c": nn.ReLU()}, heads(), [TAP]),
@@ -228,86 +228,86 @@ def run(model):
         ),
         (
             lambda: CrossStitch(MLP, heads(), [TAP]),
-            "backbone: must be a torch.nn.Module. Found the class MLP. Pass an instance.",
+            "backbone: must be a torch.nn.Module, got the class MLP. Pass an instance.",
         ),
-        (lambda: CrossStitch(MLP(3, [4], 4), {}, [TAP]), "heads: needs at least one task. Found none."),
+        (lambda: CrossStitch(MLP(3, [4], 4), {}, [TAP]), "heads: needs at least one task, got none."),
         (
             lambda: CrossStitch(MLP(3, [4], 4), heads(), [TAP], own=1.5),
-            "own: must be a number from 0 to 1. Found 1.5.",
+            "own: must be a number from 0 to 1, got 1.5.",
         ),
         (
             lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], subspaces=0),
-            "subspaces: must be an integer of at least 1. Found 0.",
+            "subspaces: must be an integer of at least 1, got 0.",
         ),
         (
             lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], orthogonality=-1),
-            "orthogonality: must be a number of at least 0. Found -1.",
+            "orthogonality: must be a number of at least 0, got -1.",
         ),
         (
             lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], orthogonality=0.1),
             "tap 'layers.activation1': orthogonality needs a layer with a weight of 2 equal parts. "
-            "Found a ReLU. Tap a Linear or a convolution.",
+            "got a ReLU. Tap a Linear or a convolution.",
         ),
         (
             lambda: Sluice(nn.Sequential(nn.Embedding(6, 4)), heads(), ["0"], orthogonality=0.1),
-            "tap '0': orthogonality needs a layer with a weight of 2 equal parts. Found a Embedding.",
+            "tap '0': orthogonality needs a layer with a weight of 2 equal parts, got a Embedding.",
         ),
         (
             lambda: Sluice(
                 nn.Sequential(nn.ConvTranspose1d(4, 4, 2, groups=2)), heads(), ["0"], orthogonality=0.1
             ),
-            "tap '0': orthogonality needs a layer with a weight of 2 equal parts. Found a ConvTranspose1d.",
+            "tap '0': orthogonality needs a layer with a weight of 2 equal parts, got a ConvTranspose1d.",
         ),
         (
             lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], temperature=0),
-            "temperature: must be a number above 0. Found 0.",
+            "temperature: must be a number above 0, got 0.",
         ),
         (
             lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], decay=1.1),
-            "decay: must be a number above 0 and at most 1. Found 1.1.",
+            "decay: must be a number above 0 and at most 1, got 1.1.",
         ),
         (
             lambda: run(CrossStitch(MLP(3, [4], 4), heads(), {TAP: 5})),
-            "tap 'layers.activation1': the model was made for 5 channels. Found 4 in shape (5, 4). "
+            "tap 'layers.activation1': the model was made for 5 channels, got 4 in shape (5, 4). "
             "Write layers.activation1: 4.",
         ),
         (
             lambda: run(NDDR(MLP(3, [4], 4), heads(), {TAP: 4}, channel_dim=2)),
             "tap 'layers.activation1': needs features with a dimension 2 for their channels. "
-            "Found shape (5, 4). Set channel_dim.",
+            "got shape (5, 4). Set channel_dim.",
         ),
         (
             lambda: run(Sluice(MLP(3, [5], 4), heads(), [TAP])),
-            "tap 'layers.activation1': channels must be a multiple of 2. Found 5 in shape (5, 5).",
+            "tap 'layers.activation1': channels must be a multiple of 2, got 5 in shape (5, 5).",
         ),
         (
             lambda: run(Sluice(MLP(3, [4], 6), heads(), [TAP, "layers"], mix_layers=True)),
-            "tap 'layers': layers that are mixed need features of one shape. Found (5, 4) and (5, 6).",
+            "tap 'layers': layers that are mixed need features of one shape, got (5, 4) and (5, 6).",
         ),
         (
             lambda: run(CrossStitch({"a": MLP(3, [4], 4), "b": MLP(3, [5], 4)}, heads(), [TAP])),
-            "tap 'layers.activation1': the towers' features need one shape. Found (5, 4) and (5, 5).",
+            "tap 'layers.activation1': the towers' features need one shape, got (5, 4) and (5, 5).",
         ),
         (
             lambda: run(CrossStitch(Lists(), heads(), ["parts"])),
-            "tap 'parts': has to be called in the backbone's forward. Found no call.",
+            "tap 'parts': has to be called in the backbone's forward, got no call.",
         ),
         (
             lambda: run(CrossStitch(Lists(tuples=True), heads(), ["rnn"])),
-            "tap 'rnn': has to return one tensor. Found a tuple.",
+            "tap 'rnn': has to return one tensor, got a tuple.",
         ),
         (
             lambda: run(CrossStitch(swapped(), heads(), ["first", "second"])),
             "tap 'first': tower 1 has to come by the same taps in the same order as tower 0. "
-            "Found tap 'second'.",
+            "got tap 'second'.",
         ),
         (
             lambda: run(MTAN(MLP(3, [4], 4), heads(), {TAP: 4})),
-            "tap 'layers.activation1': needs feature maps (N, channels, height, width). Found shape (5, 4).",
+            "tap 'layers.activation1': needs feature maps (N, channels, height, width), got shape (5, 4).",
         ),
         (
             lambda: run(MTAN(Lists(tuples=True), heads(), {"rnn": 4})),
-            "tap 'rnn': needs feature maps (N, channels, height, width). Found a tuple.",
+            "tap 'rnn': needs feature maps (N, channels, height, width), got a tuple.",
         ),
     ],
 )
@@ -319,5 +319,5 @@ def test_what_cannot_be_used_is_an_error(build, message):
 
 def test_attention_needs_the_channels_it_was_made_for():
     model = MTAN(SimpleCNN(1, 2, 4).features, {"a": ClassificationHead(60, 2)}, {"3": 60})
-    with pytest.raises(UserError, match=r"tap '3': the model was made for 60 channels. Found 64 in shape"):
+    with pytest.raises(UserError, match=r"tap '3': the model was made for 60 channels, got 64 in shape"):
         model(torch.randn(5, 1, 4, 4))

@@ -45,13 +45,13 @@ def test_a_line_that_is_still_being_written_is_left_out(run):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "metrics.csv: must begin with the names of its columns, and have `step`. Found an empty file"),
-        ("a,b\n1,2\n", "Found a, b"),
-        ("step", "Found no whole line"),
+        ("", "metrics.csv: must begin with the names of its columns, and have `step`, got an empty file"),
+        ("a,b\n1,2\n", "got a, b"),
+        ("step", "got no whole line"),
         ("epoch,step,x\n0,9,0.5\n0,ten,0.5\n", "metrics.csv, line 3: must have a number"),
         ("epoch,step,x\n0,9,0.5,7\n", "metrics.csv, line 2: must have a number for every column"),
         ("epoch,step,x\n0,9,half\n", "metrics.csv, line 2"),
-        ("epoch,step,x\n0,9," + "1" * 131073 + "\n", "metrics.csv: must be a CSV file. Found field larger"),
+        ("epoch,step,x\n0,9," + "1" * 131073 + "\n", "metrics.csv: must be a CSV file, got field larger"),
         ("epoch,step,x\n0,9," + "a" * 5000 + "\n", "aaa…. Delete it"),
         (f"epoch,step,x\n0,{10**30},1\n", "metrics.csv, line 2"),
     ],
@@ -296,10 +296,10 @@ def test_a_table_that_lacks_runs_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("methods", "uw", r"comparison\.yaml: methods: are keys and values. Found 'uw'"),
+        ("methods", "uw", r"comparison\.yaml: methods: are keys and values, got 'uw'"),
         ("architectures", None, r"comparison\.yaml: architectures: are"),
-        ("seeds", 3, r"comparison\.yaml: seeds: is a list. Found 3"),
-        ("config", {"system": []}, r"task_losses: has the tasks' losses. Found None"),
+        ("seeds", 3, r"comparison\.yaml: seeds: is a list, got 3"),
+        ("config", {"system": []}, r"task_losses: has the tasks' losses, got None"),
         ("methods", {"../../../x": []}, "names runs inside the comparison only"),
     ],
 )
@@ -324,9 +324,7 @@ def test_trials_are_a_number(tmp_path, trials):
 def test_results_without_rows_are_named(tmp_path):
     folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
     write_results(folder, [])
-    with pytest.raises(
-        UserError, match=r"results\.parquet: has a row for each number of each run. Found none"
-    ):
+    with pytest.raises(UserError, match=r"results\.parquet: has a row for each number of each run, got none"):
         collect([folder])
 
 

@@ -221,5 +221,5 @@ def test_a_taken_port_is_said(run):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(UserError, match=r"must be a free port\. Found Address already in use"):
+        with pytest.raises(UserError, match=r"must be a free port, got Address already in use"):
             LiveServer(run, other.getsockname()[1])

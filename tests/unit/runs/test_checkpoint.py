@@ -70,7 +70,7 @@ def test_a_state_without_a_size_takes_the_saved_one():
 
 
 def test_a_state_without_a_size_is_for_its_number_of_tasks():
-    with pytest.raises(UserError, match=r"another architecture\. Found 3 of another shape, such as shares"):
+    with pytest.raises(UserError, match=r"another architecture, got 3 of another shape, such as shares"):
         load_weights(aggregator(3, steps=0), {"state_dict": aggregator(2, steps=1).state_dict()}, "x")
 
 
@@ -87,7 +87,7 @@ def test_a_state_without_a_size_is_for_its_number_of_tasks():
 )
 def test_weights_that_differ_are_counted_and_nothing_is_loaded(model, found):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(UserError, match=f"x: the checkpoint is from another architecture. Found {found}"):
+    with pytest.raises(UserError, match=f"x: the checkpoint is from another architecture, got {found}"):
         load_weights(model, {"state_dict": nn.Linear(2, 3).state_dict()}, "x")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 

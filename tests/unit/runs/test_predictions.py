@@ -103,7 +103,7 @@ def test_an_output_without_a_row_for_each_input_is_refused(tmp_path, output, fou
         def forward(self, x):
             return {"number": output(x)}
 
-    with pytest.raises(UserError, match=rf"task 'number': needs an output tensor .* 4 inputs. Found {found}"):
+    with pytest.raises(UserError, match=rf"task 'number': needs an output tensor .* 4 inputs, got {found}"):
         predict(tmp_path, system(Odd()), list(torch.randn(4, 3)))
 
 

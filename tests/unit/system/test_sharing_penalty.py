@@ -147,7 +147,7 @@ def test_a_penalty_that_is_no_number_is_an_error(value, found):
     with pytest.raises(UserError) as caught:
         penalty_of(Strange(value))
     message = "model.sharing_penalty: returns one number as a tensor, or None."
-    assert str(caught.value) == f"{message} Found {found}."
+    assert str(caught.value) == f"{message} got {found}."
 
 
 def test_a_loss_of_that_name_is_an_error():

@@ -209,7 +209,7 @@ def test_predictions_of_mixed_rows_say_which_rows_they_are(trainer):
 
 
 def test_an_id_without_a_task_is_refused():
-    with pytest.raises(UserError, match=r"ids are 0 to 2 for first, second, third. Found id 3"):
+    with pytest.raises(UserError, match=r"ids are 0 to 2 for first, second, third, got id 3"):
         routed().adapt((torch.zeros(1, 2), torch.zeros(1), torch.tensor([3])), "train")
 
 
@@ -676,7 +676,7 @@ def infinite(row=5):
 
 
 def test_an_infinite_loss_stops_the_run_and_names_task_and_step(trainer):
-    with pytest.raises(RunError, match=r"task 'height': the loss must be finite. Found inf at step 1"):
+    with pytest.raises(RunError, match=r"task 'height': the loss must be finite, got inf at step 1"):
         trainer().fit(make(), loader(infinite()))
 
 

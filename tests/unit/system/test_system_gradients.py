@@ -320,7 +320,7 @@ def refused(message, weighting, options=None, **given):
 
 
 def test_a_window_that_a_method_cannot_use_is_refused():
-    refused(r"accumulate_grad_batches: is 3 with MoDo.*Found 1\. Set it to 3", MoDo())
+    refused(r"accumulate_grad_batches: is 3 with MoDo.*got 1\. Set it to 3", MoDo())
     refused(
         "is 1 where gradients are measured on the",
         MGDA(),
@@ -382,7 +382,7 @@ def test_gradients_that_are_not_finite_are_said_with_their_task(weighting):
     losses = {"a": nn.MSELoss(), "b": Root(), "c": nn.MSELoss()}
     criterion = MultiTaskLoss(losses, weighting=weighting)
     broken = System(net(), criterion, OptimizerFactory(partial(torch.optim.SGD, lr=0.02), None))
-    with pytest.raises(RunError, match=r"must be finite\. Found NaN or infinity for .*b"):
+    with pytest.raises(RunError, match=r"must be finite, got NaN or infinity for .*b"):
         trainer().fit(broken, loader())
 
 

@@ -33,13 +33,13 @@ def test_heads_follow_the_logarithms():
 
 
 def test_losses_are_needed():
-    with pytest.raises(UserError, match=r"DBMTL: needs the losses of the tasks. Found none. Pass losses="):
+    with pytest.raises(UserError, match=r"DBMTL: needs the losses of the tasks, got none. Pass losses="):
         DBMTL()(JACOBIAN)
 
 
 def test_a_loss_that_is_not_positive_is_an_error_and_the_state_stays():
     weighting = DBMTL()
-    with pytest.raises(UserError, match=r"DBMTL: the losses of task 'task1' must stay above 0. Found -1"):
+    with pytest.raises(UserError, match=r"DBMTL: the losses of task 'task1' must stay above 0, got -1"):
         weighting(JACOBIAN, losses=torch.tensor([1.0, -1.0, 1.0]))
     assert weighting.steps.tolist() == [0, 0, 0]
 
@@ -47,8 +47,8 @@ def test_a_loss_that_is_not_positive_is_an_error_and_the_state_stays():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"beta": 1.0}, "DBMTL.beta: must be a finite number at least 0 and below 1. Found 1.0"),
-        ({"beta": -0.1}, "DBMTL.beta: must be a finite number at least 0 and below 1. Found -0.1"),
+        ({"beta": 1.0}, "DBMTL.beta: must be a finite number at least 0 and below 1, got 1.0"),
+        ({"beta": -0.1}, "DBMTL.beta: must be a finite number at least 0 and below 1, got -0.1"),
         ({"beta_decay": -0.1}, "DBMTL.beta_decay: must be a finite number at least 0"),
     ],
 )

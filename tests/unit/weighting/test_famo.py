@@ -66,7 +66,7 @@ def test_it_asks_for_losses_measured_again():
 
 
 def test_a_loss_at_or_below_its_bound_is_an_error_with_task_and_bound():
-    message = r"FAMO: the losses of task 'depth' must stay above 0.5. Found 0.25. Give a bound"
+    message = r"FAMO: the losses of task 'depth' must stay above 0.5, got 0.25. Give a bound"
     with pytest.raises(UserError, match=message):
         named(lower_bounds={"depth": 0.5})(torch.tensor([1.0, 0.25]))
 
@@ -74,7 +74,7 @@ def test_a_loss_at_or_below_its_bound_is_an_error_with_task_and_bound():
 def test_a_loss_below_its_bound_after_the_step_is_an_error_and_the_logits_stay():
     weighting = named()
     weighting(LOSSES)
-    with pytest.raises(UserError, match=r"task 'digit' must stay above 0. Found -1"):
+    with pytest.raises(UserError, match=r"task 'digit' must stay above 0, got -1"):
         weighting.after_step(torch.tensor([-1.0, 1.0]))
     assert weighting.logits.tolist() == [0, 0]
 
@@ -87,8 +87,8 @@ def test_a_loss_below_its_bound_after_the_step_is_an_error_and_the_logits_stay()
             "FAMO.lower_bounds: no task is called 'dept'. Did you mean 'depth'",
         ),
         ({"lower_bounds": {"depth": float("inf")}}, "FAMO.lower_bounds.depth: must be a finite number"),
-        ({"lr": -0.1}, "FAMO.lr: must be a finite number at least 0. Found -0.1"),
-        ({"weight_decay": "1e-3"}, "FAMO.weight_decay: must be a finite number at least 0. Found '1e-3'"),
+        ({"lr": -0.1}, "FAMO.lr: must be a finite number at least 0, got -0.1"),
+        ({"weight_decay": "1e-3"}, "FAMO.weight_decay: must be a finite number at least 0, got '1e-3'"),
     ],
 )
 def test_bad_arguments_are_errors(arguments, words):

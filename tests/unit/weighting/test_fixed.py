@@ -35,10 +35,10 @@ def test_a_checkpoint_does_not_bring_weights_back():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"a": -1, "b": 1}, r"Fixed\.weights\.a: a weight is a finite number, 0 or more\. Found -1"),
-        ({"a": float("inf"), "b": 1}, r"Fixed\.weights\.a: .*Found inf"),
-        ({"a": "1e-3", "b": 1}, r"Fixed\.weights\.a: .*Found '1e-3'"),
-        ({"a": True, "b": 1}, r"Fixed\.weights\.a: .*Found True"),
+        ({"a": -1, "b": 1}, r"Fixed\.weights\.a: a weight is a finite number, 0 or more, got -1"),
+        ({"a": float("inf"), "b": 1}, r"Fixed\.weights\.a: .*got inf"),
+        ({"a": "1e-3", "b": 1}, r"Fixed\.weights\.a: .*got '1e-3'"),
+        ({"a": True, "b": 1}, r"Fixed\.weights\.a: .*got True"),
         ({"a": 0, "b": 0}, r"Fixed\.weights: one weight at least must be above 0"),
         ({}, r"Fixed\.weights: one weight at least must be above 0"),
         ([1, 2], r"Fixed\.weights: is a mapping from task to weight"),

@@ -31,7 +31,7 @@ def test_a_scaled_loss_scales_all_weighted_gradients_alike():
 @pytest.mark.parametrize("loss", [0.0, -0.5])
 def test_a_loss_that_is_not_positive_is_an_error_with_the_task(loss):
     with pytest.raises(
-        UserError, match=r"GLS: the losses of task 'depth' must stay above 0. Found -?0"
+        UserError, match=r"GLS: the losses of task 'depth' must stay above 0, got -?0"
     ) as caught:
         named()(torch.tensor([1.0, loss]))
     assert "another weighting" in str(caught.value)
@@ -42,7 +42,7 @@ def test_a_deferred_error_is_kept_until_somebody_asks_and_raised_once():
     weighting.deferred = True
     weighting(torch.tensor([-2.0]), ["depth"])
     weighting(torch.tensor([1.0, 1.0]))
-    with pytest.raises(UserError, match=r"task 'depth' must stay above 0. Found -2"):
+    with pytest.raises(UserError, match=r"task 'depth' must stay above 0, got -2"):
         weighting.check()
     weighting.check()
 

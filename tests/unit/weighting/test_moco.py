@@ -54,7 +54,7 @@ def test_a_task_whose_share_fell_to_0_may_be_alone_in_a_batch():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"beta": 0.0}, "MoCo.beta: must be a finite number above 0 and at most 1. Found 0.0"),
+        ({"beta": 0.0}, "MoCo.beta: must be a finite number above 0 and at most 1, got 0.0"),
         ({"beta": 1.5}, "MoCo.beta"),
         ({"beta_decay": -1}, "MoCo.beta_decay: must be a finite number at least 0"),
         ({"gamma": 0}, "MoCo.gamma: must be a finite number above 0"),

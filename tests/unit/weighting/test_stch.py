@@ -70,7 +70,7 @@ def test_a_preference_raises_its_task():
 
 
 def test_a_loss_of_zero_is_an_error():
-    with pytest.raises(UserError, match=r"STCH: the losses of task 'digit' must stay above 0. Found 0"):
+    with pytest.raises(UserError, match=r"STCH: the losses of task 'digit' must stay above 0, got 0"):
         named()(torch.tensor([0.0, 1.0]))
 
 

@@ -188,9 +188,9 @@ def test_other_seeds_and_later_steps_draw_otherwise(adapter, build):
 def test_an_absent_task_is_an_error_with_its_name(adapter, build):
     weighting = named(adapter, build)
     steps(weighting, 0, 2)
-    with pytest.raises(UserError, match=r"needs each task in each step in one order\. Found no depth\."):
+    with pytest.raises(UserError, match=r"needs each task in each step in one order, got no depth\."):
         weighting(matrix(weighting, 0)[:2, :2], ("digit", "mask"))
-    with pytest.raises(UserError, match="Found another order"):
+    with pytest.raises(UserError, match="got another order"):
         weighting(matrix(weighting, 0), ("mask", "digit", "depth"))
 
 
@@ -221,7 +221,7 @@ def test_a_state_of_other_tasks_or_methods_is_refused():
     other.setup(("a", "b"))
     with pytest.raises(UserError, match=r"same tasks, \['a', 'b'\]"):
         other.load_state_dict(source.state_dict())
-    with pytest.raises(UserError, match=r"same method, GradVacWeighting\. Found PCDWeighting"):
+    with pytest.raises(UserError, match=r"same method, GradVacWeighting, got PCDWeighting"):
         named(TorchJDWeighting, aggregation.GradVac).load_state_dict(source.state_dict())
 
 
@@ -236,18 +236,18 @@ def test_an_argument_given_anew_is_not_overwritten_by_a_state():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: TorchJDWeighting(nn.Linear(1, 1)), "aggregator or weighting of TorchJD. Found Linear"),
-        (lambda: TorchJDWeighting(aggregation.UPGrad), "Found UPGrad. Pass"),
-        (lambda: TorchJDWeighting(None), "Found NoneType.*pip install"),
-        (lambda: TorchJDWeighting(aggregation.GradDrop()), "weights of a Gramian. Found GradDrop. Give an"),
-        (lambda: TorchJDWeighting(aggregation.Mean()), "Found Mean"),
-        (lambda: TorchJDWeighting(aggregation.MeanWeighting()), "Found MeanWeighting"),
-        (lambda: TorchJDWeighting(aggregation.MoDoWeighting()), "Found MoDoWeighting"),
+        (lambda: TorchJDWeighting(nn.Linear(1, 1)), "aggregator or weighting of TorchJD, got Linear"),
+        (lambda: TorchJDWeighting(aggregation.UPGrad), "got UPGrad. Pass"),
+        (lambda: TorchJDWeighting(None), "got NoneType.*pip install"),
+        (lambda: TorchJDWeighting(aggregation.GradDrop()), "weights of a Gramian, got GradDrop. Give an"),
+        (lambda: TorchJDWeighting(aggregation.Mean()), "got Mean"),
+        (lambda: TorchJDWeighting(aggregation.MeanWeighting()), "got MeanWeighting"),
+        (lambda: TorchJDWeighting(aggregation.MoDoWeighting()), "got MoDoWeighting"),
         (
             lambda: TorchJDWeighting(aggregation.CRMOGMWeighting(aggregation.MeanWeighting())),
-            "Found CRMOGMWeighting",
+            "got CRMOGMWeighting",
         ),
-        (lambda: TorchJDAggregator(nn.Linear(1, 1)), "aggregator or weighting of TorchJD. Found Linear"),
+        (lambda: TorchJDAggregator(nn.Linear(1, 1)), "aggregator or weighting of TorchJD, got Linear"),
         (lambda: TorchJDAggregator(aggregation.UPGrad()), "Gramian is enough. Use TorchJDWeighting"),
         (lambda: TorchJDAggregator(aggregation.UPGradWeighting()), "an Aggregator.*UPGradWeighting"),
         (lambda: TorchJDAggregator(aggregation.SDMGradWeighting()), "an Aggregator.*SDMGradWeighting"),
@@ -300,14 +300,14 @@ def test_a_users_own_goes_through(build):
 
 
 def test_a_result_of_another_shape_is_an_error():
-    with pytest.raises(UserError, match=r"Square must return the shape \(2,\)\. Found shape \(2, 2\)"):
+    with pytest.raises(UserError, match=r"Square must return the shape \(2,\), got shape \(2, 2\)"):
         TorchJDWeighting(Square())(torch.eye(2))
-    with pytest.raises(UserError, match=r"Rows must return the shape \(4,\)\. Found shape \(2, 4\)"):
+    with pytest.raises(UserError, match=r"Rows must return the shape \(4,\), got shape \(2, 4\)"):
         TorchJDAggregator(Rows())(torch.ones(2, 4))
 
 
 def test_parameters_and_states_that_cannot_be_saved_are_refused_at_once():
-    with pytest.raises(UserError, match=r"no parameters to learn\. Found Learned"):
+    with pytest.raises(UserError, match=r"no parameters to learn, got Learned"):
         TorchJDWeighting(Learned())
     with pytest.raises(UserError, match="Solver keeps 'problem', which a checkpoint cannot hold"):
         TorchJDWeighting(Solver())
@@ -315,7 +315,7 @@ def test_parameters_and_states_that_cannot_be_saved_are_refused_at_once():
 
 def test_an_error_of_the_method_names_the_tasks():
     weighting = named(TorchJDAggregator, lambda: aggregation.TrimmedMean(1))
-    with pytest.raises(RunError, match=r"TrimmedMean raised an error for tasks digit, mask\. Found .*rows"):
+    with pytest.raises(RunError, match=r"TrimmedMean raised an error for tasks digit, mask, got .*rows"):
         weighting(torch.ones(2, 4), ("digit", "mask"))
 
 

@@ -83,9 +83,9 @@ def test_tasks_may_be_named_like_attributes():
         ),
         (
             {"init_log_vars": {"digit": math.nan}},
-            "UW.init_log_vars.digit: must be a finite number. Found nan",
+            "UW.init_log_vars.digit: must be a finite number, got nan",
         ),
-        ({"init_log_vars": {"digit": True}}, "must be a finite number. Found True"),
+        ({"init_log_vars": {"digit": True}}, "must be a finite number, got True"),
         ({"init_log_vars": [0.0, 0.0]}, "is a mapping from task to number"),
     ],
 )

@@ -39,5 +39,5 @@ def test_the_temperature_is_a_number_above_zero(temperature):
 
 
 def test_a_loss_of_zero_is_an_error():
-    with pytest.raises(UserError, match=r"UWSO: the losses of task 'depth' must stay above 0. Found 0"):
+    with pytest.raises(UserError, match=r"UWSO: the losses of task 'depth' must stay above 0, got 0"):
         named(UWSO())(torch.tensor([1.0, 0.0]))
