@@ -1,0 +1,77 @@
+"""Runs of version 0.1.0: they load, predict, are reported, and resume as that version would have gone on.
+
+``tests/data/version_0_1_0`` holds for two weightings a run that was stopped in its second epoch, and the same
+run
+without a stop, as that version wrote them for the project of ``tests/conftest.py`` in ``/tmp/points``.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import polytask
+from tests.conftest import DATA, NET
+
+KEPT = Path(__file__).parents[1] / "data" / "version_0_1_0"
+
+
+@pytest.fixture(params=["dwa", "upgrad"])
+def project(request, tmp_path, monkeypatch):
+    folder = tmp_path / request.param
+    shutil.copytree(KEPT / request.param, folder)
+    for name, text in (("data.py", DATA), ("net.py", NET), ("interrupted", "")):
+        (folder / name).write_text(text)
+    for config in folder.glob("*/config.yaml"):
+        text = config.read_text()
+        assert f"/tmp/points/{request.param}" in text
+        config.write_text(text.replace(f"/tmp/points/{request.param}", str(folder)))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def rows(run):
+    return (run / "metrics.csv").read_text()
+
+
+def test_a_stopped_run_resumes_as_that_version_would(project, cli):
+    assert rows(project / "stopped") != rows(project / "whole")
+
+    result = cli("fit", "--run-dir", project / "stopped", "--resume")
+
+    assert result.code == 0, result.err
+    assert rows(project / "stopped") == rows(project / "whole")
+    weights = [
+        torch.load(project / run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        for run in ("stopped", "whole")
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=0, atol=0)
+
+
+def test_a_run_predicts_what_that_version_predicted(project, cli):
+    kept = pq.read_table(project / "whole" / "predictions" / "predictions.parquet").to_pydict()
+    result = cli("predict", "--run-dir", project / "whole")
+    assert result.code == 0, result.err
+    again = pq.read_table(project / "whole" / "predictions" / "predictions.parquet").to_pydict()
+    assert again == kept
+
+    inputs = points()
+    outputs = polytask.load(project / "whole").predict(inputs)
+    for name, values in outputs.items():
+        np.testing.assert_allclose(values.squeeze(), np.array(kept[name]).squeeze(), rtol=1e-6)
+
+
+def points():
+    angles = 2 * torch.pi * (torch.arange(8) * 0.618 % 1)
+    return torch.stack([angles.cos(), angles.sin()], dim=1).numpy()
+
+
+def test_a_run_is_tested_and_reported(project, cli):
+    assert cli("test", "--run-dir", project / "whole").code == 0
+    result = cli("report", project / "whole", project / "stopped")
+    assert result.code == 0, result.err
