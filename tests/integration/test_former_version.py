@@ -1,8 +1,7 @@
 """Runs of version 0.1.0: they load, predict, are reported, and resume as that version would have gone on.
 
 ``tests/data/version_0_1_0`` holds for two weightings a run that was stopped in its second epoch, and the same
-run
-without a stop, as that version wrote them for the project of ``tests/conftest.py`` in ``/tmp/points``.
+run without a stop, as that version wrote them for the project of ``tests/conftest.py`` in ``/tmp/points``.
 """
 
 import shutil
