@@ -2,9 +2,10 @@
 
 python docs/make_notebook.py
 
-A block of the page that names a file becomes a cell that writes it, a block of commands a cell that runs them in the
-notebook's process, and a block of Python a cell as it is. The ``text`` block that follows is the output of the cell.
-All other text becomes Markdown. Cells are plain Python, so that the notebook runs without a shell.
+A block of the page that names a file becomes a cell that writes the file, a block of commands becomes a cell
+that runs them in the process of the notebook, and a block of Python stays what it is. The ``text`` block that
+follows is the output of the cell. Everything else becomes Markdown. The cells are plain Python, so that the
+notebook runs without a shell.
 """
 
 import json
@@ -17,10 +18,11 @@ PAGE = Path(__file__).parent / "tutorial" / "digits.md"
 NOTEBOOK = PAGE.with_suffix(".ipynb")
 
 BLOCK = re.compile(
-    r"^```(?P<kind>[^\n]*)\n(?::caption: (?P<caption>[^\n]*)\n\n)?(?P<text>.*?)^```$\n?", re.MULTILINE | re.DOTALL
+    r"^```(?P<kind>[^\n]*)\n(?::caption: (?P<caption>[^\n]*)\n\n)?(?P<text>.*?)^```$\n?",
+    re.MULTILINE | re.DOTALL,
 )
 HELPERS = '''\
-"""The page of this tutorial gives commands for a shell. Here, `run` does the same in the notebook's process."""
+"""The page of this tutorial has commands for a shell. Here, `run` runs them in this process."""
 
 import os
 import shlex
@@ -61,8 +63,10 @@ def file_cell(name: str, text: str, *, begun: bool) -> str:
     """Python that writes a file, or adds to one that an earlier cell began."""
     if "'''" in text or "\\" in text:
         raise ValueError(f"{PAGE.name}: a block of {name} must have no ''' and no backslash")
-    return f"append({json.dumps(name)}, '''\\\n{text}''')" if begun else (
-        f"_ = Path({json.dumps(name)}).write_text('''\\\n{text}''')"
+    return (
+        f"append({json.dumps(name)}, '''\\\n{text}''')"
+        if begun
+        else (f"_ = Path({json.dumps(name)}).write_text('''\\\n{text}''')")
     )
 
 

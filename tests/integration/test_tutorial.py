@@ -46,7 +46,7 @@ def maker() -> ModuleType:
 
 
 def form(text: str) -> str:
-    """What is the same on every machine: numbers, the names of runs and the worst task of a row may differ."""
+    """The text without what differs between machines: numbers, names of runs, the worst task of a row."""
     return TASK.sub("task 0 %", " ".join(NUMBER.sub("0", RUN.sub("RUN", text)).split()))
 
 
@@ -54,6 +54,10 @@ def agrees(expected: str, printed: str) -> bool:
     """Whether the output has the form that the page shows; ``...`` stands for any lines."""
     pattern = ".*".join(re.escape(part.strip()) for part in form(expected).split("..."))
     return re.fullmatch(pattern, form(printed)) is not None
+
+
+def code_cells() -> list[dict[str, str]]:
+    return [cell for cell in maker().cells(PAGE.read_text()) if cell["cell_type"] == "code"]
 
 
 def blocks(kind: str) -> list[tuple[str | None, str]]:
@@ -66,11 +70,12 @@ def test_the_notebook_is_made_from_the_page() -> None:
 
 
 def test_the_notebook_has_every_file_and_every_command_of_the_page() -> None:
-    code = "\n".join(cell["source"] for cell in maker().cells(PAGE.read_text()) if cell["cell_type"] == "code")
+    code = "\n".join(cell["source"] for cell in code_cells())
     for kind in ("{code-block} python", "{code-block} yaml", "python"):
         assert blocks(kind)
         assert all(text in code for _, text in blocks(kind))
-    commands = [line for _, text in blocks("sh") for line in text.splitlines() if line.startswith("polytask ")]
+    lines = [line for _, text in blocks("sh") for line in text.splitlines()]
+    commands = [line for line in lines if line.startswith("polytask ")]
     assert re.findall(r'^run\("(.*)"\)$', code, re.MULTILINE) == commands
 
 
@@ -88,7 +93,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 def test_every_cell_prints_what_the_page_shows(executed: tuple[Path, list[str]]) -> None:
     _, printed = executed
-    code = [cell for cell in maker().cells(PAGE.read_text()) if cell["cell_type"] == "code"]
+    code = code_cells()
     assert len(printed) == len(code)
     for cell, found in zip(code, printed, strict=True):
         refused = "error: " in cell["output"]
@@ -118,7 +123,8 @@ def test_the_numbers_are_good_ones(executed: tuple[Path, list[str]]) -> None:
     _, printed = executed
     tables = [found for found in printed if "┃ test" in found]
     assert len(tables) == 2
+    row = re.compile(r"^│ (?:digit|parity).*│ (\S+) *│$", re.MULTILINE)
     for table in tables:
-        accuracies = [float(line.split("│")[3]) for line in table.splitlines() if re.match(r"│ (digit|parity)", line)]
+        accuracies = [float(cell) for cell in row.findall(table)]
         assert len(accuracies) == 2
         assert min(accuracies) > 0.9
