@@ -1,6 +1,6 @@
 """Makes `report.png`, and `losses.png` from a part of it, from three real runs of `examples/digits`.
 
-It needs Debian's `chromium`. With `--crop`, only `losses.png` is made again, from the `report.png` that is there.
+It needs Debian's `chromium`. With `--crop`, only `losses.png` is made again, from the existing `report.png`.
 
 python docs/make_report_picture.py [--crop]
 """
