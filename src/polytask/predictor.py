@@ -15,7 +15,7 @@ from polytask.arrays._session import placement
 from polytask.batch import Batch, count_rows
 from polytask.config import Config
 from polytask.data._random_state import full_state, set_full_state
-from polytask.experiment._build import make_system
+from polytask.experiment._builders import make_system
 from polytask.runs._checkpoints import CONFIG, load_weights, read_checkpoint
 from polytask.runs._lookup import saved_config
 from polytask.system import System
@@ -98,10 +98,8 @@ def load(
     try:
         return Predictor(_system(Path(path), project), device)
     except UserError as error:
-        where, rule, found, fix = error.args
-        raise UserError(
-            _OPTION.sub("", str(where)) or str(path), rule, found, fix and _OPTION.sub("project=", fix)
-        ) from error
+        fix = error.fix and _OPTION.sub("project=", error.fix)
+        raise error.at(_OPTION.sub("", error.where) or str(path), fix) from error
 
 
 def _system(path: Path, project: str | Path | None) -> System:

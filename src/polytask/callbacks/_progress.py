@@ -1,13 +1,12 @@
-"""What a run shows: a bar in a terminal, plain lines outside one, a table at the end."""
+"""What a run shows: a bar in a terminal, plain lines outside one."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from polytask.system import System
@@ -138,32 +137,3 @@ def summary(system: System, stage: str, when: str) -> list[str]:
         if value is not None:
             found.append(f"{key}={value:.4g}")
     return found
-
-
-def results_table(values: Mapping[str, float], stage: str, tasks: Sequence[str]) -> Table:
-    """One table, task × metric, of a stage's epoch values.
-
-    Args:
-        values: Logged values by key.
-        stage: ``train``, ``val`` or ``test``.
-        tasks: Task names, in order.
-
-    Example:
-        >>> table = results_table({"test/loss/digit/epoch": 0.5, "test/digit/Accuracy/epoch": 0.9},
-        ...                       "test", ["digit"])
-        >>> [column.header for column in table.columns]
-        ['test', 'loss', 'Accuracy']
-    """
-    cells: dict[str, dict[str, float]] = {task: {} for task in [*tasks, "total"]}
-    for key, value in values.items():
-        parts = key.split("/")
-        if len(parts) != 4 or parts[0] != stage or parts[3] != "epoch":
-            continue
-        task, column = (parts[2], "loss") if parts[1] == "loss" else (parts[1], parts[2])
-        cells.setdefault(task, {})[column] = value
-    columns = list(dict.fromkeys(["loss", *(column for row in cells.values() for column in row)]))
-    table = Table(stage, *columns)
-    for task, row in cells.items():
-        if row:
-            table.add_row(task, *(f"{row[column]:.4f}" if column in row else "" for column in columns))
-    return table

@@ -19,7 +19,7 @@ from polytask.compare._candidates import (
     method_changes,
     one_task,
 )
-from polytask.compare._claim import claimed
+from polytask.compare._lock import locked
 from polytask.compare._measures import Measure, check_logger, checked_system, measures
 from polytask.compare._names import DEFINITION
 from polytask.compare._space import Drawn, Space, overrides
@@ -106,8 +106,7 @@ class Comparison:
         except UserError as error:
             if self.space is None or own is not None:
                 raise
-            where, *rest = error.args
-            raise UserError(f"--space: {where}", *rest) from error
+            raise error.at(f"--space: {error.where}") from error
 
     def _check(self, candidate: Candidate, drawn: Drawn) -> None:
         config = self.config_of(candidate, self.first_seed, drawn)
@@ -118,10 +117,9 @@ class Comparison:
             if candidate.task is not None:
                 check_monitors(config.plain, candidate.task)
         except UserError as error:
-            where, *rest = error.args
-            # What its own changes set is already said to be its.
-            own = where if where.startswith(f"{candidate.name} ") else f"{candidate.name}: {where}"
-            raise UserError(own, *rest) from error
+            # A key that its own changes set is named with it already.
+            named = error.where.startswith(f"{candidate.name} ")
+            raise (error if named else error.at(f"{candidate.name}: {error.where}")) from error
 
     def _check_criterion(self) -> None:
         criterion = self.config.plain["system"].get("criterion")
@@ -203,13 +201,13 @@ class Comparison:
             "directions": dict(self.directions),
         }
 
-    def claimed(self, folder: Path) -> AbstractContextManager[None]:
-        """Hold the comparison's folder, and note what is compared in it.
+    def locked(self, folder: Path) -> AbstractContextManager[None]:
+        """Lock the comparison's folder, and write into it what is compared.
 
         Args:
-            folder: A new folder, or one that this comparison began in.
+            folder: A new folder, or one in which this comparison was begun.
 
         Raises:
-            UserError: Where it is another comparison's, or another process works in it.
+            UserError: If it belongs to another comparison, or another process uses it.
         """
-        return claimed(folder, DEFINITION, self.plain, "comparison", _FREE, _GROWING)
+        return locked(folder, DEFINITION, self.plain, "comparison", _FREE, _GROWING)

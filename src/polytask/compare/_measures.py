@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from polytask._errors import RunError, UserError, hint
 from polytask.config import Config
-from polytask.experiment._build import make_system
+from polytask.experiment._builders import make_system
 from polytask.experiment._problems import find_problems
 from polytask.metrics._keys import entries
 from polytask.runs._metrics_csv import read_logged
@@ -160,8 +160,7 @@ def last_values(run: Path, found: Sequence[Measure], stage: str) -> dict[tuple[s
     try:
         logged = {key: values[-1] for key, (_, values) in read_logged(file).items()}
     except UserError as error:
-        where, rule, wrong, _ = error.args
-        raise UserError(where, rule, wrong, f"Delete {run} to train again") from error
+        raise error.at(error.where, f"Delete {run} to train again") from error
     for measure in found:
         if measure.key(stage) not in logged:
             _check_single(measure, stage, logged, file)

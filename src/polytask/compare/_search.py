@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from polytask._errors import RunError, UserError, hint
-from polytask.compare._claim import check_kept, claimed
-from polytask.compare._jobs import Report, failure, last_line
+from polytask.compare._job import Job
+from polytask.compare._jobs import Report, failure
 from polytask.compare._launcher import Ended, start
+from polytask.compare._lock import check_kept, locked
 from polytask.compare._measures import Measure, checked_system, last_values, measures
 from polytask.compare._names import RUNS
+from polytask.compare._outcome import Outcome, read_outcome
 from polytask.compare._space import Drawn, Space, overrides, trial_seed
 from polytask.compare._statistics import delta_by_task, delta_m
 from polytask.compare._tuning import FILE as TRIALS
 from polytask.compare._tuning import storage
-from polytask.compare._work import Job
 from polytask.config import Config
 from polytask.config._read import Plain, read_file
 from polytask.experiment._problems import find_problems
@@ -161,7 +162,7 @@ def tune(search: Search, folder: str | Path, report: Report = lambda line: None)
         UserError: Where the folder is another search's, or a trial's config cannot be used.
         RunError: Where no trial ends.
     """
-    with claimed(Path(folder), FILE, search.plain, "search"):
+    with locked(Path(folder), FILE, search.plain, "search"):
         found = _Study(search, Path(folder), report)
         while found.done < search.trials:
             found.try_next()
@@ -211,26 +212,26 @@ class _Study:
         self.report(f"{number + 1}/{self.search.trials} {said}: {self._outcome(number, asked)}")
 
     def _outcome(self, number: int, asked: Any) -> str:
-        """Run a trial and tell Optuna how it ended; the same in words."""
+        """Run a trial and tell Optuna how it ended; the same as a line for the report."""
         job = self._job(number, asked.params)
         reference = self._reference()
         epochs = self._run(job, reference, asked)
-        if epochs is None:
-            return self._broke_down(asked, last_line(job.log))
+        if isinstance(epochs, Outcome):
+            return self._failed(asked, str(epochs.error))
         if not epochs:
             self.study.tell(asked, state=self.states.PRUNED)
             return "pruned"
         values = self._objectives(epochs[-1], reference)
         said = ", ".join(f"{name}={value:.4g}" for name, value in zip(self.search.names, values, strict=True))
         if not all(map(math.isfinite, values)):
-            return self._broke_down(asked, said)
+            return self._failed(asked, said)
         self.study.tell(asked, values)
         return said
 
-    def _broke_down(self, asked: Any, why: str) -> str:
+    def _failed(self, asked: Any, why: str) -> str:
         asked.set_user_attr("broken", True)
         self.study.tell(asked, state=self.states.FAIL)
-        return f"broke down: {why}"
+        return f"failed: {why}"
 
     def _job(self, number: int, drawn: Drawn) -> Job:
         config, run = self.folder / "configs" / f"{number}.yaml", self.folder / RUNS / str(number)
@@ -240,8 +241,8 @@ class _Study:
         made.dump(config)
         return Job("fit", run, config, self.folder / "logs" / f"{number}.log", tuple(self.search.allow))
 
-    def _run(self, job: Job, reference: Values | None, asked: Any) -> Epochs | None:
-        """The values by epoch; none where the trial was pruned, None where it broke down."""
+    def _run(self, job: Job, reference: Values | None, asked: Any) -> Epochs | Outcome:
+        """The values by epoch, none if the trial was pruned; the outcome if it failed."""
         reported = 0
         process = None if job.is_done else start(job)
         while True:
@@ -258,10 +259,11 @@ class _Study:
                         return []
             if not running:
                 break
-        if process is not None and process.exitcode == 1:
-            return None
-        if process is not None and process.exitcode != 0:
-            raise failure(Ended(job, process.exitcode))
+        outcome = Outcome("done") if process is None else read_outcome(job.outcome, process.exitcode)
+        if outcome.is_run_error:
+            return outcome
+        if outcome.status != "done":
+            raise failure(Ended(job, outcome))
         last_values(job.run, self.search.needed, "val")
         return epochs
 

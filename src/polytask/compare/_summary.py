@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from polytask.compare._check import check_results
+from polytask.compare._check_results import check_results
 from polytask.compare._names import SINGLE, SUM
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval, Paired, delta_by_task, delta_m, holm, ranks

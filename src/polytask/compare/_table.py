@@ -10,7 +10,7 @@ from polytask.compare._remarks import Remarks
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval
 from polytask.compare._summary import Gain, Row, Summary
-from polytask.compare._words import ENOUGH, verdict
+from polytask.compare._verdicts import ENOUGH, verdict
 
 CSV = "table.csv"
 MARKDOWN = "table.md"

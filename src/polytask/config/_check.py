@@ -62,7 +62,7 @@ def _circles(plain: Plain, where: Where) -> Iterator[UserError]:
     references = References(plain, where)
     done: set[KeyPath] = set()
 
-    def visit(path: KeyPath, trail: tuple[KeyPath, ...]) -> Iterator[UserError]:
+    def visit(path: KeyPath, trail: tuple[KeyPath, ...]) -> Iterator[tuple[frozenset[KeyPath], UserError]]:
         for place, key in _leaves(at(plain, path), path):
             try:
                 found = references.find(key, where(place))
@@ -71,15 +71,17 @@ def _circles(plain: Plain, where: Where) -> Iterator[UserError]:
             steps = (*trail, place)
             back = [index for index, step in enumerate(steps) if step[: len(found)] == found]
             if back:
-                circle = " -> ".join(map(dotted, steps[back[0] :]))
-                yield UserError(where(place), "what is built needs itself", circle, "Cut the circle")
+                circle = steps[back[0] :]
+                shown = " -> ".join(map(dotted, circle))
+                error = UserError(where(place), "what is built needs itself", shown, "Cut the circle")
+                yield frozenset(circle), error
             elif found not in done:
                 yield from visit(found, steps)
                 done.add(found)
 
-    found: dict[frozenset[str], UserError] = {}
-    for error in visit((), ()):
-        found.setdefault(frozenset(str(error.args[2]).split(" -> ")), error)
+    found: dict[frozenset[KeyPath], UserError] = {}
+    for circle, error in visit((), ()):
+        found.setdefault(circle, error)
     yield from found.values()
 
 

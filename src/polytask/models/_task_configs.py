@@ -38,5 +38,4 @@ def from_config(make: Callable[..., Made], task: str, config: Mapping[str, Any])
     try:
         return make(**config)
     except UserError as error:
-        argument, *rest = error.args
-        raise UserError(f"{where}.{argument}", *rest) from error
+        raise error.at(f"{where}.{error.where}") from error

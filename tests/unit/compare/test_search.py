@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from polytask._errors import RunError, UserError
 from polytask.compare import Search, tune
-from polytask.compare._claim import claimed
+from polytask.compare._lock import claimed
 
 SPACE = {"system.optimizer.lr": {"low": 0.01, "high": 1.0}}
 

@@ -1,29 +1,36 @@
-"""`polytask group`: its words, and what it does."""
+"""``polytask group``: which tasks to train together."""
 
 import argparse
 from pathlib import Path
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Add the command's words."""
+    """Add the options.
+
+    Args:
+        command: The subcommand's parser.
+    """
     command.add_argument(
         "--run", type=Path, required=True, metavar="RUN", help="a run that was trained with Affinity"
     )
     command.add_argument("--groups", type=int, required=True, metavar="K", help="the most models")
     command.add_argument("--budget", type=int, metavar="N", help="the most parameters of all models together")
     command.add_argument(
-        "--form", choices=("lookahead", "first_order"), help="default lookahead where it was recorded"
+        "--form", choices=("lookahead", "first_order"), help="default lookahead if it was recorded"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Say which tasks go together.
+    """Print which tasks to train together.
+
+    Args:
+        options: The parsed command line.
 
     Returns:
         0.
 
     Raises:
-        UserError: Where the run's records cannot be used, or the tasks cannot be split so.
+        UserError: If the run's records cannot be used, or the tasks cannot be split into such groups.
     """
     from polytask._console import plain_console
     from polytask.diagnostics import group_tasks, read_affinity

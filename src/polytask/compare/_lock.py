@@ -1,4 +1,4 @@
-"""The folder of a comparison or a search: whose it is, and that one process works in it."""
+"""The folder of a comparison or a search: what it is for, and that only one process uses it."""
 
 import fcntl
 import os
@@ -16,7 +16,7 @@ from polytask.runs import CONFIG
 
 
 @contextmanager
-def claimed(
+def locked(
     folder: Path,
     name: str,
     definition: Plain,
@@ -24,18 +24,18 @@ def claimed(
     free: Sequence[str] = (),
     growing: Sequence[str] = (),
 ) -> Iterator[None]:
-    """Hold a folder, and note in it what it is for.
+    """Lock a folder, and write into it what it is for.
 
     Args:
         folder: A new folder, or one that was begun with the same definition.
         name: The file that holds the definition.
         definition: The definition, resolved.
         noun: What the folder is, for messages.
-        free: Keys whose values may be others than before.
-        growing: Keys of mappings to which names are added, and whose earlier ones stay.
+        free: Keys whose values may differ from those before.
+        growing: Keys of mappings to which names may be added; earlier names stay.
 
     Raises:
-        UserError: Where it is another one's, or another process works in it.
+        UserError: If the folder has another definition, or another process uses it.
     """
     file = folder / name
     handle = _opened(folder, file, noun)
@@ -45,7 +45,8 @@ def claimed(
         if file.exists():
             earlier = read_file(file).values
             if found := [key for key in closest(earlier, own) if _matters(key, earlier, own, free, growing)]:
-                rule, values = f"this folder is another {noun}'s", f"other values of {', '.join(found[:5])}"
+                rule = f"must be the {noun} that the folder was made for"
+                values = f"other values of {', '.join(found[:5])}"
                 raise UserError(str(file), rule, values, "Name another --dir")
             own |= {key: {**earlier[key], **own[key]} for key in growing}
         part = file.with_name(f"{name}.part")
@@ -57,11 +58,11 @@ def claimed(
 
 
 def check_kept(run: Path, config: Mapping[Any, Any]) -> None:
-    """Raise where a run was trained with another config: a method's file may have changed since.
+    """Raise if a run was trained with another config: a method's file may have changed since.
 
     Args:
-        run: The run's folder, or where it is going to be.
-        config: What it is to be trained with.
+        run: The run's folder, which need not exist yet.
+        config: The config that it is to be trained with.
 
     Raises:
         UserError: With the keys that differ.
@@ -70,7 +71,7 @@ def check_kept(run: Path, config: Mapping[Any, Any]) -> None:
     if kept.exists() and (differing := closest(read_file(kept).values, config)):
         found = f"other values of {', '.join(differing[:5])}"
         fix = f"Name another --dir, or delete {run}"
-        raise UserError(str(kept), "this run was trained with another config", found, fix)
+        raise UserError(str(kept), "must be the config that the run is trained with now", found, fix)
 
 
 def _opened(folder: Path, file: Path, noun: str) -> int:
@@ -81,14 +82,14 @@ def _opened(folder: Path, file: Path, noun: str) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         return os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"--dir {folder}", "the folder cannot be made", error.strerror) from error
+        raise UserError(f"--dir {folder}", "the folder must be writable", error.strerror) from error
 
 
 def _lock(handle: int, folder: Path, noun: str) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"--dir {folder}", f"one process works in a {noun}", "another one") from error
+        raise UserError(f"--dir {folder}", f"only one process may use a {noun}", "another one") from error
 
 
 def _matters(key: str, earlier: Plain, own: Plain, free: Sequence[str], growing: Sequence[str]) -> bool:

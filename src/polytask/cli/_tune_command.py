@@ -12,7 +12,9 @@ def add(command: argparse.ArgumentParser) -> None:
     Args:
         command: The subcommand's parser, which has those of a config.
     """
-    command.add_argument("--space", type=Path, metavar="FILE", help="choices or a range for each config key")
+    command.add_argument(
+        "--space", type=Path, metavar="FILE", help="choices or a range for each config key, a YAML file"
+    )
     command.add_argument("--trials", type=int, default=20, metavar="N", help="trials in all, default 20")
     command.add_argument(
         "--objective",
@@ -26,7 +28,7 @@ def add(command: argparse.ArgumentParser) -> None:
         metavar="TASK/METRIC=max|min",
         action="extend",
         nargs="+",
-        help="for metrics that do not say what is better",
+        help="for metrics that do not say which direction is better",
     )
     command.add_argument("--prune", action="store_true", help="stop trials that are worse than the median")
     command.add_argument("--dir", type=Path, metavar="DIR", help="the search's folder")
@@ -34,7 +36,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search, and print the best trials.
+    """Run a search, and print the best trials.
 
     Args:
         options: The parsed command line.
@@ -43,23 +45,23 @@ def run(options: argparse.Namespace) -> int:
         0.
 
     Raises:
-        UserError: Where the options or the config cannot be used.
-        RunError: Where every trial broke down.
+        UserError: If the options or the config cannot be used.
+        RunError: If every trial failed.
     """
     from polytask._console import plain_console
-    from polytask.cli._compare import directions
+    from polytask.cli._compare_command import directions
     from polytask.compare import Search, tune
     from polytask.compare._space import overrides
     from polytask.config._read import read_file
-    from polytask.experiment._commands import _quieten
+    from polytask.experiment._quiet import quiet_libraries
     from polytask.runs._lookup import project_name
 
-    _quieten()
+    quiet_libraries()
     if not options.config:
-        raise UserError("polytask tune", "needs a config", "none", "Write for example config.yaml")
+        raise UserError("polytask tune", "a config is required", "none", "Write for example config.yaml")
     if options.space is None:
         raise UserError(
-            "--space", "is needed", "none", "Write a YAML file: a config key, then [choices] or a range"
+            "--space", "is required", "none", "Write a YAML file: a config key, then [choices] or a range"
         )
     console = plain_console(options.quiet)
     search = Search(
@@ -72,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         options.overrides,
         options.allow,
     )
-    folder = options.dir or Path("tuning") / project_name(search.config, options)
+    folder = options.dir or Path("tuning") / project_name(search.config, options.config)
     for trial in tune(search, folder, console.print):
         values = ", ".join(f"{name}={value:.4g}" for name, value in trial.values.items())
         console.print(

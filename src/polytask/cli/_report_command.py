@@ -1,4 +1,4 @@
-"""`polytask report`: its words, and what it does."""
+"""``polytask report``: an HTML page about runs or a comparison."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 def add(command: argparse.ArgumentParser) -> None:
-    """Add the command's words."""
+    """Add the options.
+
+    Args:
+        command: The subcommand's parser.
+    """
     command.add_argument(
         "paths",
         nargs="+",
@@ -34,18 +38,21 @@ def add(command: argparse.ArgumentParser) -> None:
         "--live", action="store_true", help="serve the page of a running training on 127.0.0.1"
     )
     command.add_argument(
-        "--port", type=int, default=0, metavar="N", help="port of --live, default any free one"
+        "--port", type=int, default=0, metavar="N", help="port for --live, by default any free port"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page, and the figures where they are asked for; or serve it.
+    """Write the page, and the figures if requested; or serve the page.
+
+    Args:
+        options: The parsed command line.
 
     Returns:
         0.
 
     Raises:
-        UserError: Where the folders or their records cannot be used.
+        UserError: If the folders or their records cannot be used.
     """
     from polytask._console import plain_console
 
@@ -56,12 +63,12 @@ def run(options: argparse.Namespace) -> int:
     from polytask.report import collect, page, write_figures
 
     collection = collect(paths, options.single_task)
-    output = options.output or _beside(paths)
+    output = options.output or _default_output(paths)
     text = page(collection)
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--output {output}", "must be a file to write to", error.strerror) from error
+        raise UserError(f"--output {output}", "must be a writable file", error.strerror) from error
     if options.figures is not None:
         files = write_figures(collection, options.figures)
         console.print(f"{options.figures}: {len(files)} files")
@@ -69,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _beside(paths: list[Path]) -> Path:
+def _default_output(paths: list[Path]) -> Path:
     return paths[0] / "report.html" if len(paths) == 1 else Path("report.html")
 
 
@@ -78,7 +85,7 @@ def _server(options: argparse.Namespace, paths: list[Path]) -> "LiveServer":
 
     if len(paths) > 1 or options.output or options.figures or options.single_task:
         raise UserError(
-            "--live", "serves one run or comparison, without other options", None, "Name one folder"
+            "--live", "must be used with one run or comparison and no other option", None, "Name one folder"
         )
     return LiveServer(paths[0], options.port)
 

@@ -1,4 +1,4 @@
-"""The parts of a run that a config builds: System, loaders, callbacks."""
+"""Builds the parts of a run from a config: System, loaders, callbacks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,18 +12,26 @@ from polytask.system._stages import STAGES
 
 
 def seed(config: Config) -> None:
-    """Seed python, numpy and torch, so that whatever is built next is the same in every run."""
+    """Seed Python, NumPy and torch, so that what is built next is the same in every run.
+
+    Args:
+        config: The config, whose ``seed`` is used; 0 if it has none.
+    """
     pl.seed_everything(config.seed or 0, workers=True, verbose=False)
 
 
 def make_system(config: Config, dataloaders: Mapping[str, Any]) -> System:
     """The config's System with these loaders.
 
+    Args:
+        config: The config.
+        dataloaders: Loaders by stage.
+
     Raises:
-        UserError: Where it cannot be built, or is something else.
+        UserError: If it cannot be built, or is not a System.
     """
     if "system" not in config:
-        raise UserError("system", "is needed", "no such key", "Write system: {model: ..., criterion: ...}")
+        raise UserError("system", "is required", "no such key", "Write system: {model: ..., criterion: ...}")
     seed(config)
     system = config.build("system", {"dataloaders": dict(dataloaders)})
     if not isinstance(system, System):
@@ -32,20 +40,22 @@ def make_system(config: Config, dataloaders: Mapping[str, Any]) -> System:
 
 
 def make_loaders(config: Config, stages: Sequence[str]) -> dict[str, Any]:
-    """The loaders of these stages, the first of which is needed.
+    """The loaders of these stages.
+
+    Args:
+        config: The config.
+        stages: The stages; the first of them is required, unless all stages are given.
 
     Raises:
-        UserError: Where it is missing, a stage is unknown, or a loader cannot be built.
+        UserError: If it is missing, a stage is unknown, or a loader cannot be built.
     """
     given = config.plain["system"].get("dataloaders") or {}
     for stage in given:
         if stage not in STAGES:
-            raise UserError("system.dataloaders", f"no stage is called '{stage}'", None, hint(stage, STAGES))
+            raise UserError("system.dataloaders", f"unknown stage '{stage}'", None, hint(stage, STAGES))
     needed = stages[0]
     if given.get(needed) is None and len(stages) < len(STAGES):
-        raise UserError(
-            f"system.dataloaders.{needed}", "is needed here", "none", hint(needed, given, "Given")
-        )
+        raise UserError(f"system.dataloaders.{needed}", "is required", "none", hint(needed, given, "Given"))
     seed(config)
     return {
         stage: config.build(f"system.dataloaders.{stage}") for stage in stages if given.get(stage) is not None
@@ -53,10 +63,13 @@ def make_loaders(config: Config, stages: Sequence[str]) -> dict[str, Any]:
 
 
 def own_callbacks(config: Config) -> list[pl.Callback]:
-    """The config's own callbacks.
+    """The callbacks of the config.
+
+    Args:
+        config: The config.
 
     Raises:
-        UserError: Where one is something else, or cannot be built.
+        UserError: If one cannot be built, or is not a callback.
     """
     given = config.build("trainer.callbacks") if "trainer.callbacks" in config else None
     callbacks = given if isinstance(given, list) else [] if given is None else [given]
@@ -64,7 +77,7 @@ def own_callbacks(config: Config) -> list[pl.Callback]:
         if not isinstance(callback, pl.Callback):
             raise UserError(
                 "trainer.callbacks",
-                "must be callbacks, a list or a mapping by name",
+                "must be a list of callbacks, or a mapping from names to callbacks",
                 repr(callback),
                 "Write for example {_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: ...}",
             )

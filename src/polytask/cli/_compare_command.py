@@ -33,23 +33,26 @@ def add(command: argparse.ArgumentParser) -> None:
         help="YAML files of overrides; `base` is the config's own model",
     )
     command.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds for each, default 3")
-    command.add_argument("--single-task", action="store_true", help="train a model for each task too")
+    command.add_argument("--single-task", action="store_true", help="also train a model for each task")
     command.add_argument(
         "--trials",
         type=int,
         default=1,
         metavar="N",
-        help="settings tried for each; default 1, the config's own",
+        help="settings tried for each, default 1: those of the config",
     )
     command.add_argument(
-        "--space", type=Path, metavar="FILE", help="what is tuned; the learning rate by default"
+        "--space",
+        type=Path,
+        metavar="FILE",
+        help="what is tuned, a YAML file; by default the learning rate",
     )
     command.add_argument(
         "--direction",
         metavar="TASK/METRIC=max|min",
         action="extend",
         nargs="+",
-        help="for metrics that do not say what is better",
+        help="for metrics that do not say which direction is better",
     )
     command.add_argument(
         "--launcher",
@@ -70,7 +73,7 @@ def add(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare, and print the table.
+    """Run a comparison, and print its table.
 
     Args:
         options: The parsed command line.
@@ -79,19 +82,19 @@ def run(options: argparse.Namespace) -> int:
         0.
 
     Raises:
-        UserError: Where the options or the config cannot be used.
-        RunError: Where runs broke down; the table of the others is printed first.
+        UserError: If the options or the config cannot be used.
+        RunError: If runs failed; the table of the others is printed first.
     """
     from polytask._console import plain_console
     from polytask.compare import Comparison, Processes, RayCluster, compare
     from polytask.config._read import read_file
-    from polytask.experiment._commands import _quieten
+    from polytask.experiment._quiet import quiet_libraries
     from polytask.runs._lookup import project_name
 
-    _quieten()
+    quiet_libraries()
     if not options.config:
-        fix = "Write it first, before --methods takes it for one: polytask compare config.yaml --methods uw"
-        raise UserError("polytask compare", "needs a config", "none", fix)
+        fix = "Write it before the names of --methods: polytask compare config.yaml --methods uw"
+        raise UserError("polytask compare", "a config is required", "none", fix)
     launcher = {"processes": Processes, "ray": RayCluster}[options.launcher](options.jobs)
     console = plain_console(options.quiet)
     comparison = Comparison(
@@ -106,12 +109,12 @@ def run(options: argparse.Namespace) -> int:
         options.overrides,
         options.allow,
     )
-    folder = options.dir or Path("comparisons") / project_name(comparison.config, options)
+    folder = options.dir or Path("comparisons") / project_name(comparison.config, options.config)
     table = compare(comparison, folder, launcher, console.print)
     _show(table, console)
     plain_console().print(f"comparison: {folder}")
     if left_out := table.remarks.left_out:
-        raise RunError("polytask compare", "every run has to end", f"left out: {', '.join(left_out)}")
+        raise RunError("polytask compare", "every row must have a result", f"none for {', '.join(left_out)}")
     return 0
 
 
@@ -119,19 +122,19 @@ def directions(given: list[str] | tuple[str, ...]) -> dict[str, str]:
     """``max`` or ``min`` by ``<task>/<Metric>``.
 
     Args:
-        given: Texts such as ``digit/Accuracy=max``.
+        given: Strings such as ``digit/Accuracy=max``.
 
     Raises:
-        UserError: Where one has no equals sign.
+        UserError: If one has no equals sign.
 
     Example:
         >>> directions(["digit/Accuracy=max"])
         {'digit/Accuracy': 'max'}
     """
-    for text in given:
-        if "=" not in text:
-            raise UserError("--direction", "is <task>/<Metric>=max or =min", repr(text))
-    return dict(text.split("=", 1) for text in given)
+    for pair in given:
+        if "=" not in pair:
+            raise UserError("--direction", "must be <task>/<Metric>=max or <task>/<Metric>=min", repr(pair))
+    return dict(pair.split("=", 1) for pair in given)
 
 
 def _show(table: "Table", console: "Console") -> None:
@@ -145,5 +148,5 @@ def _show(table: "Table", console: "Console") -> None:
     for row in table.rows:
         shown.add_row(*table.cells(row))
     console.print(shown)
-    for text in [*table.notes(), *(f"{name}: {sentence}" for name, sentence in table.sentences())]:
-        console.print(text)
+    for line in [*table.notes(), *(f"{name}: {sentence}" for name, sentence in table.sentences())]:
+        console.print(line)
