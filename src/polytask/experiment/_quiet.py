@@ -3,6 +3,9 @@
 import logging
 import warnings
 
+# It sets the level of its logger when it is imported, so this must come first.
+import pytorch_lightning  # noqa: F401
+
 # Lightning's advice on speed, and warnings about torch's own deprecations, which users cannot act on.
 _NOISE = (
     "does not have many workers",
