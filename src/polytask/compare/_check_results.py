@@ -1,4 +1,4 @@
-"""Whether the results of a comparison make a table."""
+"""Checks that the results of a comparison can be put in a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,31 +9,32 @@ Seeds = set[int]
 
 
 def check_results(results: Sequence[Result]) -> None:
-    """Results make a table where each row has one value of every metric with every seed.
+    """Check that each row has one value of every metric with every seed.
 
     Args:
         results: Every number of every run.
 
     Raises:
-        UserError: Where there are none, one is missing or given twice, or runs differ in their metrics, their
+        UserError: If there are none, one is missing or given twice, or runs differ in their metrics, their
             directions, their seeds or their split.
     """
     if not results:
-        raise _error("needs results", "none")
+        raise _error("results are required", "none")
     if len(splits := sorted({one.split for one in results})) > 1:
-        raise _error("all results are of one split", " and ".join(splits))
+        raise _error("all results must be of one split", " and ".join(splits))
     higher: dict[str, bool] = {}
     rows: dict[tuple[str, str], dict[str, Seeds]] = {}
     for one in results:
         metric = f"{one.task}/{one.metric}"
         if higher.setdefault(metric, one.higher_is_better) != one.higher_is_better:
             raise _error(
-                "a metric is better the same way in every run", f"{metric} the other way in {one.run}"
+                "a metric must have one better direction",
+                f"another for {metric} in {one.run}",
             )
         seeds = rows.setdefault((one.method, one.architecture), {}).setdefault(metric, set())
         if one.seed in seeds:
             found = f"two values of {metric} with seed {one.seed} for {one.method}-{one.architecture}"
-            raise _error("every row has one value of a metric for a seed", found)
+            raise _error("every row must have one value of a metric for a seed", found)
         seeds.add(one.seed)
     every = {one.seed for one in results}
     for row, given in rows.items():
@@ -42,14 +43,14 @@ def check_results(results: Sequence[Result]) -> None:
 
 def _check_row(name: str, given: Mapping[str, Seeds], metrics: Iterable[str], every: Seeds) -> None:
     if missing := [metric for metric in metrics if metric not in given]:
-        raise _error("every row has the same tasks and metrics", f"no {missing[0]} for {name}")
+        raise _error("every row must have the same tasks and metrics", f"no {missing[0]} for {name}")
     own = set().union(*given.values())
     if own != every:
-        raise _error("every row has the same seeds", f"{sorted(own)} for {name} of {sorted(every)}")
+        raise _error("every row must have the same seeds", f"{sorted(own)} for {name} of {sorted(every)}")
     for metric, seeds in given.items():
         if absent := sorted(every - seeds):
             found = f"no {metric} with seed {absent[0]} for {name}"
-            raise _error("every row has every metric with every seed", found)
+            raise _error("every row must have every metric with every seed", found)
 
 
 def _error(rule: str, found: str) -> UserError:

@@ -19,7 +19,7 @@ class Job:
         command: ``fit`` or ``test``.
         run: The run's folder.
         config: The run's config file.
-        log: Where the output of its process goes.
+        log: The file that the output of its process goes to.
         allow: Dotted names that the config may use in addition to those of the known kinds.
         threads: How many threads torch may use.
         gpus: How many GPUs its trainer uses if there are any.
@@ -47,12 +47,12 @@ class Job:
 
     @property
     def broken(self) -> Path:
-        """A file that marks a job that failed and may fail."""
+        """A file that marks a trial that failed, which is not repeated."""
         return self.log.with_suffix(".broken")
 
     @property
     def is_done(self) -> bool:
-        """Whether the command ended well before."""
+        """Whether the command succeeded earlier."""
         return (self.run / (COST if self.command == "fit" else TESTED)).exists()
 
     def dump(self) -> str:

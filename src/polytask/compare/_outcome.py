@@ -16,7 +16,7 @@ class Outcome:
 
     Attributes:
         status: ``done``; ``failed`` with an error; ``interrupted`` by a signal, with a checkpoint to resume
-            from; ``lost`` if its process ended without a word, for example after ``kill -9``.
+            from; ``lost`` if its process wrote no outcome, for example after ``kill -9``.
         kind: The class of the error.
         where: The error's ``where``; its class again if it is not one of polytask's.
         rule: The error's ``rule``, or its message.
@@ -74,7 +74,7 @@ class Outcome:
         """Write it, in one step.
 
         Args:
-            file: Where.
+            file: The file.
         """
         part = file.with_name(f"{file.name}.part")
         part.write_text(json.dumps(asdict(self)))
@@ -85,7 +85,7 @@ def read_outcome(file: Path, code: int | None) -> Outcome:
     """The outcome of a job whose process has ended.
 
     Args:
-        file: Where the process wrote it.
+        file: The file that the process wrote it to.
         code: The process's exit code.
     """
     if not file.exists():

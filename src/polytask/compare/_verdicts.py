@@ -1,4 +1,4 @@
-"""What a row of the table says, in one sentence."""
+"""What a row of the table shows, in one sentence."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -31,7 +31,7 @@ def verdict(row: Row, trials: int, among: int) -> str:
 
 
 def _tested(row: Row, other: str, among: int) -> list[str]:
-    """What the tests found, or could have found where there are too few seeds."""
+    """What the tests found, or could have found if there are too few seeds."""
     if row.seeds == 1:
         return [f"1 seed: no interval, no test and no verdict against {other}"]
     tests = {key: one for key, one in row.tests.items() if not math.isnan(one.p)}
@@ -51,14 +51,14 @@ def _tested(row: Row, other: str, among: int) -> list[str]:
         noun = "metrics" if _has_several(row.tests) else "tasks"
         against = "" if parts else f" from {other}"
         listed = _listed(_intervals(same), row.tests)
-        # An interval alone may leave 0 out where the test, among so many, does not hold.
+        # An interval may exclude 0 although the test, corrected for their number, is not significant.
         count = f"{len(same)} of {len(row.tests)} {noun}{f', among {among} tests' * (among > 1)}"
         parts.append(f"no difference{against} beyond seed noise on {count}: {listed}")
     return parts
 
 
 def _untested(row: Row, other: str) -> list[str]:
-    """Where there is no test though there are seeds: numbers that are none, differences without spread."""
+    """Metrics without a test though there are several seeds: NaN, and differences that are constant."""
     own = [key for key in row.tests if math.isnan(row.metrics[key].mean)]
     others = [
         key for key, one in row.tests.items() if key not in own and math.isnan(one.paired.difference.mean)
@@ -78,7 +78,7 @@ def _untested(row: Row, other: str) -> list[str]:
 
 
 def _beyond(tests: Tests, sign: int) -> dict[Key, str]:
-    """By how much, where a test holds among all of them and points this way."""
+    """By how much, for tests that are significant among all of them and have this sign."""
     return {
         key: f"{abs(one.paired.difference.mean):.2g} ± {one.paired.difference.half:.2g}"
         for key, one in tests.items()
@@ -87,7 +87,7 @@ def _beyond(tests: Tests, sign: int) -> dict[Key, str]:
 
 
 def _intervals(tests: Tests) -> dict[Key, str]:
-    """The differences, positive where the row is better, and what could have been found."""
+    """The differences, positive if the row is better, and what could have been found."""
     found = {key: (one.paired.difference, one.detectable) for key, one in tests.items()}
     return {key: f"{d.mean:+.2g} ± {d.half:.2g}, detectable {least:.2g}" for key, (d, least) in found.items()}
 
@@ -98,7 +98,7 @@ def _listed(texts: Mapping[Key, str], tests: Tests) -> str:
 
 
 def _names(keys: Iterable[Key], tests: Tests) -> list[str]:
-    """Tasks, with the metric where tasks have several."""
+    """Tasks, with the metric if tasks have several."""
     return ["/".join(key) if _has_several(tests) else key[0] for key in keys]
 
 

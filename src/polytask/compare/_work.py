@@ -1,4 +1,4 @@
-"""The process of a job: when it begins, where its output goes, and with whom it ends."""
+"""The process of a job: when it starts, which file its output goes to, and with which process it ends."""
 
 import fcntl
 import os
