@@ -28,8 +28,8 @@ def check_results(results: Sequence[Result]) -> None:
         metric = f"{one.task}/{one.metric}"
         if higher.setdefault(metric, one.higher_is_better) != one.higher_is_better:
             raise _error(
-                "a metric must have one better direction",
-                f"another for {metric} in {one.run}",
+                "higher_is_better of a metric must not differ between runs",
+                f"another value for {metric} in {one.run}",
             )
         seeds = rows.setdefault((one.method, one.architecture), {}).setdefault(metric, set())
         if one.seed in seeds:
