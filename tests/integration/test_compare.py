@@ -1,6 +1,7 @@
 """Whole comparisons and searches: what they write, what they refuse, and that a kill changes nothing."""
 
 import csv
+import os
 import re
 import shutil
 import signal
@@ -18,6 +19,9 @@ import optuna
 from polytask import UserError
 from polytask.compare import Comparison, Processes, read_results
 from polytask.compare._command import read_cost
+from polytask.compare._job import Job
+from polytask.compare._launcher import start
+from polytask.compare._outcome import read_outcome
 from polytask.config import Config
 from polytask.config._read import read_file
 from tests.comparisons import comparing, kill, kill_at, numbers, rows, searching
@@ -415,3 +419,33 @@ def test_a_space_names_keys_of_the_config(cli, demo):
     assert "optimiser" in result.err
     assert "optimizer" in result.err
     assert not (demo / "tuning").exists()
+
+
+def test_a_job_of_two_devices_is_done_by_a_python_of_its_own(demo):
+    config = Config.read(["config.yaml"], ["trainer.devices=2", "trainer.max_epochs=1"])
+    config.dump("two.yaml")
+    job = Job("fit", Path("runs/two"), Path("two.yaml"), Path("logs/two.log"))
+    process = start(job)
+    process.join()
+    assert read_outcome(job.outcome, process.exitcode).status == "done", job.log.read_text()
+    # The second process joined the first: it trained in the same run, and reported nothing.
+    assert [run.name for run in Path("runs").glob("[!.]*")] == ["two"]
+    assert job.log.read_text().count("run: runs/two\n") == 1
+    assert torch.load("runs/two/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert read_cost(job.run)["seconds"] > 0
+
+
+def test_a_job_that_is_killed_is_lost_and_one_that_is_stopped_is_interrupted(demo):
+    text = (demo / "config.yaml").read_text()
+    (demo / "config.yaml").write_text(text.replace("max_epochs: 2", "max_epochs: 10_000"))
+    Config.read(["config.yaml"]).dump("long.yaml")
+    for number, status in ((signal.SIGKILL, "lost"), (signal.SIGTERM, "interrupted")):
+        name = signal.Signals(number).name
+        job = Job("fit", Path("runs") / name, Path("long.yaml"), Path("logs") / f"{name}.log")
+        process = start(job)
+        while not (job.run / "checkpoints" / "last.ckpt").exists():
+            process.join(0.01)
+        os.kill(process.pid, number)
+        process.join()
+        assert read_outcome(job.outcome, process.exitcode).status == status
+        assert not job.is_done

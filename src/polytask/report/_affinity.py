@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytask._errors import UserError
-from polytask.report._charts import Chart, Grid, Heat, Row, Section, View, listed
+from polytask.report._charts import Chart, Grid, GridRow, Heat, Section, View, listed
 from polytask.report._collection import Collection, Entry
 from polytask.report._gradients import arranged, mean_of
 
@@ -60,17 +60,17 @@ def _heat(mean: "Affinities") -> Heat:
     return Heat("a step on", "changes the loss of", mean.tasks, mean.values, largest or 1.0)
 
 
-def _splits(name: str, mean: "Affinities") -> Iterable[Row]:
+def _splits(name: str, mean: "Affinities") -> Iterable[GridRow]:
     from polytask.diagnostics import group_tasks
 
     for models in range(2, min(_MOST_MODELS, len(mean.tasks)) + 1):
         try:
             found = group_tasks(mean, models)
         except UserError as error:
-            yield Row((name, str(models), str(error), "", ""))
+            yield GridRow((name, str(models), str(error), "", ""))
             return
         if len(found.groups) < models:
             return
         groups = " | ".join(", ".join(group) for group in found.groups)
         search = "best of all splits" if found.exact else "greedy"
-        yield Row((name, str(models), groups, f"{found.score:+.3g}", search))
+        yield GridRow((name, str(models), groups, f"{found.score:+.3g}", search))

@@ -117,7 +117,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """Cells of a table; ``differs`` where they do not agree with each other."""
 
     cells: tuple[str, ...]
@@ -129,7 +129,7 @@ class Grid:
     """A table with a header, sentences above it, and named sentences below."""
 
     header: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[GridRow, ...]
     notes: tuple[str, ...] = ()
     sentences: tuple[tuple[str, str], ...] = ()
 

@@ -18,7 +18,7 @@ from polytask.compare._names import (
     seed_run,
     trial_run,
 )
-from polytask.report._charts import Grid, Row
+from polytask.report._charts import Grid, GridRow
 from polytask.report._collection import (
     SINGLE_TASK,
     Baseline,
@@ -95,7 +95,7 @@ def _finished(folder: Path, definition: Mapping[str, Any]) -> Collection:
         levels=_levels(results, {one.run for one in at_hand}),
         table=Grid(
             tuple(table.header()),
-            tuple(Row(tuple(table.cells(row))) for row in table.rows),
+            tuple(GridRow(tuple(table.cells(row))) for row in table.rows),
             tuple(table.notes()),
             tuple(table.sentences()),
         ),

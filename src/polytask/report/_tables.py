@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from polytask.report._charts import Grid, Row
+from polytask.report._charts import Grid, GridRow
 from polytask.report._collection import SINGLE_TASK, Collection
 from polytask.report._records import RunRecords
 from polytask.runs._environment import version, versions
@@ -24,7 +24,7 @@ def results(collection: Collection) -> Grid | None:
     if not keys:
         return None
     rows = [
-        Row((entry.name, *(f"{values[name]:.4g}" if name in values else "" for name in keys)))
+        GridRow((entry.name, *(f"{values[name]:.4g}" if name in values else "" for name in keys)))
         for entry, values in zip(collection.entries, found, strict=True)
     ]
     return Grid(("run", *keys), tuple(rows), ("The last value of each run on validation and test data.",))
@@ -39,13 +39,13 @@ def configs(collection: Collection) -> Grid:
     rows = []
     for name in keys:
         cells = tuple(values.get(name, "") for values in flat)
-        rows.append(Row((name, *cells), differs=len({*cells}) > 1))
+        rows.append(GridRow((name, *cells), differs=len({*cells}) > 1))
     return Grid(("key", *runs), tuple(rows))
 
 
 def definition(collection: Collection) -> Grid:
     """What a comparison was asked for."""
-    return Grid(("key", "value"), tuple(Row(row) for row in flatten(collection.definition)))
+    return Grid(("key", "value"), tuple(GridRow(row) for row in flatten(collection.definition)))
 
 
 def environments(collection: Collection) -> Grid:
@@ -61,7 +61,7 @@ def environments(collection: Collection) -> Grid:
     for name in keys:
         cells = tuple(values.get(name, "") for values in found)
         differs = len({*cells}) > 1 or any(_OR in cell for cell in cells)
-        rows.append(Row((name, *cells, own.get(name, "")), differs))
+        rows.append(GridRow((name, *cells, own.get(name, "")), differs))
     header = ("what", *(name for name, _ in trained), "this page")
     return Grid(header, tuple(rows), (_ENVIRONMENTS,))
 
