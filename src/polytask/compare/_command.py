@@ -65,7 +65,8 @@ def perform(job: Job) -> int:
         _leave(job, Outcome.of(error))
         raise
     _leave(job, Outcome("done"))
-    sys.stdout.write(f"run: {job.run}\n")
+    if is_first_process():
+        sys.stdout.write(f"run: {job.run}\n")
     return 0
 
 
