@@ -34,11 +34,15 @@ def box(x: int, y: int, width: int, title: str, text: str, fill: str = "#eef3fb"
 
 def arrow(points: str, dashed: bool = False) -> str:
     dashes = " stroke-dasharray='5 4'" if dashed else ""
-    return f"<polyline points='{points}' fill='none' stroke='#4a6fa5' stroke-width='1.6'{dashes} marker-end='url(#head)'/>"
+    return (
+        f"<polyline points='{points}' fill='none' stroke='#4a6fa5' stroke-width='1.6'{dashes} "
+        "marker-end='url(#head)'/>"
+    )
 
 
 def label(x: int, y: int, text: str) -> str:
-    return f"<text x='{x}' y='{y}' {FONT} font-size='13' font-style='italic' fill='#1d2b40'>{escape(text)}</text>"
+    style = f"{FONT} font-size='13' font-style='italic' fill='#1d2b40'"
+    return f"<text x='{x}' y='{y}' {style}>{escape(text)}</text>"
 
 
 def picture() -> str:
@@ -75,16 +79,15 @@ def picture() -> str:
         arrow(f"{side},412 {side},450"),
         arrow(f"{right},384 {SIDE - 26},384 {SIDE - 26},480 {SIDE - 2},480"),
     ]
-    # The weighting asks for gradients; the step changes the model.
+    # What only some weightings need; the step changes the model.
     parts += [
         arrow(f"{MAIN + 20},548 {MAIN + 20},510", dashed=True),
         label(MAIN + 30, 532, "Gramian or Jacobian"),
         arrow(f"{MAIN},752 44,752 44,240 {MAIN - 2},240", dashed=True),
         label(52, 316, "new values"),
     ]
-    head = (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}'>"
-    )
+    size = f"viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}'"
+    head = f"<svg xmlns='http://www.w3.org/2000/svg' {size}>"
     marker = (
         "<defs><marker id='head' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='7' markerHeight='7' "
         "orient='auto-start-reverse'><path d='M0 0 10 5 0 10z' fill='#4a6fa5'/></marker></defs>"

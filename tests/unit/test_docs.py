@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -88,9 +89,7 @@ TRAINS = [case for case in cases("yaml") if trains(case.values[0])]
 
 
 @pytest.mark.parametrize(("page", "text"), [case for case in TRAINS if "text: caption" not in case.values[1]])
-def test_a_config_trains(
-    page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_config_trains(page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = config_file(page, text, tmp_path)
     assert cli.main(["fit", str(file), "--quiet", "--dry-run", "trainer.accelerator=cpu"]) == 0
@@ -126,6 +125,11 @@ def test_every_page_is_of_a_kind_that_is_checked() -> None:
     for page in PAGES:
         for match in FENCE.finditer(page.read_text()):
             assert match["kind"].strip().startswith(known), f"{page.name}: {match['kind']}"
+
+
+def test_the_picture_of_a_batch_is_the_one_that_its_script_draws() -> None:
+    drawn = runpy.run_path(str(DOCS / "make_batch_picture.py"))["picture"]()
+    assert (DOCS / "batch.svg").read_text() == drawn, "run docs/make_batch_picture.py"
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
