@@ -24,12 +24,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TEMPLATE = Path(polytask.__file__).parent / "cli" / "template"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-PAGES += sorted(
-    page
-    for page in DOCS.rglob("*.md")
-    # A page with a notebook of its name is run as a whole, in tests/integration.
-    if "_build" not in page.relative_to(DOCS).parts and not page.with_suffix(".ipynb").exists()
-)
+PAGES += sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.relative_to(DOCS).parts)
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 CAPTION = re.compile(r":caption: (?P<name>\S+)\n+(?P<text>.*)", re.DOTALL)
 MODULES = (DOCS / "reference" / "index.md").read_text()
