@@ -17,7 +17,7 @@ from polytask.diagnostics._store import AFFINITY
 from polytask.gradients._watch import Seen
 from polytask.losses import TaskLosses
 from polytask.system import System
-from polytask.system._task_backward import Balance
+from polytask.system._task_backward import TaskBackward
 from polytask.weighting._base import Gradients
 
 
@@ -83,12 +83,12 @@ class Affinity(GramianRecorder):
         self.learning_rate = learning_rate
         self._batch: Any = None
 
-    def notes(self, balance: Balance) -> Mapping[str, str]:
+    def notes(self, task_backward: TaskBackward) -> Mapping[str, str]:
         """How many parameters are shared, and how many each task has for itself."""
-        shared, own = balance.engine.sizes()
+        shared, own = task_backward.engine.sizes()
         return {"shared_parameters": str(shared), "task_parameters": json.dumps(own)}
 
-    def level_of(self, trainer: pl.Trainer, system: System, balance: Balance) -> Gradients:
+    def level_of(self, trainer: pl.Trainer, system: System, task_backward: TaskBackward) -> Gradients:
         """The parameters, which a step changes."""
         return "parameters"
 
@@ -142,14 +142,12 @@ class _Ahead(nn.Module):
     def __init__(self, system: System, batch: Any) -> None:
         super().__init__()
         self.model = system.model
-        self._measure = (system.balance, system._measure_again)
+        self._recompute = system.recompute_losses
         self._batch = batch
 
     def forward(self) -> TaskLosses:
         """The losses at the parameters of the moment."""
-        balance, measure = self._measure
-        assert balance is not None
-        return balance.measured_again(self._batch, measure)
+        return self._recompute(self._batch)
 
     def at(self, steps: Mapping[Tensor, Tensor]) -> TaskLosses:
         """The losses after steps down.

@@ -16,7 +16,7 @@ from polytask.diagnostics._recorder import Recorder
 from polytask.diagnostics._store import GRADIENTS
 from polytask.gradients._watch import Seen, Watcher
 from polytask.system import System
-from polytask.system._task_backward import Balance
+from polytask.system._task_backward import TaskBackward
 from polytask.weighting._base import Gradients
 
 _NAMES = {"parameters": "shared", "representation": "representation", "last_shared": "last_shared"}
@@ -33,7 +33,7 @@ class GramianRecorder(Recorder):
         self._asked = False
 
     @abstractmethod
-    def level_of(self, trainer: pl.Trainer, system: System, balance: Balance) -> Gradients:
+    def level_of(self, trainer: pl.Trainer, system: System, task_backward: TaskBackward) -> Gradients:
         """What the Gramian is made of."""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class GramianRecorder(Recorder):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to look on."""
         super().on_train_start(trainer, pl_module)
-        balance = self.balance_of(pl_module)
+        task_backward = self.task_backward_of(pl_module)
         assert isinstance(pl_module, System)
         system = pl_module
 
@@ -53,7 +53,7 @@ class GramianRecorder(Recorder):
                 self.look(trainer, system, seen)
 
         self._stop_looking(system)
-        self._watcher = balance.engine.watch(self.level_of(trainer, system, balance), look)
+        self._watcher = task_backward.engine.watch(self.level_of(trainer, system, task_backward), look)
         self._asked = False
 
     def on_train_batch_start(
@@ -81,7 +81,7 @@ class GramianRecorder(Recorder):
 
     def _stop_looking(self, system: pl.LightningModule) -> None:
         if self._watcher is not None:
-            self.balance_of(system).engine.unwatch(self._watcher)
+            self.task_backward_of(system).engine.unwatch(self._watcher)
             self._watcher = None
 
 
@@ -151,13 +151,13 @@ class GradientRecorder(GramianRecorder):
                     rule = f"no module of the model is called '{path}'"
                     raise UserError("GradientRecorder.groups", rule, None, hint(path, filter(None, known)))
 
-    def level_of(self, trainer: pl.Trainer, system: System, balance: Balance) -> Gradients:
+    def level_of(self, trainer: pl.Trainer, system: System, task_backward: TaskBackward) -> Gradients:
         """That which was asked for, or the cheapest.
 
         Raises:
             UserError: Where the representation cannot be measured beside the step.
         """
-        own = balance.engine.level
+        own = task_backward.engine.level
         together = trainer.world_size > 1 or trainer.accumulate_grad_batches > 1
         if self.level == "representation" and own != self.level and together:
             rule = "is 'parameters' on several devices and where batches are accumulated"

@@ -272,7 +272,7 @@ def test_weights_are_those_of_the_step(tmp_path):
     made = system(UPGrad())
     recorder = WeightRecorder(every=1)
     fit(tmp_path / "gradients", made, recorder)
-    last = [float(made.balance.engine.weights[task]) for task in TASKS]
+    last = [float(made.task_backward.engine.weights[task]) for task in TASKS]
     np.testing.assert_allclose(read_weights(tmp_path / "gradients").values[-1], last)
 
 
@@ -295,7 +295,7 @@ def test_own_weights_of_gradients_are_those_that_the_step_used(tmp_path):
     fit(tmp_path, made, WeightRecorder(every=1))
     own, effective = (read_weights(tmp_path, kind).values for kind in ("own", "effective"))
     np.testing.assert_allclose(own.sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(own[-1], [float(made.balance.engine.weights[task]) for task in TASKS])
+    np.testing.assert_allclose(own[-1], [float(made.task_backward.engine.weights[task]) for task in TASKS])
     np.testing.assert_allclose(effective, own * [0.5, 4.0, 1.0], rtol=1e-6)
 
 
@@ -468,7 +468,7 @@ def spy(reads, function):
 def test_nobody_looks_on_after_a_fit(tmp_path):
     made, recorder = system(), GradientRecorder(every=1)
     fit(tmp_path, made, recorder)
-    assert made.balance.engine._watch.watchers == []
+    assert made.task_backward.engine._watch.watchers == []
     fit(tmp_path, made, recorder)
     assert read_gradients(tmp_path).steps.tolist() == list(range(8))
 
