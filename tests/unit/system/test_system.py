@@ -700,3 +700,36 @@ def test_task_ids_need_heads_in_the_criterions_order():
     criterion = MultiTaskLoss({"a": nn.MSELoss(), "b": nn.MSELoss()})
     with pytest.raises(UserError, match="criterion's order a, b"):
         System(MultiHead(nn.Identity(), heads), criterion, adapters={"batch": BatchAdapter(0, 1, 2)})
+
+
+# ---- what a checkpoint holds ------------------------------------------------------------------
+
+
+class Kept(MeanSquaredError):
+    """Its state is saved with the weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.persistent(True)
+
+
+def test_the_keys_of_a_checkpoint_are_those_of_earlier_versions(trainer, tmp_path):
+    """A key that changes here breaks checkpoints that users have."""
+    loss = criterion(weighting=Fixed({"shape": 3.0, "height": 1.0}))
+    runner = trainer()
+    runner.fit(make(loss=loss, metrics={"height": {"error": Kept()}}), loader(), loader())
+    runner.save_checkpoint(tmp_path / "run.ckpt")
+    saved = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert {name for name in saved["state_dict"] if not name.startswith("model.")} == {
+        f"record.metrics.stage_{stage}.by_task.task_height.metric_error.{state}"
+        for stage in ("train", "val", "test")
+        for state in ("sum_squared_error", "total")
+    }
+    epoch = saved["polytask_epoch"]
+    assert epoch.keys() == {"record", "skipped", "labelled", "logged_step", "balance"}
+    assert epoch["record"]["losses"].keys() == {"window", "recent", "sums", "counts"}
+    assert epoch["record"]["metrics"].keys() == {"rows", "states", "seen"}
+    assert epoch["record"]["metrics"]["states"].keys() == {"height/error"}
+    assert epoch["record"]["metrics"]["states"]["height/error"][""].keys() == {"count", "state"}
+    assert epoch["balance"].keys() == {"weights", "engine"}
+    assert epoch["balance"]["engine"].keys() == {"shared", "weights", "steps"}
