@@ -337,8 +337,6 @@ class System(pl.LightningModule):
             raise problem
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
-        if self.optimizer_factory is None:
-            raise UserError("optimizer", "is required for training", "none")
         if self.task_backward is not None:
             self.task_backward.check_batches(self.trainer.accumulate_grad_batches)
             if self.trainer.world_size > 1:
