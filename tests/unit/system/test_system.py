@@ -705,19 +705,12 @@ def test_task_ids_need_heads_in_the_criterions_order():
 # ---- what a checkpoint holds ------------------------------------------------------------------
 
 
-class Kept(MeanSquaredError):
-    """Its state is saved with the weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.persistent(True)
-
-
 def test_the_keys_of_a_checkpoint_are_those_of_earlier_versions(trainer, tmp_path):
     """A key that changes here breaks checkpoints that users have."""
     loss = criterion(weighting=Fixed({"shape": 3.0, "height": 1.0}))
-    runner = trainer()
-    runner.fit(make(loss=loss, metrics={"height": {"error": Kept()}}), loader(), loader())
+    metric, runner = MeanSquaredError(), trainer()
+    metric.persistent(True)
+    runner.fit(make(loss=loss, metrics={"height": {"error": metric}}), loader(), loader())
     runner.save_checkpoint(tmp_path / "run.ckpt")
     saved = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert {name for name in saved["state_dict"] if not name.startswith("model.")} == {
