@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from polytask._errors import RunError
+from polytask.gradients._backward_step import BackwardStep
+from polytask.gradients._jacobian import Pairs, Rows
 from polytask.gradients._levels import Measured, MeasuredRows
-from polytask.gradients._losses import Step
-from polytask.gradients._rows import Pairs, Rows
 from polytask.weighting import GramianWeighting, JacobianAggregator, Weighting
 
 Names = tuple[str, ...]
@@ -31,7 +31,7 @@ class Combine(ABC):
         self.weights: dict[str, Tensor] = {}
 
     @abstractmethod
-    def pairs(self, step: Step, measured: Measured) -> Pairs:
+    def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
         """Parameters and their gradients.
 
         Args:
@@ -43,7 +43,7 @@ class Combine(ABC):
         """Let go of batches that no update was made of."""
         return
 
-    def keep(self, step: Step, weights: Tensor) -> Tensor:
+    def keep(self, step: BackwardStep, weights: Tensor) -> Tensor:
         """Remember the weights, those of the first rank on each."""
         weights = weights if step.ranks is None else step.ranks.first(weights)
         self.weights.update(zip(step.names, weights.unbind(), strict=True))
@@ -62,7 +62,7 @@ class ByGramian(Combine):
         super().__init__(scale_heads)
         self.weighting = weighting
 
-    def pairs(self, step: Step, measured: Measured) -> Pairs:
+    def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
         """By the weights."""
         names, losses, scale = step.names, step.losses, step.scale
         gramian = unscaled(measured.gramian(), scale, 2)
@@ -93,7 +93,7 @@ class ByBatches(Combine):
         self.held: list[Rows] = []
         self.lost = False
 
-    def pairs(self, step: Step, measured: Measured) -> Pairs:
+    def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
         """Nothing, until the last batch has come."""
         assert isinstance(measured, MeasuredRows)
         names, rows = step.names, measured.rows
@@ -128,7 +128,7 @@ class ByJacobian(Combine):
         super().__init__(scale_heads)
         self.aggregator = aggregator
 
-    def pairs(self, step: Step, measured: Measured) -> Pairs:
+    def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
         """By the update."""
         assert isinstance(measured, MeasuredRows)
         names, losses, scale = step.names, step.losses, step.scale

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from polytask.gradients._call import Call, LayerRows, precise
+from polytask.gradients._layer_call import LayerCall, LayerRows, precise
 
 
-class EmbeddingCall(Call):
+class EmbeddingCall(LayerCall):
     """A call of an embedding."""
 
     ways: ClassVar[frozenset[str]] = frozenset({"EmbeddingBackward0"})

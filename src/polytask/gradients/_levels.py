@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
+from polytask.gradients._backward_step import BackwardStep
 from polytask.gradients._compiled import is_compiled, repeatable
 from polytask.gradients._graph import Graph
-from polytask.gradients._layers import Calls
-from polytask.gradients._losses import Step
+from polytask.gradients._jacobian import Pairs, Rows, measure, nothing, product
+from polytask.gradients._layer_observer import LayerObserver
 from polytask.gradients._representation import Copies, Representation, heads_of, represent
-from polytask.gradients._rows import Pairs, Rows, measure, nothing, product
 
 
 class Measured(ABC):
@@ -78,7 +78,7 @@ class MeasuredLayer(Measured):
         shared: All shared parameters.
     """
 
-    def __init__(self, rows: Rows, step: Step, shared: Sequence[Tensor]) -> None:
+    def __init__(self, rows: Rows, step: BackwardStep, shared: Sequence[Tensor]) -> None:
         self.rows, self.step, self.shared = rows, step, shared
 
     def _multiply(self) -> Tensor:
@@ -97,7 +97,7 @@ class MeasuredRepresentation(Measured):
         step: The step.
     """
 
-    def __init__(self, representation: Representation | None, step: Step) -> None:
+    def __init__(self, representation: Representation | None, step: BackwardStep) -> None:
         self.representation, self.step = representation, step
 
     def _multiply(self) -> Tensor:
@@ -134,11 +134,11 @@ class Level(ABC):
         walks: Whether it needs the graph below the representation.
     """
 
-    windows: bool = True
-    walks: bool = True
+    accumulates: bool = True
+    needs_graph: bool = True
 
     @abstractmethod
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """The gradients of one step.
 
         Args:
@@ -146,7 +146,7 @@ class Level(ABC):
             shared: The shared parameters.
         """
 
-    def within(self, step: Step, shared: Sequence[Tensor]) -> Sequence[Tensor] | None:
+    def within(self, step: BackwardStep, shared: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """The parameters whose rows make the Gramian; None for all."""
         return None
 
@@ -158,7 +158,7 @@ class Level(ABC):
 class ByRows(Level):
     """By all shared parameters, with explicit rows of each."""
 
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """Explicit rows."""
         return MeasuredRows(explicit(step, shared).over(step.ranks))
 
@@ -167,9 +167,9 @@ class ByParameters(Level):
     """By all shared parameters, exactly; layers without their weights' gradients where that pays."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.calls = Calls(model)
+        self.calls = LayerObserver(model)
 
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """Explicit rows, and layers without them; explicit rows alone where ranks have to add theirs up."""
         if step.ranks is not None:
             return MeasuredRows(explicit(step, shared).over(step.ranks))
@@ -192,12 +192,12 @@ class ByLastShared(Level):
         modules = [dict(module.named_parameters(recurse=False)).values() for module in model.modules()]
         self.layers: dict[Tensor, list[Tensor]] = {own: list(layer) for layer in modules for own in layer}
 
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """Rows of the last layer."""
         rows = explicit(step, self.within(step, shared), own=False).over(step.ranks)
         return MeasuredLayer(rows, step, shared)
 
-    def within(self, step: Step, shared: Sequence[Tensor]) -> Sequence[Tensor]:
+    def within(self, step: BackwardStep, shared: Sequence[Tensor]) -> Sequence[Tensor]:
         """The trained parameters of the last layer with a matrix of weights, else of the last layer.
 
         The first rank that has a task decides for all of them.
@@ -230,13 +230,13 @@ class ByLastShared(Level):
 class ByRepresentation(Level):
     """By what the backbone hands to the heads, in one backward over all heads."""
 
-    windows = False
-    walks = False
+    accumulates = False
+    needs_graph = False
 
     def __init__(self, model: nn.Module) -> None:
         self.copies = Copies(heads_of(model))
 
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """Rows of the representation."""
         names = step.here_names
         own = represent(names, step.roots, self.copies.take(names)) if names else None
@@ -247,7 +247,7 @@ class ByRepresentation(Level):
         self.copies.pairs.clear()
 
 
-def explicit(step: Step, shared: Sequence[Tensor], own: bool = True) -> Rows:
+def explicit(step: BackwardStep, shared: Sequence[Tensor], own: bool = True) -> Rows:
     """Explicit rows of this rank's tasks, among those of all present tasks.
 
     Args:
@@ -262,7 +262,7 @@ def explicit(step: Step, shared: Sequence[Tensor], own: bool = True) -> Rows:
 
 
 def weighted(
-    step: Step, shared: Sequence[Tensor], weights: Tensor, scale_heads: bool, others: float = 1.0
+    step: BackwardStep, shared: Sequence[Tensor], weights: Tensor, scale_heads: bool, others: float = 1.0
 ) -> Pairs:
     """A backward of the weighted losses, without the tasks' gradients one by one.
 

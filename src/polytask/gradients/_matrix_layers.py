@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from polytask.gradients._call import Call, LayerRows, precise
 from polytask.gradients._graph import Graph
+from polytask.gradients._layer_call import LayerCall, LayerRows, precise
 
 _CASTS = frozenset({"ToCopyBackward0"})
 _TURNS = frozenset({"TBackward0", "TransposeBackward0"})
 
 
-class MatrixCall(Call):
+class MatrixCall(LayerCall):
     """A call of a layer that multiplies each row of its input by a matrix, in groups of features."""
 
     @property

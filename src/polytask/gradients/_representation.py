@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_map
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
+from polytask.gradients._backward_step import Roots
 from polytask.gradients._graph import trace
-from polytask.gradients._losses import Roots
-from polytask.gradients._rows import Pairs, flat, parts
+from polytask.gradients._jacobian import Pairs, flat, parts
 
 _FIX = "Use level='parameters'"
 _GAP = 1040

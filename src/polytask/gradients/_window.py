@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from polytask.gradients._losses import Roots, Step
-from polytask.gradients._rows import Rows
+from polytask.gradients._backward_step import BackwardStep, Roots
+from polytask.gradients._jacobian import Rows
 
 
 class Window:
@@ -23,7 +23,7 @@ class Window:
     def forget(self) -> None:
         """Begin anew."""
         self._rows: Rows | None = None
-        self._step: Step | None = None
+        self._step: BackwardStep | None = None
         self._by: Sequence[Tensor] | None = None
         self._losses: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
@@ -33,7 +33,7 @@ class Window:
         """Whether a batch was taken."""
         return self._rows is not None
 
-    def add(self, step: Step, rows: Rows, by: Sequence[Tensor] | None) -> None:
+    def add(self, step: BackwardStep, rows: Rows, by: Sequence[Tensor] | None) -> None:
         """Take a batch.
 
         Args:
@@ -50,7 +50,7 @@ class Window:
         # Without its graph, which would keep the batch's activations alive.
         self._step, self._by = replace(step, roots=Roots([], ())), by
 
-    def close(self, order: Sequence[str]) -> tuple[Step, Rows, Sequence[Tensor] | None]:
+    def close(self, order: Sequence[str]) -> tuple[BackwardStep, Rows, Sequence[Tensor] | None]:
         """A step for all batches, their rows, and what the Gramian is made of; begins a new window.
 
         Args:

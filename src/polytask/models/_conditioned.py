@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from polytask._errors import UserError
-from polytask.models._checkpoints import check_not_run_again
+from polytask.models._activation_checkpointing import check_not_run_again
 
 Unit = nn.Module
 """Is called with a module, what it took and what it returned; returns what the backbone goes on with."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from polytask.models._argument_checks import check_share
 from polytask.models._base import Heads
-from polytask.models._checks import check_share
 from polytask.models._taps import Taps, check_channels, check_width
 from polytask.models._towers import Backbone, Mixing, Towers
 

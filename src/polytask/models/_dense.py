@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import nn
 
 from polytask._errors import UserError
-from polytask.models._checks import check_dropout, check_size, check_sizes
+from polytask.models._argument_checks import check_dropout, check_size, check_sizes
 
 Activation = nn.Module | Callable[[], nn.Module] | None
 

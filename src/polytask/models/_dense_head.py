@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polytask._errors import UserError
-from polytask.models._checks import check_sides, check_size, check_sizes
+from polytask.models._argument_checks import check_sides, check_size, check_sizes
 
 Mode = Literal["bilinear", "nearest"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_size, is_size
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_size, is_size
 from polytask.models._choice import Choice
 from polytask.models._experts import Factory, make_experts, mix
 from polytask.models._gate import Gate, GateInput, checked, make_logits

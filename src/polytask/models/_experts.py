@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import check_known
-from polytask.models._checks import check_count
+from polytask.models._argument_checks import check_count
 
 Factory = Callable[..., nn.Module]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_module
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_module
 from polytask.models._conditioned import named, one_by_one
 from polytask.models._taps import check_channels, check_taps, check_width
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint
-from polytask.models._checks import is_size
+from polytask.models._argument_checks import is_size
 from polytask.models._experts import Factory, make
 from polytask.models._mlp import MLP
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from polytask._errors import UserError
 from polytask._tasks import check_task_names
+from polytask.models._argument_checks import check_mapping, check_module, check_size, is_size
 from polytask.models._base import Heads
-from polytask.models._checks import check_mapping, check_module, check_size, is_size
 from polytask.models._multi_head import MultiHead
 from polytask.models._task_configs import from_config
 from polytask.models._task_head import TaskHead

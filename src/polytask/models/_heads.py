@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
-from polytask.models._checks import check_features
+from polytask.models._argument_checks import check_features
 from polytask.models._dense import Activation
 from polytask.models._task_head import ClassHead, TaskHead
 

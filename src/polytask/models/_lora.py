@@ -12,8 +12,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from polytask._errors import UserError, hint
 from polytask._tasks import TaskModules, check_known
+from polytask.models._argument_checks import check_dropout, check_module, check_size
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_dropout, check_module, check_size
 from polytask.models._conditioned import named, one_by_one
 from polytask.models._multi_head import MultiHead
 from polytask.models._taps import modules_by_name

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_size
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_size
 from polytask.models._experts import Factory, make_experts, mix
 from polytask.models._gate import Gate, GateInput, make_logits
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_module
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_module
 from polytask.models._taps import check_channels, check_taps, check_width, features_at
 
 

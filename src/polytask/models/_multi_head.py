@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from polytask.models._argument_checks import check_module
 from polytask.models._base import Heads, MultiTaskModel
-from polytask.models._checks import check_module
 
 
 class MultiHead(MultiTaskModel):

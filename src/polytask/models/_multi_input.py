@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError, hint
 from polytask._tasks import check_known
+from polytask.models._argument_checks import check_mapping, check_module
 from polytask.models._base import Heads, MultiTaskModel
-from polytask.models._checks import check_mapping, check_module
 
 Fusion = Literal["concat", "sum", "mean"]
 _FUSE: dict[str, Callable[[list[Tensor]], Tensor]] = {

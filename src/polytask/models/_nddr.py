@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_share
 from polytask.models._base import Heads
-from polytask.models._checks import check_share
 from polytask.models._cross_stitch import shares
 from polytask.models._taps import check_channels, check_width
 from polytask.models._towers import Backbone, Mixing, Towers

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polytask._errors import UserError
-from polytask.models._checks import check_size
+from polytask.models._argument_checks import check_size
 from polytask.models._dense import Activation
 from polytask.models._heads import PooledHead
 

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from polytask._errors import UserError
+from polytask.models._argument_checks import check_count
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_count
 from polytask.models._experts import Factory, counts_by_task
 from polytask.models._extraction import Extraction
 from polytask.models._gate import GateInput

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint, nearest
-from polytask.models._checks import check_size
+from polytask.models._argument_checks import check_size
 
 Pooling = Literal["cls", "mean", "tokens"]
 _POOLINGS = ("cls", "mean", "tokens")

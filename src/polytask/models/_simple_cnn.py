@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from polytask._errors import UserError
-from polytask.models._checks import check_sides, check_size
+from polytask.models._argument_checks import check_sides, check_size
 
 CHANNELS = (32, 64)
 HIDDEN = 128

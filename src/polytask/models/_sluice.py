@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from polytask._errors import UserError
+from polytask.models._argument_checks import check_share, check_size, check_strength
 from polytask.models._base import Heads
-from polytask.models._checks import check_share, check_size, check_strength
 from polytask.models._cross_stitch import shares
 from polytask.models._taps import Taps, channels_of
-from polytask.models._towers import Backbone, Mixing, Towers, Trip
+from polytask.models._towers import Backbone, Mixing, Towers, TowersForward
 
 
 class Sluice(Towers):
@@ -111,13 +111,13 @@ class Sluice(Towers):
         """
         if self.layer_weights is None:
             return super().represent(x, tasks)
-        trip = Trip(self.backbones, self.taps, self.units, x)
+        towers = TowersForward(self.backbones, self.taps, self.units, x)
         chosen = self.task_names if tasks is None else tasks
-        return {task: self._layers(trip, self.task_names.index(task)) for task in chosen}
+        return {task: self._layers(towers, self.task_names.index(task)) for task in chosen}
 
-    def _layers(self, trip: Trip, tower: int) -> Tensor:
+    def _layers(self, towers: TowersForward, tower: int) -> Tensor:
         assert self.layer_weights is not None
-        features = [trip.mixed(tower, stop) for stop in range(len(self.taps))]
+        features = [towers.mixed(tower, stop) for stop in range(len(self.taps))]
         for tap, values in zip(self.taps, features, strict=True):
             if values.shape != features[0].shape:
                 found = f"{tuple(features[0].shape)} and {tuple(values.shape)}"

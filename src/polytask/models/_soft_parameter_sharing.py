@@ -12,8 +12,8 @@ from torch.nn.parameter import UninitializedParameter
 from polytask._errors import UserError
 from polytask._tasks import check_known, check_task_names
 from polytask.batch import HALF
+from polytask.models._argument_checks import check_mapping, check_strength
 from polytask.models._base import Heads
-from polytask.models._checks import check_mapping, check_strength
 from polytask.models._dense import Activation
 from polytask.models._mlp import MLP
 from polytask.models._separate import Separate

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from polytask._errors import UserError, hint
-from polytask.models._checkpoints import check_not_run_again
-from polytask.models._checks import check_size
+from polytask.models._activation_checkpointing import check_not_run_again
+from polytask.models._argument_checks import check_size
 
 Taps = Sequence[str] | Mapping[str, int]
 
@@ -134,7 +134,7 @@ class _Answer:
         return self.versions == [tensor._version for tensor in self.tensors]
 
 
-class Walk:
+class StagedForward:
     """One forward of a backbone that stops behind each tap.
 
     To go on, the backbone's code runs again from its start, and every module that has returned already
@@ -148,11 +148,11 @@ class Walk:
 
     Example:
         >>> import torch
-        >>> walk = Walk(nn.Sequential(nn.Flatten(), nn.ReLU()), ["0"], -torch.ones(1, 2))
-        >>> walk.advance()
+        >>> forward = StagedForward(nn.Sequential(nn.Flatten(), nn.ReLU()), ["0"], -torch.ones(1, 2))
+        >>> forward.advance()
         ('0', tensor([[-1., -1.]]))
-        >>> walk.resume(torch.ones(1, 2))
-        >>> walk.advance()
+        >>> forward.resume(torch.ones(1, 2))
+        >>> forward.advance()
         (None, tensor([[1., 1.]]))
     """
 
@@ -278,13 +278,13 @@ def features_at(backbone: nn.Module, taps: Sequence[str], x: Any) -> list[Any]:
         >>> features_at(nn.Sequential(nn.ReLU(), nn.Linear(9, 9)), ["0"], -torch.ones(1, 1))
         [tensor([[0.]])]
     """
-    walk = Walk(backbone, taps, x)
+    forward = StagedForward(backbone, taps, x)
     values = []
     for tap in taps:
-        found, value = walk.advance()
+        found, value = forward.advance()
         if found != tap:
             rule = "taps are listed in the order of their calls, each called once"
             raise UserError("taps", rule, f"'{found}' where '{tap}' is listed")
         values.append(value)
-        walk.resume(value)
+        forward.resume(value)
     return values

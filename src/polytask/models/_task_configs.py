@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from polytask._errors import UserError, hint
-from polytask.models._checks import check_mapping
+from polytask.models._argument_checks import check_mapping
 
 Made = TypeVar("Made", bound=nn.Module)
 OPTIONS = ("output_dim", "hidden_dims", "activation", "dropout")

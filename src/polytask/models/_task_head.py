@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from polytask.models._checks import check_features
+from polytask.models._argument_checks import check_features
 from polytask.models._dense import Activation, dense
 
 

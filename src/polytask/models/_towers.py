@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules, check_known
+from polytask.models._argument_checks import check_module
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_module
-from polytask.models._taps import Taps, Walk, check_taps
+from polytask.models._taps import StagedForward, Taps, check_taps
 
 Backbone = nn.Module | Mapping[str, nn.Module]
 
@@ -76,12 +76,12 @@ class Towers(ByTask):
             x: A batch of inputs.
             tasks: The tasks it is needed for; all where None.
         """
-        trip = Trip(self.backbones, self.taps, self.units, x)
+        towers = TowersForward(self.backbones, self.taps, self.units, x)
         chosen = self.task_names if tasks is None else tasks
-        return {task: trip.output(self.task_names.index(task)) for task in chosen}
+        return {task: towers.output(self.task_names.index(task)) for task in chosen}
 
 
-class Trip:
+class TowersForward:
     """One forward of all towers, each as far as somebody needs it.
 
     Args:
@@ -92,10 +92,10 @@ class Trip:
     """
 
     def __init__(self, towers: TaskModules, taps: Sequence[str], units: nn.ModuleList, x: Any) -> None:
-        self.walks = [Walk(tower, taps, x) for _, tower in towers.items()]
+        self.forwards = [StagedForward(tower, taps, x) for _, tower in towers.items()]
         self.units = dict(zip(taps, units, strict=True))
-        self._stops: list[list[tuple[str | None, Any]]] = [[] for _ in self.walks]
-        self._mixed: list[list[Tensor]] = [[] for _ in self.walks]
+        self._stops: list[list[tuple[str | None, Any]]] = [[] for _ in self.forwards]
+        self._mixed: list[list[Tensor]] = [[] for _ in self.forwards]
 
     def output(self, tower: int) -> Any:
         """What a tower returns at its end.
@@ -124,8 +124,8 @@ class Trip:
         stops = self._stops[tower]
         while len(stops) <= stop and not (stops and stops[-1][0] is None):
             if stops:
-                self.walks[tower].resume(self.mixed(tower, len(stops) - 1))
-            stops.append(self.walks[tower].advance())
+                self.forwards[tower].resume(self.mixed(tower, len(stops) - 1))
+            stops.append(self.forwards[tower].advance())
         return stops[min(stop, len(stops) - 1)]
 
     def _mix(self, tower: int, stop: int) -> Tensor:
@@ -133,7 +133,7 @@ class Trip:
         assert tap is not None
         unit = self.units[tap]
         assert isinstance(unit, Mixing)
-        places = list(unit.sources(tower, len(self.walks)))
+        places = list(unit.sources(tower, len(self.forwards)))
         found = [self._at(place, stop) for place in places]
         for place, (other, value) in zip(places, found, strict=True):
             _check_aligned(tap, tower, place, other, value, found[0][1])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polytask._errors import UserError, hint
 from polytask._linalg import spectrum
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 Scale = Literal["min", "median", "mean"]
 
@@ -75,14 +75,14 @@ class AlignedMTL(GramianWeighting):
             raise UserError("AlignedMTL.scale", f"is one of {allowed}", repr(scale), hint(str(scale), SCALES))
         self.scale = scale
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The balanced combination with equal shares."""
         largest = step.gramian.diagonal().max()
         parts = spectrum(step.gramian / torch.where(largest > 0, largest, 1.0), step.rounding)
         level = SCALES[self.scale](parts.values, parts.kept)
         factors = (level / torch.where(parts.kept, parts.values, 1.0)).sqrt()
         share = torch.full_like(parts.values, 1 / len(parts.values))
-        return Solution(parts.apply(factors, share))
+        return GramianSolution(parts.apply(factors, share))
 
     def extra_repr(self) -> str:
         """The scale."""

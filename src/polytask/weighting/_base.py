@@ -11,7 +11,7 @@ from polytask._errors import RunError, UserError
 from polytask._linalg import SMALL, exact
 from polytask._tasks import check_known, check_task_names
 from polytask.batch import HALF
-from polytask.weighting._report import Report
+from polytask.weighting._faults import Faults
 
 Gradients = Literal["parameters", "representation", "last_shared"]
 
@@ -56,16 +56,30 @@ class Weighting(nn.Module, ABC):
             )
         self.names = check_task_names(names)
 
-    def columns(self, names: Sequence[str] | None) -> list[int] | None:
-        """The places of the present tasks among all tasks, or None where all are present.
+    def indices(self, names: Sequence[str] | None) -> list[int] | None:
+        """The indices of the present tasks among all tasks, or None if all are present.
+
+        Args:
+            names: The present tasks; None if all are present.
 
         Raises:
-            UserError: Where a name is not one of the tasks.
+            UserError: If a name is not one of the tasks.
+
+        Example:
+            >>> from polytask.weighting import Equal
+            >>> weighting = Equal()
+            >>> weighting.setup(["digit", "parity", "height"])
+            >>> weighting.indices(["digit", "height"]), weighting.indices(None)
+            ([0, 2], None)
         """
         if names is None or tuple(names) == self.names:
             return None
         check_known(names, self.names, type(self).__name__)
         return [self.names.index(name) for name in names]
+
+    def columns(self, names: Sequence[str] | None) -> list[int] | None:
+        """The former name of `indices`, for weightings written before it."""
+        return self.indices(names)
 
     def check(self) -> None:
         """Raise where a step since the last call could not be done; reads flags from the device.
@@ -113,11 +127,11 @@ class LossWeighting(Weighting):
         Raises:
             UserError: Where the number of losses is not the number of tasks named.
         """
-        losses, columns = self._checked(losses, names)
+        losses, indices = self._checked(losses, names)
         if self.training:
             with torch.no_grad():
-                self.observe(losses.detach(), columns)
-        return self.scalar(losses, columns)
+                self.observe(losses.detach(), indices)
+        return self.scalar(losses, indices)
 
     def _checked(self, losses: Tensor, names: Sequence[str] | None) -> tuple[Tensor, list[int] | None]:
         expected = self.names if names is None else names
@@ -128,9 +142,9 @@ class LossWeighting(Weighting):
                 f"losses of shape {tuple(losses.shape)}",
             )
         # Logarithms and small weights do not survive half precision.
-        return losses.float() if losses.dtype in HALF else losses, self.columns(names)
+        return losses.float() if losses.dtype in HALF else losses, self.indices(names)
 
-    def observe(self, losses: Tensor, columns: list[int] | None) -> None:
+    def observe(self, losses: Tensor, indices: list[int] | None) -> None:
         """Called in training mode with each batch's losses, before they are combined.
 
         All that changes from one batch to the next changes here, so that `scalar` and `weights`
@@ -138,49 +152,49 @@ class LossWeighting(Weighting):
 
         Args:
             losses: Losses of the present tasks, without gradient.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their places among all tasks; None where all are present.
         """
         return
 
     @abstractmethod
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The scalar to minimise, for checked losses.
 
         Args:
             losses: Losses of the present tasks.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their places among all tasks; None where all are present.
         """
 
     def weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
         """The effective weights at these losses, d scalar / d loss, shape ``(tasks,)``; changes nothing."""
-        losses, columns = self._checked(losses, names)
+        losses, indices = self._checked(losses, names)
         with torch.enable_grad():
             losses = losses.detach().requires_grad_()
-            (weights,) = torch.autograd.grad(self.scalar(losses, columns), losses)
+            (weights,) = torch.autograd.grad(self.scalar(losses, indices), losses)
         return weights
 
 
-class Step(NamedTuple):
+class GramianStep(NamedTuple):
     """What a `GramianWeighting` knows in a step, checked and in float64.
 
     Attributes:
         gramian: ``(tasks, tasks)``, symmetric where it comes from one batch.
         rounding: Unit of rounding of the Gramian that was given.
-        columns: Places of the present tasks among all tasks; None where all are present.
+        indices: Places of the present tasks among all tasks; None where all are present.
         losses: Losses of the present tasks, where given.
     """
 
     gramian: Tensor
     rounding: float
-    columns: list[int] | None
+    indices: list[int] | None
     losses: Tensor | None
 
 
-class Solution(NamedTuple):
+class GramianSolution(NamedTuple):
     """Weights, and whether they were found, on the device; None where a method always finds them."""
 
     weights: Tensor
-    found: Tensor | None = None
+    solved: Tensor | None = None
 
 
 class GramianWeighting(Weighting):
@@ -215,7 +229,7 @@ class GramianWeighting(Weighting):
 
     def __init__(self) -> None:
         super().__init__()
-        self.report = Report()
+        self.faults = Faults()
 
     @torch.no_grad()
     def forward(
@@ -236,25 +250,25 @@ class GramianWeighting(Weighting):
         self._check_shapes(gramian, names, losses)
         values = exact(gramian, self.solves_on_host and len(gramian) > SMALL)
         losses = None if losses is None else exact(losses).to(values.device)
-        step = Step(values, torch.finfo(gramian.dtype).eps, self.columns(names), losses)
+        step = GramianStep(values, torch.finfo(gramian.dtype).eps, self.indices(names), losses)
         infinite, skew, step = self._examine(step)
         before = [buffer.clone() for buffer in self.buffers()]
         solution = self.solve(step)
         weights = solution.weights.to(gramian)
         lost = ~weights.isfinite().all()
-        if solution.found is not None:
-            lost = lost | ~solution.found.to(lost.device)
+        if solution.solved is not None:
+            lost = lost | ~solution.solved.to(lost.device)
         faults = torch.stack([infinite.to(lost.device), skew.to(lost.device), lost])
         faulty = faults.any()
         # What a faulty step would teach must not outlive it.
         for buffer, old in zip(self.buffers(), before, strict=True):
             buffer.copy_(torch.where(faulty.to(old.device), old, buffer))
-        self.report.note(faults, gramian.detach(), step.columns, len(self.names))
+        self.faults.note(faults, gramian.detach(), step.indices, len(self.names))
         self._check_now(gramian)
         return torch.where(faulty, 0.0, weights)
 
     @abstractmethod
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The weights of the present tasks, and whether they were found.
 
         Args:
@@ -271,7 +285,7 @@ class GramianWeighting(Weighting):
         Warns:
             SolverWarning: Where no weights were found, with the tasks and the Gramian's condition.
         """
-        self.report.say(type(self).__name__, self.names, self.unsolved)
+        self.faults.say(type(self).__name__, self.names, self.unsolved)
 
     def _check_shapes(self, gramian: Tensor, names: Sequence[str] | None, losses: Tensor | None) -> None:
         if not self.names:
@@ -288,7 +302,7 @@ class GramianWeighting(Weighting):
             found = f"losses of shape {tuple(losses.shape)}"
             raise UserError(method, f"needs one loss for each of the tasks {tasks}", found)
 
-    def _examine(self, step: Step) -> tuple[Tensor, Tensor, Step]:
+    def _examine(self, step: GramianStep) -> tuple[Tensor, Tensor, GramianStep]:
         """Whether it is not finite, whether it is not symmetric, and a step that a solver can take."""
         gramian, losses = step.gramian, step.losses
         infinite = ~gramian.isfinite().all()
@@ -349,15 +363,15 @@ class JacobianAggregator(Weighting):
             raise UserError(method, f"needs one loss for each of the tasks {tasks}", found)
         rows = jacobian.float() if jacobian.dtype in HALF else jacobian
         losses = None if losses is None else losses.detach().to(rows.dtype)
-        columns = self.columns(names)
-        self._note(rows, columns)
-        return self.aggregate(rows, columns, losses).to(jacobian.dtype)
+        indices = self.indices(names)
+        self._note(rows, indices)
+        return self.aggregate(rows, indices, losses).to(jacobian.dtype)
 
-    def _note(self, rows: Tensor, columns: list[int] | None) -> None:
+    def _note(self, rows: Tensor, indices: list[int] | None) -> None:
         infinite = ~torch.linalg.vector_norm(rows, dim=1).isfinite()
         if self._infinite is None:
             self._infinite = torch.zeros(len(self.names), dtype=torch.bool, device=rows.device)
-        places = torch.tensor(range(len(self.names)) if columns is None else columns, device=rows.device)
+        places = torch.tensor(range(len(self.names)) if indices is None else indices, device=rows.device)
         self._infinite = self._infinite.index_put((places,), self._infinite[places] | infinite)
         self._check_now(rows)
 
@@ -374,12 +388,12 @@ class JacobianAggregator(Weighting):
             raise RunError(type(self).__name__, "gradients must be finite", f"NaN or infinity for {tasks}")
 
     @abstractmethod
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
         """The update, for a checked Jacobian of float32 or float64.
 
         Args:
             jacobian: A row for each present task.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their places among all tasks; None where all are present.
             losses: Losses of the present tasks, where given.
         """
 

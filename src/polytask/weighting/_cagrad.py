@@ -1,7 +1,7 @@
 """The best for the worst task, near the average gradient."""
 
 from polytask._linalg import cosines, shrink, steepest_in_ball
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._values import check_number
 
 
@@ -53,12 +53,12 @@ class CAGrad(GramianWeighting):
         self.c = check_number(c, "CAGrad.c", above=0)
         self.rescale = rescale
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The average and the steepest way to go on from it."""
         norms, cosine = cosines(step.gramian)
         extra, found = steepest_in_ball(norms, shrink(cosine, step.rounding), self.c)
         weights = 1 / len(norms) + extra
-        return Solution(weights / (1 + self.c**2) if self.rescale else weights, found)
+        return GramianSolution(weights / (1 + self.c**2) if self.rescale else weights, found)
 
     def extra_repr(self) -> str:
         """The radius."""

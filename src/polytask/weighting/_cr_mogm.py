@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polytask._errors import UserError
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._state import pick, put
 from polytask.weighting._values import check_number
 
@@ -73,14 +73,14 @@ class CRMOGM(GramianWeighting):
         self.weighting.setup(self.names)
         self.register_buffer("smoothed", torch.full((len(self.names),), torch.nan))
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The average, with the new weights in it."""
         weights, found = self.weighting.solve(step)
-        held = pick(self.smoothed, step.columns).to(weights.dtype)
+        held = pick(self.smoothed, step.indices).to(weights.dtype)
         weights = weights.to(held.device)
         weights = torch.where(held.isnan(), weights, weights.lerp(held, self.decay))
-        put(self.smoothed, step.columns, weights)
-        return Solution(weights, found)
+        put(self.smoothed, step.indices, weights)
+        return GramianSolution(weights, found)
 
     def extra_repr(self) -> str:
         """The decay."""

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from polytask._errors import UserError
 from polytask.weighting._base import JacobianAggregator
-from polytask.weighting._floor import Floor
-from polytask.weighting._rows import TaskRows
+from polytask.weighting._bounded import BoundCheck
 from polytask.weighting._state import pick, put
+from polytask.weighting._task_rows import TaskRows
 from polytask.weighting._values import check_number
 
 _EPSILON = 1e-8
@@ -70,25 +70,25 @@ class DBMTL(JacobianAggregator):
         """Begin without an average."""
         super().setup(names)
         self.average = TaskRows(len(self.names))
-        self.floor = Floor([0.0] * len(self.names))
+        self.bound_check = BoundCheck([0.0] * len(self.names))
         self.register_buffer("steps", torch.zeros(len(self.names), dtype=torch.int64))
 
     def check(self) -> None:
         """Raise where a loss was not above 0 since the last call."""
-        self.floor.check("DBMTL", self.names, "Use losses that are positive, or another weighting")
+        self.bound_check.check("DBMTL", self.names, "Use losses that are positive, or another weighting")
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
         """The sum of the averaged rows, all as long as the longest."""
         if losses is None:
             raise UserError("DBMTL", "needs the losses of the tasks", "none", "Pass losses=")
-        self.floor.note(losses, columns)
+        self.bound_check.note(losses, indices)
         self._check_now(losses)
-        steps = pick(self.steps, columns) + 1
-        put(self.steps, columns, steps)
+        steps = pick(self.steps, indices) + 1
+        put(self.steps, indices, steps)
         share = self.beta * steps.to(jacobian.dtype) ** -self.beta_decay
         logs = jacobian / (losses + _EPSILON)[:, None]
-        rows = torch.lerp(logs, self.average.read(jacobian, columns).to(logs.dtype), share[:, None])
-        self.average.write(rows, columns)
+        rows = torch.lerp(logs, self.average.read(jacobian, indices).to(logs.dtype), share[:, None])
+        self.average.write(rows, indices)
         norms = torch.linalg.vector_norm(rows, dim=1)
         update: Tensor = (norms.max() / (norms + _EPSILON)) @ rows
         return update

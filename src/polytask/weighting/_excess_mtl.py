@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from polytask.weighting._base import JacobianAggregator
-from polytask.weighting._rows import TaskRows
 from polytask.weighting._state import pick, put
+from polytask.weighting._task_rows import TaskRows
 from polytask.weighting._values import check_number
 
 
@@ -74,26 +74,26 @@ class ExcessMTL(JacobianAggregator):
         self.register_buffer("logits", torch.zeros(len(self.names)))
         self.register_buffer("initial", torch.full((len(self.names),), math.nan))
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
         """The weighted sum of the rows."""
         squares = jacobian.square()
-        sums = self.squares.read(jacobian, columns).to(squares.dtype) + squares
-        self.squares.write(sums, columns)
-        self._move((squares / (sums + 1e-7).sqrt()).sum(1), columns)
-        return self._weights(columns).to(jacobian.dtype) @ jacobian
+        sums = self.squares.read(jacobian, indices).to(squares.dtype) + squares
+        self.squares.write(sums, indices)
+        self._move((squares / (sums + 1e-7).sqrt()).sum(1), indices)
+        return self._weights(indices).to(jacobian.dtype) @ jacobian
 
-    def _move(self, excess: Tensor, columns: list[int] | None) -> None:
-        initial = pick(self.initial, columns)
+    def _move(self, excess: Tensor, indices: list[int] | None) -> None:
+        initial = pick(self.initial, indices)
         first = initial.isnan()
         initial = torch.where(first, excess.clamp(min=1e-7).to(initial), initial)
-        put(self.initial, columns, initial)
-        held = pick(self.logits, columns)
+        put(self.initial, indices, initial)
+        held = pick(self.logits, indices)
         logits = held + torch.where(first, 0.0, self.step_size * (excess / initial).to(held))
         # The mass of the present tasks is theirs to share; it keeps the logits near 0, too.
-        put(self.logits, columns, logits + held.logsumexp(0) - logits.logsumexp(0))
+        put(self.logits, indices, logits + held.logsumexp(0) - logits.logsumexp(0))
 
-    def _weights(self, columns: list[int] | None) -> Tensor:
-        logits = pick(self.logits, columns)
+    def _weights(self, indices: list[int] | None) -> Tensor:
+        logits = pick(self.logits, indices)
         return len(logits) * torch.softmax(logits, 0)
 
     def head_weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
@@ -103,7 +103,7 @@ class ExcessMTL(JacobianAggregator):
             losses: Losses of the present tasks.
             names: Which tasks these are; None where all are present.
         """
-        return self._weights(self.columns(names)).to(losses.dtype)
+        return self._weights(self.indices(names)).to(losses.dtype)
 
     def extra_repr(self) -> str:
         """The step size."""

@@ -3,7 +3,7 @@
 import torch
 
 from polytask._linalg import balance, cosines, divide
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._values import check_number
 
 
@@ -55,7 +55,7 @@ class FairGrad(GramianWeighting):
         super().__init__()
         self.alpha = check_number(alpha, "FairGrad.alpha", above=0)
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The solution of the equations, whose diagonal is brought near that of the right side."""
         norms, cosine = cosines(step.gramian)
         power = 1 / self.alpha
@@ -66,7 +66,7 @@ class FairGrad(GramianWeighting):
         values, found = balance(cosine * torch.outer(scales, scales), scales**2, power)
         # With norms in units of their mean m, w is larger by m to the power 2 α / (1 + α).
         weights = divide(values * scales, relative) * mean ** (-2 / (1 + power))
-        return Solution(torch.where(present, weights, 0.0), found)
+        return GramianSolution(torch.where(present, weights, 0.0), found)
 
     def extra_repr(self) -> str:
         """The fairness."""

@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from polytask.weighting._floor import FlooredLossWeighting
+from polytask.weighting._bounded import BoundedLossWeighting
 from polytask.weighting._state import TaskAdam, pick, put
 from polytask.weighting._values import check_number, values_by_task
 
 _EPSILON = 1e-8
 
 
-class FAMO(FlooredLossWeighting):
+class FAMO(BoundedLossWeighting):
     r"""Fast adaptive multitask optimisation: the loss that falls least is raised most.
 
     With the logits :math:`\xi`, 0 at first, the bounds *b* and :math:`D_i = L_i - b_i + 10^{-8}`,
@@ -86,7 +86,7 @@ class FAMO(FlooredLossWeighting):
     def setup(self, names: Iterable[str]) -> None:
         """Begin with equal logits."""
         super().setup(names)
-        bounds = self.floor.bounds
+        bounds = self.bound_check.bounds
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         self.register_buffer("logits", torch.zeros(len(bounds)))
         self.register_buffer("before", torch.full((len(bounds),), math.nan))
@@ -96,20 +96,20 @@ class FAMO(FlooredLossWeighting):
         """The bounds that were given."""
         return values_by_task(self.lower_bounds, self.names, "FAMO.lower_bounds", 0.0)
 
-    def observe(self, losses: Tensor, columns: list[int] | None) -> None:
+    def observe(self, losses: Tensor, indices: list[int] | None) -> None:
         """Keep the losses for `after_step`."""
-        super().observe(losses, columns)
-        put(self.before, columns, losses)
+        super().observe(losses, indices)
+        put(self.before, indices, losses)
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum of the logarithms."""
-        shares = torch.softmax(pick(self.logits, columns).to(losses.dtype), 0)
-        distances = self._distances(losses, columns)
+        shares = torch.softmax(pick(self.logits, indices).to(losses.dtype), 0)
+        distances = self._distances(losses, indices)
         factor = 1 / (shares / distances.detach()).sum()
         return factor * (shares * torch.log(distances)).sum()
 
-    def _distances(self, losses: Tensor, columns: list[int] | None) -> Tensor:
-        return losses - pick(self.bounds, columns) + _EPSILON
+    def _distances(self, losses: Tensor, indices: list[int] | None) -> Tensor:
+        return losses - pick(self.bounds, indices) + _EPSILON
 
     @torch.no_grad()
     def after_step(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
@@ -119,12 +119,12 @@ class FAMO(FlooredLossWeighting):
             losses: The losses of the step's batch, measured again after the step.
             names: Which tasks these are; None where all are present.
         """
-        losses, columns = self._checked(losses.detach(), names)
-        super().observe(losses, columns)
-        before = self._distances(pick(self.before, columns).to(losses.dtype), columns)
-        fall = torch.log(before) - torch.log(self._distances(losses, columns))
-        shares = torch.softmax(pick(self.logits, columns).to(losses.dtype), 0)
-        self.adam.step(self.logits, shares * (fall - (shares * fall).sum()), columns)
+        losses, indices = self._checked(losses.detach(), names)
+        super().observe(losses, indices)
+        before = self._distances(pick(self.before, indices).to(losses.dtype), indices)
+        fall = torch.log(before) - torch.log(self._distances(losses, indices))
+        shares = torch.softmax(pick(self.logits, indices).to(losses.dtype), 0)
+        self.adam.step(self.logits, shares * (fall - (shares * fall).sum()), indices)
 
     def extra_repr(self) -> str:
         """Step size, decay and bounds."""

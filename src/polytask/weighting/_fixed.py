@@ -65,9 +65,9 @@ class Fixed(LossWeighting):
         # An argument and no history: a checkpoint does not bring back the weights of another config.
         self.register_buffer("value", weights, persistent=False)
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum."""
-        weights = self.value if columns is None else self.value[columns]
+        weights = self.value if indices is None else self.value[indices]
         return (weights.to(losses.dtype) * losses).sum()
 
     def extra_repr(self) -> str:

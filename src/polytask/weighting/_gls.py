@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from polytask.weighting._floor import FlooredLossWeighting
+from polytask.weighting._bounded import BoundedLossWeighting
 
 
-class GLS(FlooredLossWeighting):
+class GLS(BoundedLossWeighting):
     r"""Geometric loss strategy: the geometric mean, which no loss dominates by its unit.
 
     .. math:: \Bigl(\prod_i L_i\Bigr)^{1/T} = \exp\Bigl(\frac1T \sum_i \log L_i\Bigr)
@@ -39,6 +39,6 @@ class GLS(FlooredLossWeighting):
         Computed from logarithms, where a product would underflow; no task is given more weight.
     """
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The geometric mean."""
         return torch.exp(torch.log(losses).mean())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polytask.weighting._base import JacobianAggregator
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 from polytask.weighting._state import pick
 from polytask.weighting._values import check_number, values_by_task
 
@@ -57,7 +57,7 @@ class GradDrop(JacobianAggregator):
     def __init__(self, leak: Mapping[str, float] | None = None, *, seed: int | None = None) -> None:
         super().__init__()
         self.leak = leak
-        self.draws = Draws(seed)
+        self.draws = RandomStream(seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Bring the leaks into the order of the tasks."""
@@ -67,7 +67,7 @@ class GradDrop(JacobianAggregator):
             check_number(leak, f"GradDrop.leak.{name}", least=0, most=1)
         self.register_buffer("leaks", torch.tensor(leaks), persistent=False)
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
         """The sum of what is kept."""
         purity = 0.5 * (1 + jacobian.sum(0) / jacobian.abs().sum(0))
         draws = torch.rand(
@@ -77,5 +77,5 @@ class GradDrop(JacobianAggregator):
             device=purity.device,
         )
         kept = torch.where(jacobian > 0, purity > draws, purity < draws)
-        leaks = pick(self.leaks, columns).to(jacobian.dtype)[:, None]
+        leaks = pick(self.leaks, indices).to(jacobian.dtype)[:, None]
         return ((leaks + (1 - leaks) * kept) * jacobian).sum(0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polytask._linalg import divide
-from polytask.weighting._base import Gradients, GramianWeighting, Solution, Step
+from polytask.weighting._base import Gradients, GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._state import TaskAdam, pick, put
 from polytask.weighting._values import check_number
 
@@ -75,23 +75,23 @@ class GradNorm(GramianWeighting):
         self.register_buffer("initial", torch.full((len(self.names),), torch.nan))
         self.adam = TaskAdam(len(self.names), self.lr)
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The weights so far; then one step of Adam."""
         norms = step.gramian.diagonal().clamp(min=0).sqrt()
-        weights = pick(self.value, step.columns).to(norms, copy=True)
+        weights = pick(self.value, step.indices).to(norms, copy=True)
         target = (weights * norms).mean() * self._rates(step) ** self.alpha
-        self.adam.step(self.value, norms * (weights * norms - target).sign(), step.columns)
-        moved = pick(self.value, step.columns).to(norms).clamp(min=0)
+        self.adam.step(self.value, norms * (weights * norms - target).sign(), step.indices)
+        moved = pick(self.value, step.indices).to(norms).clamp(min=0)
         total = moved.sum()
-        put(self.value, step.columns, torch.where(total > 0, moved * weights.sum() / total, weights))
-        return Solution(weights, target.isfinite().all())
+        put(self.value, step.indices, torch.where(total > 0, moved * weights.sum() / total, weights))
+        return GramianSolution(weights, target.isfinite().all())
 
-    def _rates(self, step: Step) -> Tensor:
+    def _rates(self, step: GramianStep) -> Tensor:
         assert step.losses is not None
         losses = step.losses
-        initial = pick(self.initial, step.columns).to(losses)
+        initial = pick(self.initial, step.indices).to(losses)
         initial = torch.where(initial.isnan(), losses, initial)
-        put(self.initial, step.columns, initial)
+        put(self.initial, step.indices, initial)
         ratios = torch.where(losses < 0, torch.nan, divide(losses, initial))
         return divide(ratios, ratios.mean())
 

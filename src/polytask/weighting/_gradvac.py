@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from polytask.weighting._base import GramianWeighting, Solution, Step
-from polytask.weighting._draws import Draws
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
+from polytask.weighting._random_stream import RandomStream
 from polytask.weighting._state import pick
 from polytask.weighting._surgery import random_order, turn
 from polytask.weighting._values import check_number
@@ -62,27 +62,27 @@ class GradVac(GramianWeighting):
     def __init__(self, beta: float = 0.01, seed: int | None = None) -> None:
         super().__init__()
         self.beta = check_number(beta, "GradVac.beta", least=0, most=1)
-        self.draws = Draws(seed)
+        self.draws = RandomStream(seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Begin with targets of 0."""
         super().setup(names)
         self.register_buffer("targets", torch.zeros(len(self.names), len(self.names)))
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The sum of the turned gradients."""
         order = random_order(len(step.gramian), self.draws.step(), step.gramian.device)
-        rows = pick(self.targets, step.columns)
-        targets = (rows if step.columns is None else rows[:, step.columns]).to(step.gramian)
+        rows = pick(self.targets, step.indices)
+        targets = (rows if step.indices is None else rows[:, step.indices]).to(step.gramian)
         coefficients, met = turn(step.gramian, order, targets)
-        self._remember(targets.lerp(met, self.beta).to(self.targets), step.columns)
-        return Solution(coefficients.sum(0))
+        self._remember(targets.lerp(met, self.beta).to(self.targets), step.indices)
+        return GramianSolution(coefficients.sum(0))
 
-    def _remember(self, targets: Tensor, columns: list[int] | None) -> None:
-        if columns is None:
+    def _remember(self, targets: Tensor, indices: list[int] | None) -> None:
+        if indices is None:
             self.targets.copy_(targets)
         else:
-            places = torch.tensor(columns, device=targets.device)
+            places = torch.tensor(indices, device=targets.device)
             self.targets[places[:, None], places] = targets
 
     def extra_repr(self) -> str:

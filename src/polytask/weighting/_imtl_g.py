@@ -3,7 +3,7 @@
 import torch
 
 from polytask._linalg import cosines, divide, spectrum
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 
 class IMTLG(GramianWeighting):
@@ -39,7 +39,7 @@ class IMTLG(GramianWeighting):
     solves_on_host = True
     unsolved = "equal projections would ascend on every task, or there are none"
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The solution, if it descends."""
         norms, cosine = cosines(step.gramian)
         norms = norms / torch.where(norms.max() == 0, 1.0, norms.max())
@@ -51,4 +51,4 @@ class IMTLG(GramianWeighting):
         weights = torch.where(parts.kept.all(), independent, dependent)
         total = weights.sum()
         descends = (total > 1e-10 * weights.abs().sum()) | (norms == 0).all()
-        return Solution(divide(weights, total), descends)
+        return GramianSolution(divide(weights, total), descends)

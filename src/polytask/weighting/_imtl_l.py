@@ -46,7 +46,7 @@ class IMTLL(LossWeighting):
         super().setup(names)
         self.log_scales = TaskScalars(dict.fromkeys(self.names, 0.0))
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The scaled sum and the regulariser."""
-        log_scales = self.log_scales.values(columns).to(losses.dtype)
+        log_scales = self.log_scales.values(indices).to(losses.dtype)
         return (torch.exp(log_scales) * losses - log_scales).sum()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polytask._errors import UserError, hint
 from polytask._linalg import cosines, divide, min_norm, shrink
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 Normalization = Literal["none", "norm", "loss", "loss_norm"]
 
@@ -74,13 +74,13 @@ class MGDA(GramianWeighting):
         self.normalization = normalization
         self.needs_losses = normalization in ("loss", "loss_norm")
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The minimiser on the simplex."""
         norms, cosine = cosines(step.gramian)
         losses = torch.ones_like(norms) if step.losses is None else step.losses
         scales = SCALES[self.normalization](norms, losses)
         weights, found = min_norm(divide(norms, scales), shrink(cosine, step.rounding))
-        return Solution(weights, found & (losses > 0).all() if self.needs_losses else found)
+        return GramianSolution(weights, found & (losses > 0).all() if self.needs_losses else found)
 
     def extra_repr(self) -> str:
         """The normalisation."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from polytask._linalg import onto_simplex
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._shares import Shares
 from polytask.weighting._values import check_number
 
@@ -61,9 +61,9 @@ class MoDo(GramianWeighting):
         super().setup(names)
         self.shares = Shares(len(self.names))
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The weights after the step."""
-        return Solution(self.shares.move(lambda shares: self._step(step.gramian, shares), step))
+        return GramianSolution(self.shares.move(lambda shares: self._step(step.gramian, shares), step))
 
     def _step(self, product: Tensor, shares: Tensor) -> Tensor:
         slope = product @ shares + self.regularization * shares

@@ -3,7 +3,7 @@
 import torch
 
 from polytask._linalg import balance, cosines, divide
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._values import check_number
 
 
@@ -56,7 +56,7 @@ class NashMTL(GramianWeighting):
         super().__init__()
         self.max_norm = None if max_norm is None else check_number(max_norm, "NashMTL.max_norm", above=0)
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The solution of the bargaining equations."""
         norms, cosine = cosines(step.gramian)
         gains, found = balance(cosine, torch.ones_like(norms), 1.0)
@@ -65,7 +65,7 @@ class NashMTL(GramianWeighting):
             # The norm that is known to be sqrt(T) at the solution, of those that have a gradient.
             norm = (norms > 0).sum().sqrt()
             weights = weights * (self.max_norm / norm.clamp(min=self.max_norm))
-        return Solution(weights, found)
+        return GramianSolution(weights, found)
 
     def extra_repr(self) -> str:
         """The longest update."""

@@ -2,8 +2,8 @@
 
 import torch
 
-from polytask.weighting._base import GramianWeighting, Solution, Step
-from polytask.weighting._draws import Draws
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
+from polytask.weighting._random_stream import RandomStream
 from polytask.weighting._surgery import random_order, turn
 
 
@@ -45,10 +45,10 @@ class PCGrad(GramianWeighting):
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
-        self.draws = Draws(seed)
+        self.draws = RandomStream(seed)
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The sum of the projected gradients: a target of 0 for every cosine."""
         order = random_order(len(step.gramian), self.draws.step(), step.gramian.device)
         coefficients, _ = turn(step.gramian, order, torch.zeros_like(step.gramian))
-        return Solution(coefficients.sum(0))
+        return GramianSolution(coefficients.sum(0))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polytask.weighting._base import LossWeighting
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 from polytask.weighting._state import pick, put
 
 
@@ -51,19 +51,19 @@ class RLW(LossWeighting):
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
-        self.draws = Draws(seed)
+        self.draws = RandomStream(seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Begin with equal weights."""
         super().setup(names)
         self.register_buffer("drawn", torch.zeros(len(self.names)))
 
-    def observe(self, losses: Tensor, columns: list[int] | None) -> None:
+    def observe(self, losses: Tensor, indices: list[int] | None) -> None:
         """Draw."""
         drawn = torch.randn(len(losses), generator=self.draws.step())
-        put(self.drawn, columns, drawn.to(self.drawn.device, non_blocking=True))
+        put(self.drawn, indices, drawn.to(self.drawn.device, non_blocking=True))
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum."""
-        drawn = pick(self.drawn, columns).to(losses.dtype)
+        drawn = pick(self.drawn, indices).to(losses.dtype)
         return len(losses) * (torch.softmax(drawn, 0) * losses).sum()

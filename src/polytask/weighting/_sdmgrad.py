@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polytask._errors import UserError
 from polytask._linalg import divide, onto_simplex
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._shares import Shares
 from polytask.weighting._values import check_number
 
@@ -74,13 +74,13 @@ class SDMGrad(GramianWeighting):
         super().setup(names)
         self.shares = Shares(len(self.names))
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The weights after the steps, and the pull."""
         scale = step.gramian.diagonal().clamp(min=0).sqrt().mean()
         product = divide(divide(step.gramian, scale), scale)
         moved = self.shares.move(lambda shares: self._descend(product, shares), step)
         pull = self.strength * moved.sum() / len(moved)
-        return Solution((moved + pull) / (1 + self.strength))
+        return GramianSolution((moved + pull) / (1 + self.strength))
 
     def _descend(self, product: Tensor, shares: Tensor) -> Tensor:
         pull = self.strength / len(shares)

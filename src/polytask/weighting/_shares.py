@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from polytask.weighting._base import Step
+from polytask.weighting._base import GramianStep
 from polytask.weighting._state import pick, put
 
 
@@ -27,16 +27,16 @@ class Shares(nn.Module):
         super().__init__()
         self.register_buffer("value", torch.full((tasks,), 1 / tasks))
 
-    def move(self, change: Callable[[Tensor], Tensor], step: Step) -> Tensor:
+    def move(self, change: Callable[[Tensor], Tensor], step: GramianStep) -> Tensor:
         """The present tasks' weights after a change.
 
         Args:
             change: From present weights that sum to 1 to others that do.
             step: What is known in this step.
         """
-        held = pick(self.value, step.columns).to(step.gramian)
+        held = pick(self.value, step.indices).to(step.gramian)
         mass = held.sum()
         equal = torch.full_like(held, 1 / len(held))
         moved = mass * change(torch.where(mass > 0, held / mass, equal))
-        put(self.value, step.columns, moved)
+        put(self.value, step.indices, moved)
         return moved

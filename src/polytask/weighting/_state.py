@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from polytask._tasks import PREFIX
 
 
-def pick(state: Tensor, columns: list[int] | None) -> Tensor:
+def pick(state: Tensor, indices: list[int] | None) -> Tensor:
     """The present tasks' part of a state, which has one row for each of all tasks."""
-    return state if columns is None else state[columns]
+    return state if indices is None else state[indices]
 
 
-def put(state: Tensor, columns: list[int] | None, values: Tensor) -> None:
+def put(state: Tensor, indices: list[int] | None, values: Tensor) -> None:
     """Write the present tasks' part of a state; the other tasks keep theirs."""
-    if columns is None:
+    if indices is None:
         state.copy_(values)
     else:
-        state[columns] = values.to(state.dtype)
+        state[indices] = values.to(state.dtype)
 
 
 class TaskScalars(nn.Module):
@@ -46,13 +46,13 @@ class TaskScalars(nn.Module):
         for place, value in zip(self.places, values.values(), strict=True):
             self.register_parameter(place, nn.Parameter(torch.tensor(value)))
 
-    def values(self, columns: list[int] | None = None) -> Tensor:
+    def values(self, indices: list[int] | None = None) -> Tensor:
         """The present tasks' numbers.
 
         Args:
-            columns: Their places among all tasks; None where all are present.
+            indices: Their places among all tasks; None where all are present.
         """
-        places = self.places if columns is None else [self.places[column] for column in columns]
+        places = self.places if indices is None else [self.places[column] for column in indices]
         return torch.stack([self.get_parameter(place) for place in places])
 
 
@@ -88,23 +88,23 @@ class TaskAdam(nn.Module):
         self.register_buffer("steps", torch.zeros(tasks, dtype=torch.int64))
 
     @torch.no_grad()
-    def step(self, value: Tensor, gradient: Tensor, columns: list[int] | None = None) -> None:
+    def step(self, value: Tensor, gradient: Tensor, indices: list[int] | None = None) -> None:
         """Change the present tasks' numbers in place.
 
         Args:
             value: All tasks' numbers, ``(tasks,)``.
             gradient: The present tasks' gradient.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their places among all tasks; None where all are present.
         """
-        old = pick(value, columns)
+        old = pick(value, indices)
         gradient = gradient.to(old.dtype) + self.weight_decay * old
-        first = pick(self.first, columns).lerp(gradient, 0.1)
-        second = pick(self.second, columns).lerp(gradient.square(), 0.001)
-        steps = pick(self.steps, columns) + 1
+        first = pick(self.first, indices).lerp(gradient, 0.1)
+        second = pick(self.second, indices).lerp(gradient.square(), 0.001)
+        steps = pick(self.steps, indices) + 1
         root = (second / _one_minus_power(0.999, steps, old)).sqrt() + 1e-8
-        put(value, columns, old - self.lr * first / _one_minus_power(0.9, steps, old) / root)
+        put(value, indices, old - self.lr * first / _one_minus_power(0.9, steps, old) / root)
         for state, new in ((self.first, first), (self.second, second), (self.steps, steps)):
-            put(state, columns, new)
+            put(state, indices, new)
 
 
 def _one_minus_power(base: float, exponents: Tensor, like: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
-from polytask.weighting._base import GramianWeighting, JacobianAggregator, Solution, Step
-from polytask.weighting._foreign import Foreign
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting, JacobianAggregator
+from polytask.weighting._third_party import ThirdPartyMethod
 
 
 class TorchJDWeighting(GramianWeighting):
@@ -70,18 +70,18 @@ class TorchJDWeighting(GramianWeighting):
             rule = "needs a method that makes weights of a Gramian"
             fix = "Give an Aggregator to TorchJDAggregator; WeightedAggregator(...) makes one of a Weighting"
             raise UserError(f"{where}.method", rule, type(method).__name__, fix)
-        self.method = Foreign(method, where, seed)
+        self.method = ThirdPartyMethod(method, where, seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Take the task names."""
         super().setup(names)
         self.method.setup(self.names)
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """What TorchJD makes of the Gramian."""
         # What is refused after the step, other packages' solvers refuse with an error of their own.
         gramian = torch.where((step.gramian.diagonal() < 0).any(), 0.0, step.gramian)
-        return Solution(self.method(gramian, step.columns, gramian.shape[:1]))
+        return GramianSolution(self.method(gramian, step.indices, gramian.shape[:1]))
 
 
 class TorchJDAggregator(JacobianAggregator):
@@ -141,16 +141,16 @@ class TorchJDAggregator(JacobianAggregator):
             rule = "needs a method that takes the whole Jacobian"
             found = f"{type(method).__name__}, for which the Gramian is enough"
             raise UserError(f"{where}.method", rule, found, "Use TorchJDWeighting, which is cheaper")
-        self.method = Foreign(method, where, seed)
+        self.method = ThirdPartyMethod(method, where, seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Take the task names."""
         super().setup(names)
         self.method.setup(self.names)
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
         """What TorchJD makes of the Jacobian."""
-        return cast(Tensor, self.method(jacobian, columns, jacobian.shape[1:]))
+        return cast(Tensor, self.method(jacobian, indices, jacobian.shape[1:]))
 
 
 def _torchjd(method: object, where: str) -> Any:

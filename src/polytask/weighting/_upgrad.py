@@ -1,7 +1,7 @@
 """The mean of the gradients' projections on the cone that harms no task."""
 
 from polytask._linalg import cosines, divide, nonnegative, shrink
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 
 class UPGrad(GramianWeighting):
@@ -37,11 +37,11 @@ class UPGrad(GramianWeighting):
 
     solves_on_host = True
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The mean of the projections."""
         norms, cosine = cosines(step.gramian)
         cosine = shrink(cosine, step.rounding)
         # In units of each task's norm the problems depend on the cosines alone.
         excess, found = nonnegative(cosine, -cosine)
         weights = 1 + divide((norms[:, None] * excess).sum(0), norms)
-        return Solution(weights / len(norms), found.all())
+        return GramianSolution(weights / len(norms), found.all())

@@ -87,10 +87,10 @@ class UW(LossWeighting):
         factors = [_FACTORS[self.task_types.get(name, "regression")] for name in self.names]
         self.register_buffer("factors", torch.tensor(factors), persistent=False)
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The sum of the negative log likelihoods."""
-        log_vars = self.log_vars.values(columns).to(losses.dtype)
-        return (pick(self.factors, columns) * torch.exp(-log_vars) * losses + 0.5 * log_vars).sum()
+        log_vars = self.log_vars.values(indices).to(losses.dtype)
+        return (pick(self.factors, indices) * torch.exp(-log_vars) * losses + 0.5 * log_vars).sum()
 
     def get_uncertainties(self) -> dict[str, float]:
         r"""The learned noise :math:`\sigma_i = e^{s_i / 2}` by task, in the unit of the targets."""

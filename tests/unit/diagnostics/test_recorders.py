@@ -137,8 +137,8 @@ def test_the_representation_is_where_the_graphs_part(tmp_path):
     ("level", "group"), [("representation", "representation"), ("last_shared", "last_shared")]
 )
 def test_what_the_weighting_measures_is_taken_from_it(tmp_path, level, group, monkeypatch):
-    monkeypatch.setattr("polytask.gradients._watch.explicit", None)
-    monkeypatch.setattr("polytask.gradients._watch.parting", None)
+    monkeypatch.setattr("polytask.gradients._observer.explicit", None)
+    monkeypatch.setattr("polytask.gradients._observer.gramian_at_parting", None)
     fit(tmp_path, system(UPGrad(), level=level), GradientRecorder(every=1))
     assert read_gradients(tmp_path).group == group
 
@@ -468,7 +468,7 @@ def spy(reads, function):
 def test_nobody_looks_on_after_a_fit(tmp_path):
     made, recorder = system(), GradientRecorder(every=1)
     fit(tmp_path, made, recorder)
-    assert made.balance.engine._watch.watchers == []
+    assert made.balance.engine.observers == ()
     fit(tmp_path, made, recorder)
     assert read_gradients(tmp_path).steps.tolist() == list(range(8))
 

@@ -19,6 +19,7 @@ from polytask.weighting import (
     ExcessMTL,
     GradDrop,
     GradNorm,
+    GramianSolution,
     GramianWeighting,
     MoCo,
     MoDo,
@@ -26,7 +27,6 @@ from polytask.weighting import (
     PCGrad,
     UPGrad,
 )
-from polytask.weighting._base import Solution
 
 TASKS = ("a", "b", "c")
 
@@ -45,7 +45,9 @@ class Told(GramianWeighting):
         return super().forward(gramian, names, losses=losses)
 
     def solve(self, step):
-        return Solution(torch.tensor([self.told.get(name, 1.0) for name in self.now], dtype=torch.float64))
+        return GramianSolution(
+            torch.tensor([self.told.get(name, 1.0) for name in self.now], dtype=torch.float64)
+        )
 
 
 def network(width: int = 12, tasks: Iterable[str] = TASKS) -> MultiHead:

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from polytask import UserError
 from polytask.gradients import Engine
 from polytask.models import MLP, MultiHead
-from polytask.weighting import GradNorm, GramianWeighting
-from polytask.weighting._base import Solution
+from polytask.weighting import GradNorm, GramianSolution, GramianWeighting
 
 
 class Kept(GramianWeighting):
@@ -16,7 +15,7 @@ class Kept(GramianWeighting):
 
     def solve(self, step):
         self.gramian = step.gramian
-        return Solution(torch.ones(2, dtype=torch.float64))
+        return GramianSolution(torch.ones(2, dtype=torch.float64))
 
 
 class Listed(nn.Module):

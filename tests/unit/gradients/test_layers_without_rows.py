@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from polytask.gradients import Engine
-from polytask.gradients._layers import CALLS
+from polytask.gradients._layer_observer import CALLS
 from polytask.models import MultiHead
-from polytask.weighting import GramianWeighting
-from polytask.weighting._base import Solution
+from polytask.weighting import GramianSolution, GramianWeighting
 
 
 class Kept(GramianWeighting):
     def solve(self, step):
         self.gramian = step.gramian
-        return Solution(torch.ones(len(step.gramian), dtype=torch.float64))
+        return GramianSolution(torch.ones(len(step.gramian), dtype=torch.float64))
 
 
 class Words(nn.Module):

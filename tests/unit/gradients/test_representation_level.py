@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from polytask import UserError
 from polytask.gradients import Engine
 from polytask.models import MLP, MultiHead
-from polytask.weighting import GramianWeighting, UPGrad
-from polytask.weighting._base import Solution
+from polytask.weighting import GramianSolution, GramianWeighting, UPGrad
 
 TASKS = ("a", "b")
 
@@ -16,7 +15,7 @@ TASKS = ("a", "b")
 class Kept(GramianWeighting):
     def solve(self, step):
         self.gramian = step.gramian
-        return Solution(torch.tensor([2.0, 3.0], dtype=torch.float64))
+        return GramianSolution(torch.tensor([2.0, 3.0], dtype=torch.float64))
 
 
 class Pair(nn.Module):

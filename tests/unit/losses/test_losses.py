@@ -7,8 +7,16 @@ from torch import nn
 
 from polytask._errors import UserError
 from polytask.losses import MultiTaskLoss, Targets, TaskLosses
-from polytask.weighting import DBMTL, MGDA, Equal, Fixed, GradDrop, GramianWeighting, LossWeighting
-from polytask.weighting._base import Solution
+from polytask.weighting import (
+    DBMTL,
+    MGDA,
+    Equal,
+    Fixed,
+    GradDrop,
+    GramianSolution,
+    GramianWeighting,
+    LossWeighting,
+)
 
 NAN = float("nan")
 
@@ -27,7 +35,7 @@ class Doubling(LossWeighting):
 
 class NeedsGramian(GramianWeighting):
     def solve(self, step):
-        return Solution(step.gramian.diagonal())
+        return GramianSolution(step.gramian.diagonal())
 
 
 def regression(**options):

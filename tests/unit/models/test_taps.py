@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from polytask._errors import UserError
-from polytask.models._taps import Walk, check_channels, check_taps, features_at
+from polytask.models._taps import StagedForward, check_channels, check_taps, features_at
 
 
 class Block(nn.Module):
@@ -70,13 +70,13 @@ BACKBONES = [
 
 
 def through(backbone, taps, x, change=lambda value: value):
-    walk = Walk(backbone, taps, x)
+    forward = StagedForward(backbone, taps, x)
     passed = []
-    tap, value = walk.advance()
+    tap, value = forward.advance()
     while tap is not None:
         passed.append(tap)
-        walk.resume(change(value))
-        tap, value = walk.advance()
+        forward.resume(change(value))
+        tap, value = forward.advance()
     return value, passed
 
 
@@ -148,12 +148,12 @@ def test_the_backbone_is_left_as_it_was():
     backbone = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     own = backbone[1].forward = lambda x: x + 1
     before = [dict(module.__dict__) for module in backbone.modules()]
-    walk = Walk(backbone, ["0"], torch.randn(3, 2))
-    walk.advance()
+    forward = StagedForward(backbone, ["0"], torch.randn(3, 2))
+    forward.advance()
     assert [dict(module.__dict__) for module in backbone.modules()] == before
     assert backbone[1].forward is own
     with pytest.raises(RuntimeError):
-        Walk(backbone, ["0"], torch.randn(3, 5)).advance()
+        StagedForward(backbone, ["0"], torch.randn(3, 5)).advance()
     assert [dict(module.__dict__) for module in backbone.modules()] == before
     assert nn.Module.__call__ is nn.Module._wrapped_call_impl
 
@@ -168,7 +168,7 @@ def test_nothing_is_kept_after_a_walk():
         kept = [weakref.ref(output), *map(weakref.ref, features)]
         del output, features
         assert [reference() for reference in kept] == [None, None]
-        assert not [found for found in gc.get_objects() if type(found) is Walk]
+        assert not [found for found in gc.get_objects() if type(found) is StagedForward]
     finally:
         gc.enable()
 

@@ -14,14 +14,14 @@ class SolverWarning(UserWarning):
     """A method found no weights for a Gramian; they were 0 in that step."""
 
 
-class Report:
+class Faults:
     """The first faulty step since the last reading, and how many there were.
 
     Faults are: the Gramian is not finite, it is not symmetric, no weights were found.
     Noting reads nothing on the host; the Gramian's condition is computed when somebody asks.
 
     Example:
-        >>> report = Report()
+        >>> report = Faults()
         >>> report.note(torch.tensor([True, False, False]), torch.full((1, 1), torch.nan), None, 1)
         >>> report.say("MGDA", ["digit"], "the solver did not converge")
         Traceback (most recent call last):
@@ -34,17 +34,17 @@ class Report:
         self.count: Tensor | None = None
         self.first: tuple[Tensor, ...] = ()
 
-    def note(self, faults: Tensor, gramian: Tensor, columns: list[int] | None, tasks: int) -> None:
+    def note(self, faults: Tensor, gramian: Tensor, indices: list[int] | None, tasks: int) -> None:
         """Keep the step where it is the first with a fault.
 
         Args:
             faults: Whether the Gramian is not finite, is not symmetric, has no weights.
             gramian: The Gramian of the present tasks.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their places among all tasks; None where all are present.
             tasks: How many tasks there are.
         """
         self.steps += 1
-        places = torch.tensor(range(tasks) if columns is None else columns, device=gramian.device)
+        places = torch.tensor(range(tasks) if indices is None else indices, device=gramian.device)
         present = torch.zeros(tasks, dtype=torch.bool, device=gramian.device).index_fill(0, places, True)
         whole = gramian.new_zeros(tasks, tasks)
         whole[places[:, None], places] = gramian

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from polytask._errors import UserError
 
 
-class Draws(nn.Module):
+class RandomStream(nn.Module):
     """A seeded random generator for every step, the same on every rank and after a resume.
 
     Its state is a seed and a number of steps, which `state_dict` holds.
@@ -15,7 +15,7 @@ class Draws(nn.Module):
         seed: Where the draws begin; the seed that torch was given, where None.
 
     Example:
-        >>> one, other = Draws(0), Draws(0)
+        >>> one, other = RandomStream(0), RandomStream(0)
         >>> other.load_state_dict(one.state_dict())
         <All keys matched successfully>
         >>> bool(torch.rand((), generator=one.step()) == torch.rand((), generator=other.step()))

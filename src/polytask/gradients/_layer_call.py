@@ -30,7 +30,7 @@ class LayerRows(ABC):
 
 
 @dataclass(frozen=True)
-class Call(ABC):
+class LayerCall(ABC):
     """What went into a layer, in which version, and where its output's gradient is.
 
     Attributes:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from polytask._distributed import Ranks
 from polytask.batch import HALF
-from polytask.gradients._call import Call, LayerRows
+from polytask.gradients._backward_step import Roots
 from polytask.gradients._compiled import repeatable
 from polytask.gradients._graph import Graph
-from polytask.gradients._losses import Roots
+from polytask.gradients._layer_call import LayerCall, LayerRows
 
 Pairs = list[tuple[Tensor, Tensor | None]]
 
@@ -157,7 +157,7 @@ def measure(
     roots: Roots,
     graph: Graph,
     shared: Sequence[Tensor],
-    calls: Sequence[Call] = (),
+    calls: Sequence[LayerCall] = (),
     own: bool = True,
 ) -> Rows:
     """Differentiate each task's loss, one after another.

@@ -49,7 +49,7 @@ class Roots:
 
 
 @dataclass(frozen=True)
-class Step:
+class BackwardStep:
     """One call of `Engine.backward`, its losses understood.
 
     Attributes:
@@ -78,7 +78,7 @@ class Step:
         names: Sequence[str] | None,
         scale: float | Tensor,
         ranks: Ranks | None,
-    ) -> "Step":
+    ) -> "BackwardStep":
         """Understand what a call was given.
 
         Args:

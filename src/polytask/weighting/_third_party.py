@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import RunError, UserError
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 
 _INSIDE_MODULE = frozenset(vars(nn.Module()))
 _PLAIN = (Tensor, torch.dtype, torch.device, str, int, float, type(None))
 
 
-class Foreign(nn.Module):
+class ThirdPartyMethod(nn.Module):
     """A method of TorchJD, with seeded draws, and with its state where it has one."""
 
     def __init__(self, method: nn.Module, where: str, seed: int | None) -> None:
@@ -26,8 +26,8 @@ class Foreign(nn.Module):
             raise UserError(f"{where}.method", "must have no parameters to learn", type(method).__name__)
         # Within a tuple torch sees no module, and saves none of its buffers beside the state.
         self.held = (method,)
-        self.draws = Draws(seed)
-        self.state = ForeignState(method, where) if _stateful(method) else None
+        self.draws = RandomStream(seed)
+        self.state = ThirdPartyState(method, where) if _stateful(method) else None
 
     def setup(self, names: tuple[str, ...]) -> None:
         """Take the task names."""
@@ -35,17 +35,17 @@ class Foreign(nn.Module):
         if self.state is not None:
             self.state.names = names
 
-    def forward(self, matrix: Tensor, columns: list[int] | None, shape: Sequence[int]) -> Tensor:
+    def forward(self, matrix: Tensor, indices: list[int] | None, shape: Sequence[int]) -> Tensor:
         """What the method makes of a matrix.
 
         Args:
             matrix: The Gramian or the Jacobian of the present tasks.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their places among all tasks; None where all are present.
             shape: What the result must have.
         """
         (method,), given = self.held, matrix
         if self.state is not None:
-            self.state.check_all_present(columns)
+            self.state.check_all_present(indices)
             given = matrix.cpu().double()
             if not (given.isfinite().all() and given.any()):
                 method = copy.deepcopy(method)
@@ -53,7 +53,7 @@ class Foreign(nn.Module):
             try:
                 result = method(given)
             except Exception as error:
-                tasks = ", ".join(self.names if columns is None else (self.names[i] for i in columns))
+                tasks = ", ".join(self.names if indices is None else (self.names[i] for i in indices))
                 rule = f"{type(method).__name__} raised an error for tasks {tasks}"
                 raise RunError(self.where, rule, " ".join(str(error).split())) from error
         if result.shape != tuple(shape):
@@ -66,7 +66,7 @@ class Foreign(nn.Module):
         return repr(self.held[0])
 
 
-class ForeignState(nn.Module):
+class ThirdPartyState(nn.Module):
     """What the ``reset`` of a method of TorchJD takes away, for `state_dict`.
 
     TorchJD keeps it in buffers that come and go and in plain attributes, of which torch alone would
@@ -79,15 +79,15 @@ class ForeignState(nn.Module):
         self.held = (method,)
         self._values()
 
-    def check_all_present(self, columns: list[int] | None) -> None:
+    def check_all_present(self, indices: list[int] | None) -> None:
         """Refuse a step without some task.
 
         Args:
-            columns: Places of the present tasks among all tasks; None where all are present.
+            indices: Places of the present tasks among all tasks; None where all are present.
         """
-        if columns is None:
+        if indices is None:
             return
-        absent = ", ".join(name for i, name in enumerate(self.names) if i not in columns)
+        absent = ", ".join(name for i, name in enumerate(self.names) if i not in indices)
         raise UserError(
             self.where,
             f"{self._method} keeps one state for all tasks, and needs each task in each step in one order",

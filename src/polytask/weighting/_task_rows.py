@@ -34,12 +34,12 @@ class TaskRows(nn.Module):
         super().__init__()
         self.register_buffer("rows", torch.zeros(tasks, 0))
 
-    def read(self, like: Tensor, columns: list[int] | None) -> Tensor:
+    def read(self, like: Tensor, indices: list[int] | None) -> Tensor:
         """The present tasks' rows.
 
         Args:
             like: The Jacobian, whose length, type and device new rows take.
-            columns: The present tasks' places among all tasks; None where all are present.
+            indices: The present tasks' places among all tasks; None where all are present.
 
         Raises:
             UserError: Where the number of parameters is not what it was.
@@ -53,16 +53,16 @@ class TaskRows(nn.Module):
                 f"{like.shape[1]} parameters after {self.rows.shape[1]}",
                 "Give the whole Jacobian each time, with 0 where a task does not reach a parameter",
             )
-        return pick(self.rows, columns)
+        return pick(self.rows, indices)
 
-    def write(self, values: Tensor, columns: list[int] | None) -> None:
+    def write(self, values: Tensor, indices: list[int] | None) -> None:
         """Replace the present tasks' rows.
 
         Args:
             values: New rows.
-            columns: The present tasks' places among all tasks; None where all are present.
+            indices: The present tasks' places among all tasks; None where all are present.
         """
-        put(self.rows, columns, values)
+        put(self.rows, indices, values)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}rows")

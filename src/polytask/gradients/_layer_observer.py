@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from polytask.gradients._call import Call, trained
 from polytask.gradients._embedding import EmbeddingCall
 from polytask.gradients._graph import Graph
+from polytask.gradients._layer_call import LayerCall, trained
 from polytask.gradients._matrix_layers import ConvCall, LinearCall
 
 # A norm layer is not among them: its gradient is one sum over the batch, no larger than its output's.
-CALLS: dict[type[nn.Module], type[Call]] = {
+CALLS: dict[type[nn.Module], type[LayerCall]] = {
     nn.Linear: LinearCall,
     nn.Conv1d: ConvCall,
     nn.Conv2d: ConvCall,
@@ -22,7 +22,7 @@ CALLS: dict[type[nn.Module], type[Call]] = {
 }
 
 
-class Calls:
+class LayerObserver:
     """The last call of each layer of a model that may do without rows, taken when it is made.
 
     Where the gradient of a layer's output is found is noted at once: what an in-place activation
@@ -33,7 +33,7 @@ class Calls:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.calls: dict[nn.Module, Call] = {}
+        self.calls: dict[nn.Module, LayerCall] = {}
         self.watching = True
         for module in model.modules():
             if type(module) in CALLS:
@@ -57,7 +57,7 @@ class Calls:
             edge = get_gradient_edge(output)
             self.calls[layer] = kind(layer, given.detach(), given._version, edge, output.shape)
 
-    def take(self, graph: Graph, shared: Sequence[Tensor], tasks: int) -> list[Call]:
+    def take(self, graph: Graph, shared: Sequence[Tensor], tasks: int) -> list[LayerCall]:
         """The calls that save work, whose parameters are shared; forgets all of them."""
         calls, self.calls = self.calls, {}
         known = set(shared)

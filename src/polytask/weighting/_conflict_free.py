@@ -3,7 +3,7 @@
 import torch
 
 from polytask._linalg import cosines, divide, spectrum
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 
 class ConFIG(GramianWeighting):
@@ -37,7 +37,7 @@ class ConFIG(GramianWeighting):
 
     solves_on_host = True
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The direction, times the length."""
         norms, cosine = cosines(step.gramian)
         equal = spectrum(cosine, step.rounding).inverse_times((norms > 0).to(cosine))
@@ -45,4 +45,6 @@ class ConFIG(GramianWeighting):
         squared = equal @ cosine @ equal
         projections = norms @ cosine @ equal
         resolved = squared > len(norms) * step.rounding
-        return Solution(torch.where(resolved, divide(equal * divide(projections, squared), norms), 0.0))
+        return GramianSolution(
+            torch.where(resolved, divide(equal * divide(projections, squared), norms), 0.0)
+        )

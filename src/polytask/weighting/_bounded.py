@@ -13,14 +13,14 @@ from polytask.weighting._base import LossWeighting
 from polytask.weighting._state import pick, put
 
 
-class Floor(nn.Module):
+class BoundCheck(nn.Module):
     """Notes on the device whether losses came down to a bound; read when somebody asks.
 
     Args:
         bounds: What each task's losses must stay above.
 
     Example:
-        >>> floor = Floor([0.0, 0.0])
+        >>> floor = BoundCheck([0.0, 0.0])
         >>> floor.note(torch.tensor([-1.0]), [1])
         >>> floor.check("GLS", ["digit", "depth"], "Use another weighting")
         Traceback (most recent call last):
@@ -35,14 +35,14 @@ class Floor(nn.Module):
         self.bounds = bounds
         self.register_buffer("lowest", torch.full((len(bounds),), math.inf), persistent=False)
 
-    def note(self, losses: Tensor, columns: list[int] | None) -> None:
+    def note(self, losses: Tensor, indices: list[int] | None) -> None:
         """Keep the lowest losses.
 
         Args:
             losses: Losses of the present tasks, without gradient.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their places among all tasks; None where all are present.
         """
-        put(self.lowest, columns, torch.fmin(pick(self.lowest, columns), losses))
+        put(self.lowest, indices, torch.fmin(pick(self.lowest, indices), losses))
 
     def check(self, where: str, names: Iterable[str], fix: str) -> None:
         """Raise where a loss came down to its bound since the last call.
@@ -63,7 +63,7 @@ class Floor(nn.Module):
                 raise UserError(where, rule, f"{loss:g}", fix)
 
 
-class FlooredLossWeighting(LossWeighting, ABC):
+class BoundedLossWeighting(LossWeighting, ABC):
     """A loss weighting that takes logarithms or inverses of losses, which must stay above a bound.
 
     Attributes:
@@ -75,17 +75,17 @@ class FlooredLossWeighting(LossWeighting, ABC):
     def setup(self, names: Iterable[str]) -> None:
         """Watch the losses of the tasks."""
         super().setup(names)
-        self.floor = Floor(self.bounds_by_task())
+        self.bound_check = BoundCheck(self.bounds_by_task())
 
     def bounds_by_task(self) -> list[float]:
         """What each task's losses must stay above, in order; 0 here."""
         return [0.0] * len(self.names)
 
-    def observe(self, losses: Tensor, columns: list[int] | None) -> None:
+    def observe(self, losses: Tensor, indices: list[int] | None) -> None:
         """Note losses that are not above their bounds."""
-        self.floor.note(losses, columns)
+        self.bound_check.note(losses, indices)
         self._check_now(losses)
 
     def check(self) -> None:
         """Raise where a loss was not above its bound since the last call."""
-        self.floor.check(type(self).__name__, self.names, self.fix)
+        self.bound_check.check(type(self).__name__, self.names, self.fix)
