@@ -341,7 +341,7 @@ def test_layers_without_rows_are_used_where_they_save_work() -> None:
         model, x = build(kind)
         engine = Engine(model, Recorder())
         losses = losses_of(model(x))
-        calls = engine._level.calls
+        calls = engine._level.layers
         taken = []
         original = calls.take
         calls.take = lambda *args, taken=taken, original=original: taken.extend(original(*args)) or taken

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polytask._distributed import Ranks
 from polytask._checks import is_integer
+from polytask._distributed import Ranks
 from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
 from polytask.gradients._backward_step import BackwardStep, Losses, by_name
@@ -267,7 +267,7 @@ class Engine:
             self._observers.measure(step, shared, last, True, self.weighting.names)
 
     def sizes(self) -> tuple[int, dict[str, int]]:
-        """Numbers of elements: of the shared parameters, and of those that one task alone reached, by task."""
+        """Numbers of elements of the shared parameters, and of those of one task alone, by task."""
         names = self.weighting.names
         return sum(parameter.numel() for parameter in self._sharing.found(names)), self._sharing.own(names)
 

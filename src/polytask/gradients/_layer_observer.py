@@ -1,4 +1,4 @@
-"""Which layers need no gradient of their weights in a step."""
+"""Observes a model's layers, to find those that need no gradient of their weights in a step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,32 +23,32 @@ CALLS: dict[type[nn.Module], type[LayerCall]] = {
 
 
 class LayerObserver:
-    """The last call of each layer of a model that may do without rows, taken when it is made.
+    """Records the last call of each layer of a model that may need no explicit rows.
 
-    Where the gradient of a layer's output is found is noted at once: what an in-place activation
-    makes of the output later has another place.
+    The edge of a layer's output is recorded at once, since an in-place activation gives the output another.
 
     Args:
-        model: Whose layers are watched. Layers of a subclass, which may compute something else, are not.
+        model: The model whose layers are observed, without those of a subclass, which may compute something
+            else.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.calls: dict[nn.Module, LayerCall] = {}
-        self.watching = True
+        self.observing = True
         for module in model.modules():
             if type(module) in CALLS:
                 module.register_forward_hook(self._note)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A model may be copied while calls are noted, whose graphs are not.
+        # A model may be copied while calls are recorded; their graphs cannot be.
         return {**self.__dict__, "calls": {}}
 
     def _note(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        # A compiled graph has no nodes of single layers, and asking for them would break it.
+        # A compiled graph has no nodes for single layers, and requesting them would break it.
         if torch.compiler.is_compiling():
             return
         # Checkpointing calls layers again, in the middle of a backward.
-        if not (self.watching and torch.is_grad_enabled() and len(args) == 1 and trained(layer)):
+        if not (self.observing and torch.is_grad_enabled() and len(args) == 1 and trained(layer)):
             return
         kind, (given,) = CALLS.get(type(layer)), args
         if kind is None or not isinstance(output, Tensor) or not output.requires_grad:
@@ -58,7 +58,7 @@ class LayerObserver:
             self.calls[layer] = kind(layer, given.detach(), given._version, edge, output.shape)
 
     def take(self, graph: Graph, shared: Sequence[Tensor], tasks: int) -> list[LayerCall]:
-        """The calls that save work, whose parameters are shared; forgets all of them."""
+        """The recorded calls that save work and whose parameters are shared; discards all calls."""
         calls, self.calls = self.calls, {}
         known = set(shared)
         return [

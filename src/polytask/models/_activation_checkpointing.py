@@ -12,7 +12,7 @@ def check_not_run_again(where: str) -> None:
         where: The module behind which something stands, for the message.
 
     Raises:
-        UserError: Where a backward would run the module again.
+        UserError: If a backward would run the module again.
     """
     if torch.compiler.is_compiling():
         return

@@ -19,7 +19,7 @@ def check_size(value: object, where: str) -> int:
     """The value, once it is an int above zero.
 
     Raises:
-        UserError: Where it is not.
+        UserError: If it is not.
     """
     if not is_size(value):
         raise UserError(where, "must be an integer of at least 1", repr(value))
@@ -30,7 +30,7 @@ def check_count(value: object, where: str) -> int:
     """The value, once it is an integer of at least 0.
 
     Raises:
-        UserError: Where it is not.
+        UserError: If it is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise UserError(where, "must be an integer of at least 0", repr(value))
@@ -41,7 +41,7 @@ def check_sizes(values: object, where: str) -> tuple[int, ...]:
     """The values as a tuple, once each is an int above zero; None is the empty tuple.
 
     Raises:
-        UserError: Where they are no list, or one of them is not an int above zero.
+        UserError: If they are no list, or one of them is not an int above zero.
     """
     if values is None:
         return ()
@@ -55,7 +55,7 @@ def check_sides(value: int | Sequence[int], where: str) -> tuple[int, int]:
     """Height and width, given as a pair or as one number for both.
 
     Raises:
-        UserError: Where they are not ints above zero.
+        UserError: If they are not ints above zero.
     """
     both = value if isinstance(value, Sequence) else (value, value)
     if len(both) != 2:
@@ -68,7 +68,7 @@ def check_dropout(value: object, where: str = "dropout") -> float:
     """The value, once it is a probability below one.
 
     Raises:
-        UserError: Where it is not in [0, 1).
+        UserError: If it is not in [0, 1).
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
         raise UserError(where, "must be a number in [0, 1)", repr(value))
@@ -79,7 +79,7 @@ def check_share(value: object, where: str) -> float:
     """The value, once it is a number from 0 to 1.
 
     Raises:
-        UserError: Where it is not.
+        UserError: If it is not.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise UserError(where, "must be a number from 0 to 1", repr(value))
@@ -90,7 +90,7 @@ def check_strength(value: object, where: str) -> float:
     """The value, once it is a finite number of at least 0.
 
     Raises:
-        UserError: Where it is not.
+        UserError: If it is not.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
         raise UserError(where, "must be a number of at least 0", repr(value))
@@ -101,7 +101,7 @@ def check_mapping(value: object, where: str) -> Mapping[Any, Any]:
     """The value, once it is a dict.
 
     Raises:
-        UserError: Where it is something else.
+        UserError: If it is something else.
     """
     if not isinstance(value, Mapping):
         raise UserError(where, "must be a dict", repr(value))
@@ -112,7 +112,7 @@ def check_module(value: object, where: str) -> nn.Module:
     """The value, once it is a module.
 
     Raises:
-        UserError: Where it is something else, a module's class for one.
+        UserError: If it is something else, a module's class for one.
     """
     if not isinstance(value, nn.Module):
         found = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -24,7 +24,7 @@ class MultiTaskModel(nn.Module, ABC):
             ``task1`` and so on.
 
     Raises:
-        UserError: Where there is no head, a head is not a module, or a name may not name a task.
+        UserError: If there is no head, a head is not a module, or a name may not name a task.
 
     Example:
         >>> import torch
@@ -65,7 +65,7 @@ class MultiTaskModel(nn.Module, ABC):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
 
     def for_task(self, representation: Any, task: str) -> Any:
@@ -90,7 +90,7 @@ class MultiTaskModel(nn.Module, ABC):
             name or an int. A list in order where ``tasks`` is None and the heads were given as a list.
 
         Raises:
-            UserError: Where a task is unknown or out of range, or none is named.
+            UserError: If a task is unknown or out of range, or none is named.
         """
         names = self._choose(tasks)
         representation = self.represent(x, names)

@@ -32,7 +32,7 @@ def one_by_one(
         noun: What such a name is called, for messages.
 
     Raises:
-        UserError: Where one of the modules is not called.
+        UserError: If one of the modules is not called.
     """
     outputs = {}
     for task, mine in units.items():

@@ -27,7 +27,7 @@ def dense(
     The layers are named, not numbered, so that a checkpoint loads whatever the dropout.
 
     Raises:
-        UserError: Where a size, the activation or the dropout cannot be used.
+        UserError: If a size, the activation or the dropout cannot be used.
     """
     widths = (
         check_size(input_dim, "input_dim"),

@@ -33,7 +33,7 @@ class DenseHead(nn.Module):
         - Output: ``(N, output_dim, *size)``, or ``(N, output_dim, scale * height, scale * width)``.
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, size and scale are both given, the mode is
+        UserError: If a size is not an integer of at least 1, size and scale are both given, the mode is
             unknown, or a representation has another shape.
 
     Example:

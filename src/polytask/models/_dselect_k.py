@@ -40,12 +40,12 @@ class DSelectK(ByTask):
             ``task1`` and so on.
         num_experts: Number of experts n.
         k: Experts that a task uses at the most.
-        gate: None for gates without an input; values per sample of what the gates look at, for linear gates;
+        gate: None for gates without an input; values per sample of what the gates receive, for linear gates;
             or something that makes a module when called with the number of values to return,
             k (⌈log₂ n⌉ + 1): the digits' logits, selector by selector, and :math:`\alpha`. Logits of such a
             module that begin beyond :math:`\pm\gamma/2` are decided, and get no gradient.
         gamma: Width of the smooth step.
-        gate_input: What the gates look at: None for the input, a key or place of it, or a module that is
+        gate_input: What the gates receive: None for the input, a key or index of it, or a module that is
             called with it.
 
     Shape:
@@ -53,7 +53,7 @@ class DSelectK(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where k is above the number of experts, ``gamma`` is not above 0, the factories make no
+        UserError: If k is above the number of experts, ``gamma`` is not above 0, the factories make no
             modules, or gate and experts do not fit each other.
 
     Example:
@@ -106,7 +106,7 @@ class DSelectK(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         used = {task: self._used(task) for task in chosen}
@@ -157,7 +157,7 @@ class Selector(Gate, Choice):
         """Weights ``(rows, experts)``, or ``(experts,)`` of a gate without an input; they sum to one.
 
         Args:
-            x: What the gate looks at.
+            x: What the gate receives.
         """
         values = self.values if self.logits is None else checked(self.logits(x), self.size)
         bits, alpha = values[..., : -self.k], values[..., -self.k :]

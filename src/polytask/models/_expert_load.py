@@ -21,7 +21,7 @@ class ExpertLoad:
         model: The model.
 
     Raises:
-        UserError: Where no gates are in it.
+        UserError: If no gates are in it.
 
     Example:
         >>> import functools

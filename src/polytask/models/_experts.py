@@ -21,7 +21,7 @@ def make(factory: Factory, where: str, *args: int) -> nn.Module:
         args: What it is called with.
 
     Raises:
-        UserError: Where it is a module already, cannot be called so, or makes something else.
+        UserError: If it is a module already, cannot be called so, or makes something else.
     """
     fix = "Pass functools.partial(MLP, ...); in a config write _partial_: true"
     if isinstance(factory, nn.Module) or not callable(factory):
@@ -40,7 +40,7 @@ def make_experts(factory: Factory, count: int, where: str = "expert") -> nn.Modu
     """As many experts as asked for, each with parameters of its own.
 
     Raises:
-        UserError: Where the factory makes no modules, or returns one twice.
+        UserError: If the factory makes no modules, or returns one twice.
     """
     made = [make(factory, where) for _ in range(count)]
     if len({id(module) for module in made}) < len(made):
@@ -52,7 +52,7 @@ def counts_by_task(value: int | Mapping[str, int], tasks: Sequence[str], where: 
     """A number of experts for each task, from one number for all or one by task.
 
     Raises:
-        UserError: Where a task is unknown or left out, or a number is not an integer of at least 0.
+        UserError: If a task is unknown or left out, or a number is not an integer of at least 0.
     """
     given = value if isinstance(value, Mapping) else dict.fromkeys(tasks, value)
     check_known(given, tasks, where)
@@ -70,7 +70,7 @@ def mix(weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
         outputs: One tensor for each expert, ``(*rows, ...)``.
 
     Raises:
-        UserError: Where the experts return no tensors of one shape, or those do not fit the weights.
+        UserError: If the experts return no tensors of one shape, or those do not fit the weights.
     """
     shape = _common_shape(outputs)
     rows, experts = weights.shape[:-1], weights.shape[-1]

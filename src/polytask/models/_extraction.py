@@ -23,7 +23,7 @@ class Extraction(nn.Module):
         mixes_shared: Whether the level also has an output of its shared part.
 
     Raises:
-        UserError: Where a task has no expert to use.
+        UserError: If a task has no expert to use.
     """
 
     def __init__(

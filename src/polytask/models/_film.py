@@ -36,7 +36,7 @@ class FiLM(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a tap is no module of the backbone or is never called, or its channels are others.
+        UserError: If a tap is no module of the backbone or is never called, or its channels are others.
 
     Example:
         >>> from polytask.models import FiLM, SimpleCNN, TaskHead
@@ -72,7 +72,7 @@ class FiLM(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         units = {task: named(self.taps, self.scales_and_shifts[task]) for task in chosen}

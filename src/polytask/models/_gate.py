@@ -34,7 +34,7 @@ class Gate(nn.Module):
         """Weights ``(rows, experts)``, which sum to one.
 
         Args:
-            x: What the gate looks at.
+            x: What the gate receives.
         """
         assert self.logits is not None
         return torch.softmax(checked(self.logits(x), len(self.experts)), dim=-1)
@@ -44,7 +44,7 @@ def checked(logits: Any, size: int) -> Tensor:
     """What a gate returned, once its last dimension fits.
 
     Raises:
-        UserError: Where it does not.
+        UserError: If it does not.
     """
     if not isinstance(logits, Tensor) or logits.dim() < 2 or logits.shape[-1] != size:
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
@@ -62,7 +62,7 @@ def make_logits(gate: int | Factory, size: int, where: str = "gate") -> nn.Modul
         where: What the user calls it.
 
     Raises:
-        UserError: Where it is neither.
+        UserError: If it is neither.
     """
     if is_size(gate):
         return MLP(gate, [], size)
@@ -78,7 +78,7 @@ class GateInput(nn.Module):
         feature: None for the input itself; a key or place in it; or a module that is called with it.
 
     Raises:
-        UserError: Where it is something else.
+        UserError: If it is something else.
     """
 
     def __init__(self, feature: nn.Module | str | int | None = None) -> None:

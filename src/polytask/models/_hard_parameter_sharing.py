@@ -36,7 +36,7 @@ class HardParameterSharing(MultiHead):
         - The backbone returns (..., features) where there is a shared layer.
 
     Raises:
-        UserError: Where the backbone or a head is not a module, there is no head, a name may not name a task,
+        UserError: If the backbone or a head is not a module, there is no head, a name may not name a task,
             the representation's size is needed and unknown, or a `TaskHead` takes another size.
 
     Example:
@@ -112,7 +112,7 @@ def create_hard_sharing_model(
         - Output: (..., output_dim) for each task; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where the representation's size is unknown, or a task's configuration cannot be used.
+        UserError: If the representation's size is unknown, or a task's configuration cannot be used.
 
     Example:
         >>> import torch

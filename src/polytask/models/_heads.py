@@ -29,7 +29,7 @@ def pooled(representation: Any, features: int) -> Tensor:
     """Feature maps, averaged over their positions; vectors as they are.
 
     Raises:
-        UserError: Where it is no tensor of shape ``(N, features)`` or ``(N, features, ...)``.
+        UserError: If it is no tensor of shape ``(N, features)`` or ``(N, features, ...)``.
 
     Example:
         >>> pooled(torch.tensor([[[1.0, 3.0]]]), 1)
@@ -58,7 +58,7 @@ class ClassificationHead(PooledHead, ClassHead):
         - Output: (N, num_classes).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, the activation or the dropout cannot be used,
+        UserError: If a size is not an integer of at least 1, the activation or the dropout cannot be used,
             or a representation has another shape.
 
     Example:
@@ -86,7 +86,7 @@ class MultiLabelHead(PooledHead):
         - Output: (N, num_labels).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, a number is out of its range, the activation
+        UserError: If a size is not an integer of at least 1, a number is out of its range, the activation
             cannot be used, or a representation has another shape.
 
     Example:
@@ -138,7 +138,7 @@ class RegressionHead(PooledHead):
         - Output: (N, output_dim).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, one bound is given without the other or not
+        UserError: If a size is not an integer of at least 1, one bound is given without the other or not
             below it, the activation or the dropout cannot be used, or a representation has another shape.
 
     Example:

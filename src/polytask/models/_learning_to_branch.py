@@ -44,7 +44,7 @@ class LearningToBranch(Towers):
         - The tapped modules return one tensor.
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
+        UserError: If a tap is no module of the backbone, is not called or returns something else than
             one tensor, the towers' features differ in shape, or a number is out of its range.
 
     Example:
@@ -88,7 +88,7 @@ class LearningToBranch(Towers):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         found = super().represent(x, tasks)
         for unit in self._branchings() if self.training else ():

@@ -50,7 +50,7 @@ class LoRA(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a target names no layer or another kind of layer, its shape is not known yet, the
+        UserError: If a target names no layer or another kind of layer, its shape is not known yet, the
             rank is above the layer's size, or a target is never called.
 
     Example:
@@ -104,7 +104,7 @@ class LoRA(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         units = {task: named(self.targets, self.adapters[task]) for task in chosen}
@@ -118,7 +118,7 @@ class LoRA(ByTask):
             task: The task's name.
 
         Raises:
-            UserError: Where there is no such task.
+            UserError: If there is no such task.
         """
         check_known([task], self.task_names, "task")
         backbone = deepcopy(self.backbone)
@@ -190,7 +190,7 @@ def find_targets(backbone: nn.Module, targets: Sequence[str]) -> tuple[str, ...]
     """The names of the layers that targets mean, in the backbone's order.
 
     Raises:
-        UserError: Where there is no target, or one fits no module, with the nearest name.
+        UserError: If there is no target, or one fits no module, with the nearest name.
 
     Example:
         >>> blocks = [nn.ModuleDict({"query": nn.Linear(2, 2), "key": nn.Linear(2, 2)}) for _ in range(2)]

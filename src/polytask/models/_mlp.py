@@ -30,7 +30,7 @@ class MLP(nn.Module):
         - Output: (N, output_dim).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, the activation or the dropout cannot be used,
+        UserError: If a size is not an integer of at least 1, the activation or the dropout cannot be used,
             or an input does not have ``input_dim`` values per sample.
 
     Example:

@@ -28,19 +28,19 @@ class MMoE(ByTask):
             ``_target_`` with ``_partial_: true``. All experts take the input and return tensors of one shape.
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
-        gate: Values per sample of what the gates look at, for linear gates; or something that makes a module
+        gate: Values per sample of what the gates receive, for linear gates; or something that makes a module
             when called with the number of experts, such as ``functools.partial(MLP, 64, [16])``.
         num_experts: Number of experts.
-        gate_input: What the gates look at: None for the input, a key or place of it, or a module that is
+        gate_input: What the gates receive: None for the input, a key or index of it, or a module that is
             called with it.
 
     Shape:
         - Input: what the experts take.
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
-        - A gate returns (rows, experts), with more leading dimensions where the experts' outputs have them.
+        - A gate returns (rows, experts), with more leading dimensions if the experts' outputs have them.
 
     Raises:
-        UserError: Where the factories make no modules, a number is not above zero, or gate and experts do not
+        UserError: If the factories make no modules, a number is not above zero, or gate and experts do not
             fit each other.
 
     Example:
@@ -81,7 +81,7 @@ class MMoE(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         outputs = [expert(x) for expert in self.experts]
         feature = self.gate_input(x)

@@ -42,7 +42,7 @@ class MTAN(ByTask):
         - The tapped modules return (N, channels, height, width).
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
+        UserError: If a tap is no module of the backbone, is not called or returns something else than
             feature maps with the given channels, or taps are not in the order of their calls.
 
     Example:
@@ -78,7 +78,7 @@ class MTAN(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         features = features_at(self.backbone, self.taps, x)
         for tap, values in zip(self.taps, features, strict=True):

@@ -25,7 +25,7 @@ class MultiHead(MultiTaskModel):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where the backbone or a head is not a module, there is no head, or a name may not name a
+        UserError: If the backbone or a head is not a module, there is no head, or a name may not name a
             task.
 
     Example:

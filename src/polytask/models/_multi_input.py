@@ -31,7 +31,7 @@ class MultiInput(MultiTaskModel):
         encoders: By input a module; several inputs may have the same one.
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
-        shared: The part that all tasks share; nothing where None.
+        shared: The part that all tasks share; nothing if None.
         fusion: How the encoders' representations become one: ``concat`` along dimension 1, ``sum`` or
             ``mean``.
         inputs: By task the inputs that it takes; all of them for the other tasks.
@@ -42,7 +42,7 @@ class MultiInput(MultiTaskModel):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where an encoder, the shared part or a head is not a module, a task or an input is not
+        UserError: If an encoder, the shared part or a head is not a module, a task or an input is not
             known, or an input is not in the batch.
 
     Example:
@@ -95,7 +95,7 @@ class MultiInput(MultiTaskModel):
 
         Args:
             x: A dict of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         groups = list(dict.fromkeys(self.inputs[task] for task in tasks or self.task_names))
         encoded = self._encoded(x, [name for name in self.places if any(name in group for group in groups)])

@@ -38,7 +38,7 @@ class NDDR(Towers):
         - The tapped modules return one tensor.
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
+        UserError: If a tap is no module of the backbone, is not called or returns something else than
             one tensor, the towers' features differ in shape, or channels are others than given.
 
     Example:

@@ -34,7 +34,7 @@ class OrdinalHead(PooledHead):
         - Output: (N, num_levels).
 
     Raises:
-        UserError: Where there are fewer than 2 levels, a size is not an integer of at least 1, the
+        UserError: If there are fewer than 2 levels, a size is not an integer of at least 1, the
             activation or the dropout cannot be used, or a representation has another shape.
 
     Example:

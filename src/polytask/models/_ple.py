@@ -37,7 +37,7 @@ class PLE(ByTask):
         shared_experts: Number of experts that all tasks share at each level; may be 0 where there is one
             level.
         task_experts: Number of experts of each task at each level, one for all or by task; may be 0.
-        gate_input: What the gates of all levels look at: a key or place of the input, or a module that is
+        gate_input: What the gates of all levels look at: a key or index of the input, or a module that is
             called with it. None for the input at the first level, and at the others for the mixture that the
             level takes.
 
@@ -46,7 +46,7 @@ class PLE(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where experts and gates are not one for each level, a task is left without an expert, or
+        UserError: If experts and gates are not one for each level, a task is left without an expert, or
             gate and experts do not fit each other.
 
     Example:
@@ -95,7 +95,7 @@ class PLE(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         depth = len(self.levels)

@@ -27,7 +27,7 @@ class TimmBackbone(nn.Module):
         - Output: (N, output_dim).
 
     Raises:
-        UserError: Where timm is not installed, or knows no such model; with the nearest name.
+        UserError: If timm is not installed, or knows no such model; with the nearest name.
 
     Example:
         >>> from polytask.models import TimmBackbone
@@ -67,7 +67,7 @@ class TorchvisionBackbone(nn.Module):
         - Output: (N, output_dim).
 
     Raises:
-        UserError: Where torchvision is not installed, knows no such model or weights, or the model does not
+        UserError: If torchvision is not installed, knows no such model or weights, or the model does not
             end in a linear layer.
 
     Example:
@@ -112,7 +112,7 @@ class HuggingFaceEncoder(nn.Module):
         - Output: (N, output_dim), or (N, tokens, output_dim) with ``tokens``.
 
     Raises:
-        UserError: Where transformers is not installed, cannot load the name, or the pooling is another word;
+        UserError: If transformers is not installed, cannot load the name, or the pooling is another word;
             where the configuration has no ``hidden_size`` and no ``output_dim`` is given; or where the
             encoder returns no tokens of that size.
 
@@ -170,7 +170,7 @@ def extra(module: str, option: str) -> Any:
         option: The extra of this package that installs it.
 
     Raises:
-        UserError: Where it is not installed.
+        UserError: If it is not installed.
     """
     try:
         return import_module(module)

@@ -21,7 +21,7 @@ class Separate(MultiTaskModel):
         - Output: for each task, what its network returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where there is no network, one is not a module, or a name may not name a task.
+        UserError: If there is no network, one is not a module, or a name may not name a task.
 
     Example:
         >>> import torch

@@ -29,7 +29,7 @@ class SimpleCNN(nn.Module):
         - Output: (N, num_classes).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, an image side is below 4, or an input has
+        UserError: If a size is not an integer of at least 1, an image side is below 4, or an input has
             another shape.
 
     Example:

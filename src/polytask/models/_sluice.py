@@ -52,7 +52,7 @@ class Sluice(Towers):
         - The tapped modules return one tensor.
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
+        UserError: If a tap is no module of the backbone, is not called or returns something else than
             one tensor; features differ in shape between towers, or between taps that are mixed; channels
             cannot be cut evenly; or orthogonality is asked of a module without a weight.
 
@@ -107,7 +107,7 @@ class Sluice(Towers):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         if self.layer_weights is None:
             return super().represent(x, tasks)

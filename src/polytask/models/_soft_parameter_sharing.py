@@ -52,7 +52,7 @@ class SoftParameterSharing(Separate):
         - Output: for each task, what its network returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a network is not a module, a group names no task or one twice, a group has no
+        UserError: If a network is not a module, a group names no task or one twice, a group has no
             parameter of one name and shape, its hidden sizes differ, or the strength is below 0.
 
     Example:
@@ -213,7 +213,7 @@ def create_soft_sharing_model(
         - Output: (N, output_dim) for each task; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a task's configuration cannot be used, or the networks cannot share.
+        UserError: If a task's configuration cannot be used, or the networks cannot share.
 
     Example:
         >>> import torch

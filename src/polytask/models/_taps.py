@@ -26,7 +26,7 @@ def check_taps(backbone: nn.Module, taps: Taps, where: str = "taps") -> tuple[st
         where: The argument they came from, for the message.
 
     Raises:
-        UserError: Where there is none, one stands twice, or there is no such module, with the nearest name.
+        UserError: If there is none, one stands twice, or there is no such module, with the nearest name.
 
     Example:
         >>> check_taps(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), ["1"])
@@ -67,7 +67,7 @@ def check_channels(taps: Taps, where: str = "taps") -> dict[str, int]:
     """Channels by tap, once a number of them is given for each.
 
     Raises:
-        UserError: Where they are missing, or one is not an integer above 0.
+        UserError: If they are missing, or one is not an integer above 0.
 
     Example:
         >>> check_channels({"layer1": 64})
@@ -83,7 +83,7 @@ def channels_of(values: Tensor, channel_dim: int, tap: str) -> int:
     """How many channels the features at a tap have.
 
     Raises:
-        UserError: Where they have no such dimension.
+        UserError: If they have no such dimension.
     """
     if not -values.dim() <= channel_dim < values.dim():
         rule = f"needs features with a dimension {channel_dim} for their channels"
@@ -92,7 +92,7 @@ def channels_of(values: Tensor, channel_dim: int, tap: str) -> int:
 
 
 def check_width(values: Tensor, channel_dim: int, tap: str, channels: int) -> None:
-    """Raise where the features at a tap have another number of channels.
+    """Raise if the features at a tap have another number of channels.
 
     Raises:
         UserError: With both numbers and the shape.
@@ -170,7 +170,7 @@ class StagedForward:
         """The next tap and what it returned; None and the backbone's output at the end.
 
         Raises:
-            UserError: Where a tap was never called, or the backbone cannot be stopped.
+            UserError: If a tap was never called, or the backbone cannot be stopped.
         """
         self._place = 0
         self._learns = torch.is_grad_enabled()
@@ -271,7 +271,7 @@ def features_at(backbone: nn.Module, taps: Sequence[str], x: Any) -> list[Any]:
         x: Its input.
 
     Raises:
-        UserError: Where a tap was not called, or not in this order.
+        UserError: If a tap was not called, or not in this order.
 
     Example:
         >>> import torch

@@ -21,7 +21,7 @@ def from_config(make: Callable[..., Made], task: str, config: Mapping[str, Any])
         config: ``output_dim``, and if wanted the other `OPTIONS`.
 
     Raises:
-        UserError: Where an option is unknown, missing or cannot be used, with the task's name.
+        UserError: If an option is unknown, missing or cannot be used, with the task's name.
 
     Example:
         >>> from functools import partial

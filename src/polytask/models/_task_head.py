@@ -28,7 +28,7 @@ class TaskHead(nn.Module):
         - Output: (..., output_dim).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, the activation or the dropout cannot be used,
+        UserError: If a size is not an integer of at least 1, the activation or the dropout cannot be used,
             or a representation is not a tensor with ``input_dim`` features.
 
     Example:

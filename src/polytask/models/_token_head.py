@@ -26,7 +26,7 @@ class TokenHead(ClassHead):
         - Output: (N, num_classes, tokens).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, the activation or the dropout cannot be used,
+        UserError: If a size is not an integer of at least 1, the activation or the dropout cannot be used,
             or a representation has another shape.
 
     Example:

@@ -74,7 +74,7 @@ class Towers(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         towers = TowersForward(self.backbones, self.taps, self.units, x)
         chosen = self.task_names if tasks is None else tasks

@@ -45,7 +45,7 @@ class AlignedMTL(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the scale is none of these.
+        UserError: If the scale is none of these.
 
     Example:
         >>> import torch

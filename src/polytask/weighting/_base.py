@@ -48,7 +48,7 @@ class Weighting(nn.Module, ABC):
             names: All tasks, in order.
 
         Raises:
-            UserError: Where a name may not name a task, or the tasks are named already.
+            UserError: If a name may not name a task, or the tasks are named already.
         """
         if self.names:
             raise UserError(
@@ -82,7 +82,7 @@ class Weighting(nn.Module, ABC):
         return self.indices(names)
 
     def check(self) -> None:
-        """Raise where a step since the last call could not be done; reads flags from the device.
+        """Raise if a step since the last call could not be done; reads flags from the device.
 
         Raises:
             UserError: With the task and the value at fault.
@@ -98,7 +98,7 @@ class Weighting(nn.Module, ABC):
 
         Args:
             losses: The step's losses; measured again after the step where `remeasures` says so.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
         """
         return
 
@@ -122,10 +122,10 @@ class LossWeighting(Weighting):
 
         Args:
             losses: Losses of the present tasks.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
 
         Raises:
-            UserError: Where the number of losses is not the number of tasks named.
+            UserError: If the number of losses is not the number of tasks named.
         """
         losses, indices = self._checked(losses, names)
         if self.training:
@@ -152,7 +152,7 @@ class LossWeighting(Weighting):
 
         Args:
             losses: Losses of the present tasks, without gradient.
-            indices: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
         return
 
@@ -162,7 +162,7 @@ class LossWeighting(Weighting):
 
         Args:
             losses: Losses of the present tasks.
-            indices: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
 
     def weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
@@ -180,8 +180,8 @@ class GramianStep(NamedTuple):
     Attributes:
         gramian: ``(tasks, tasks)``, symmetric where it comes from one batch.
         rounding: Unit of rounding of the Gramian that was given.
-        indices: Places of the present tasks among all tasks; None where all are present.
-        losses: Losses of the present tasks, where given.
+        indices: Indices of the present tasks among all tasks; None if all are present.
+        losses: Losses of the present tasks, if given.
     """
 
     gramian: Tensor
@@ -239,11 +239,11 @@ class GramianWeighting(Weighting):
 
         Args:
             gramian: Inner products of the present tasks' gradients.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
             losses: Losses of the present tasks, for methods that need them.
 
         Raises:
-            UserError: Where the Gramian or the losses do not fit the tasks named, and, on the CPU
+            UserError: If the Gramian or the losses do not fit the tasks named, and, on the CPU
                 without `deferred`, where the Gramian is not symmetric.
             RunError: On the CPU without `deferred`, where the Gramian is not finite.
         """
@@ -279,11 +279,11 @@ class GramianWeighting(Weighting):
         """Say what went wrong in the steps since the last call; reads a few numbers from the device.
 
         Raises:
-            RunError: Where a Gramian was not finite.
-            UserError: Where a Gramian was not symmetric.
+            RunError: If a Gramian was not finite.
+            UserError: If a Gramian was not symmetric.
 
         Warns:
-            SolverWarning: Where no weights were found, with the tasks and the Gramian's condition.
+            SolverWarning: If no weights were found, with the tasks and the Gramian's condition.
         """
         self.faults.say(type(self).__name__, self.names, self.unsolved)
 
@@ -344,11 +344,11 @@ class JacobianAggregator(Weighting):
 
         Args:
             jacobian: A row for each present task.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
             losses: Losses of the present tasks, for methods that need them.
 
         Raises:
-            UserError: Where the rows or the losses do not fit the tasks named.
+            UserError: If the rows or the losses do not fit the tasks named.
             RunError: On the CPU without `deferred`, where a row is not finite.
         """
         if not self.names:
@@ -376,7 +376,7 @@ class JacobianAggregator(Weighting):
         self._check_now(rows)
 
     def check(self) -> None:
-        """Raise where a row was not finite since the last call.
+        """Raise if a row was not finite since the last call.
 
         Raises:
             RunError: With the tasks at fault.
@@ -393,8 +393,8 @@ class JacobianAggregator(Weighting):
 
         Args:
             jacobian: A row for each present task.
-            indices: Their places among all tasks; None where all are present.
-            losses: Losses of the present tasks, where given.
+            indices: Their indices among all tasks; None if all are present.
+            losses: Losses of the present tasks, if given.
         """
 
     def head_weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
@@ -402,6 +402,6 @@ class JacobianAggregator(Weighting):
 
         Args:
             losses: Losses of the present tasks.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
         """
         return torch.ones_like(losses)

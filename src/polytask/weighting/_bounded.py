@@ -40,12 +40,12 @@ class BoundCheck(nn.Module):
 
         Args:
             losses: Losses of the present tasks, without gradient.
-            indices: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
         put(self.lowest, indices, torch.fmin(pick(self.lowest, indices), losses))
 
     def check(self, where: str, names: Iterable[str], fix: str) -> None:
-        """Raise where a loss came down to its bound since the last call.
+        """Raise if a loss came down to its bound since the last call.
 
         Args:
             where: The method, for the message.
@@ -87,5 +87,5 @@ class BoundedLossWeighting(LossWeighting, ABC):
         self._check_now(losses)
 
     def check(self) -> None:
-        """Raise where a loss was not above its bound since the last call."""
+        """Raise if a loss was not above its bound since the last call."""
         self.bound_check.check(type(self).__name__, self.names, self.fix)

@@ -26,7 +26,7 @@ class CAGrad(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where c is not above 0.
+        UserError: If c is not above 0.
 
     Example:
         >>> import torch

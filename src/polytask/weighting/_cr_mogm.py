@@ -29,7 +29,7 @@ class CRMOGM(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where there is no `GramianWeighting` within, or the decay is out of range.
+        UserError: If there is no `GramianWeighting` within, or the decay is out of range.
 
     Example:
         >>> import torch

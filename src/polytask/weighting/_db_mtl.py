@@ -39,7 +39,7 @@ class DBMTL(JacobianAggregator):
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where an argument is out of range, there are no losses, a loss is not above 0, or
+        UserError: If an argument is out of range, there are no losses, a loss is not above 0, or
             the number of parameters changes.
 
     Example:
@@ -74,7 +74,7 @@ class DBMTL(JacobianAggregator):
         self.register_buffer("steps", torch.zeros(len(self.names), dtype=torch.int64))
 
     def check(self) -> None:
-        """Raise where a loss was not above 0 since the last call."""
+        """Raise if a loss was not above 0 since the last call."""
         self.bound_check.check("DBMTL", self.names, "Use losses that are positive, or another weighting")
 
     def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
@@ -98,7 +98,7 @@ class DBMTL(JacobianAggregator):
 
         Args:
             losses: Losses of the present tasks.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
         """
         return 1 / (losses + _EPSILON)
 

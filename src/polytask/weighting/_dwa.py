@@ -32,7 +32,7 @@ class DWA(LossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where an argument is out of range, or an epoch's mean loss is negative or NaN.
+        UserError: If an argument is out of range, or an epoch's mean loss is negative or NaN.
 
     Example:
         >>> import torch

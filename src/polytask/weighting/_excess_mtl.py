@@ -35,7 +35,7 @@ class ExcessMTL(JacobianAggregator):
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where the step size is not above 0, or the number of parameters changes.
+        UserError: If the step size is not above 0, or the number of parameters changes.
 
     Example:
         >>> import torch
@@ -101,7 +101,7 @@ class ExcessMTL(JacobianAggregator):
 
         Args:
             losses: Losses of the present tasks.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
         """
         return self._weights(self.indices(names)).to(losses.dtype)
 

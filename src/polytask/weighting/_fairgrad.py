@@ -26,7 +26,7 @@ class FairGrad(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where alpha is not above 0.
+        UserError: If alpha is not above 0.
 
     Example:
         >>> import torch

@@ -41,7 +41,7 @@ class FAMO(BoundedLossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where an argument is out of range, a bound is for no task, or a loss is not above
+        UserError: If an argument is out of range, a bound is for no task, or a loss is not above
             its bound.
 
     Example:
@@ -117,7 +117,7 @@ class FAMO(BoundedLossWeighting):
 
         Args:
             losses: The losses of the step's batch, measured again after the step.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
         """
         losses, indices = self._checked(losses.detach(), names)
         super().observe(losses, indices)

@@ -40,7 +40,7 @@ class Faults:
         Args:
             faults: Whether the Gramian is not finite, is not symmetric, has no weights.
             gramian: The Gramian of the present tasks.
-            indices: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
             tasks: How many tasks there are.
         """
         self.steps += 1
@@ -67,11 +67,11 @@ class Faults:
             unsolved: What it means where no weights were found.
 
         Raises:
-            RunError: Where a Gramian was not finite.
-            UserError: Where a Gramian was not symmetric.
+            RunError: If a Gramian was not finite.
+            UserError: If a Gramian was not symmetric.
 
         Warns:
-            SolverWarning: Where no weights were found.
+            SolverWarning: If no weights were found.
         """
         count = 0 if self.count is None else int(self.count)
         self.count, first = None, self.first

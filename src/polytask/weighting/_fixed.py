@@ -26,7 +26,7 @@ class Fixed(LossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where a weight is negative or not finite, all are 0, a task has none or a
+        UserError: If a weight is negative or not finite, all are 0, a task has none or a
             name is not a task.
 
     Example:
@@ -79,7 +79,7 @@ def check_weights(weights: Mapping[str, float], where: str) -> dict[str, float]:
     """The weights as floats, once each is finite and not negative.
 
     Raises:
-        UserError: Where the weights are no mapping, or one is negative or not finite.
+        UserError: If the weights are no mapping, or one is negative or not finite.
 
     Example:
         >>> check_weights({"digit": 1}, "loss_weights")

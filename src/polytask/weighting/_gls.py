@@ -19,7 +19,7 @@ class GLS(BoundedLossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where a loss is not above 0.
+        UserError: If a loss is not above 0.
 
     Example:
         >>> import torch

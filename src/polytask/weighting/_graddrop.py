@@ -25,14 +25,14 @@ class GradDrop(JacobianAggregator):
 
     Args:
         leak: :math:`\ell_i` by task, from 0 (all dropped) to 1 (nothing dropped); 0 for the others.
-        seed: Where the draws begin; the seed that torch was given, where None.
+        seed: Seed of the random numbers; None means the seed of torch.
 
     Shape:
         - jacobian: ``(tasks, parameters)``.
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where a leak is not between 0 and 1, or is for no task.
+        UserError: If a leak is not between 0 and 1, or is for no task.
 
     Example:
         >>> import torch

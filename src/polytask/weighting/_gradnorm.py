@@ -34,7 +34,7 @@ class GradNorm(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where alpha is below 0 or the step size not above 0.
+        UserError: If alpha is below 0 or the step size not above 0.
 
     Example:
         >>> import torch

@@ -27,14 +27,14 @@ class GradVac(GramianWeighting):
 
     Args:
         beta: Share of the new cosine in the target, no unit, from 0 to 1. With 0 it is PCGrad.
-        seed: Where the draws of the orders begin; the seed that torch was given, where None.
+        seed: Seed of the random orders; None means the seed of torch.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where beta is not from 0 to 1, or the seed is not a whole number.
+        UserError: If beta is not from 0 to 1, or the seed is not a whole number.
 
     Example:
         >>> import torch

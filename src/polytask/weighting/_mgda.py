@@ -38,7 +38,7 @@ class MGDA(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the normalisation is none of these.
+        UserError: If the normalisation is none of these.
 
     Example:
         >>> import torch

@@ -37,7 +37,7 @@ class MoCo(JacobianAggregator):
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where an argument is out of range, or the number of parameters changes.
+        UserError: If an argument is out of range, or the number of parameters changes.
 
     Example:
         >>> import torch

@@ -28,7 +28,7 @@ class MoDo(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the step size is not above 0, or ρ is below 0.
+        UserError: If the step size is not above 0, or ρ is below 0.
 
     Example:
         >>> import torch

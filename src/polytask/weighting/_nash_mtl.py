@@ -27,7 +27,7 @@ class NashMTL(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the norm is not above 0.
+        UserError: If the norm is not above 0.
 
     Example:
         >>> import torch

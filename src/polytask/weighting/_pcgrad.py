@@ -18,14 +18,14 @@ class PCGrad(GramianWeighting):
     The weights sum to the number of tasks where no gradients conflict, and to more elsewhere.
 
     Args:
-        seed: Where the draws of the orders begin; the seed that torch was given, where None.
+        seed: Seed of the random orders; None means the seed of torch.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the seed is not a whole number.
+        UserError: If the seed is not a whole number.
 
     Example:
         >>> import torch

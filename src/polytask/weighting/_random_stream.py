@@ -12,7 +12,7 @@ class RandomStream(nn.Module):
     Its state is a seed and a number of steps, which `state_dict` holds.
 
     Args:
-        seed: Where the draws begin; the seed that torch was given, where None.
+        seed: Seed of the random numbers; None means the seed of torch.
 
     Example:
         >>> one, other = RandomStream(0), RandomStream(0)

@@ -19,14 +19,14 @@ class RLW(LossWeighting):
     batch, also within an accumulation window, and are those of the last batch in evaluation.
 
     Args:
-        seed: Where the draws begin; the seed that torch was given, where None.
+        seed: Seed of the random numbers; None means the seed of torch.
 
     Shape:
         - losses: ``(tasks,)``.
         - returns: ``()``.
 
     Raises:
-        UserError: Where the seed is not a whole number.
+        UserError: If the seed is not a whole number.
 
     Example:
         >>> import torch

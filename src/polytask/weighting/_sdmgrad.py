@@ -34,7 +34,7 @@ class SDMGrad(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where an argument is out of its range.
+        UserError: If an argument is out of its range.
 
     Example:
         >>> import torch

@@ -50,7 +50,7 @@ class TaskScalars(nn.Module):
         """The present tasks' numbers.
 
         Args:
-            indices: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
         places = self.places if indices is None else [self.places[column] for column in indices]
         return torch.stack([self.get_parameter(place) for place in places])
@@ -94,7 +94,7 @@ class TaskAdam(nn.Module):
         Args:
             value: All tasks' numbers, ``(tasks,)``.
             gradient: The present tasks' gradient.
-            indices: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
         old = pick(value, indices)
         gradient = gradient.to(old.dtype) + self.weight_decay * old

@@ -35,7 +35,7 @@ class STCH(BoundedLossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where an argument is out of range, a preference is for no task, or a loss is not
+        UserError: If an argument is out of range, a preference is for no task, or a loss is not
             above 0.
 
     Example:

@@ -39,10 +39,10 @@ class TaskRows(nn.Module):
 
         Args:
             like: The Jacobian, whose length, type and device new rows take.
-            indices: The present tasks' places among all tasks; None where all are present.
+            indices: The present tasks' indices among all tasks; None if all are present.
 
         Raises:
-            UserError: Where the number of parameters is not what it was.
+            UserError: If the number of parameters is not what it was.
         """
         if not self.rows.shape[1]:
             self.rows = like.new_zeros(len(self.rows), like.shape[1])
@@ -60,7 +60,7 @@ class TaskRows(nn.Module):
 
         Args:
             values: New rows.
-            indices: The present tasks' places among all tasks; None where all are present.
+            indices: The present tasks' indices among all tasks; None if all are present.
         """
         put(self.rows, indices, values)
 

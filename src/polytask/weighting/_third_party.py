@@ -40,7 +40,7 @@ class ThirdPartyMethod(nn.Module):
 
         Args:
             matrix: The Gramian or the Jacobian of the present tasks.
-            indices: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
             shape: What the result must have.
         """
         (method,), given = self.held, matrix
@@ -83,7 +83,7 @@ class ThirdPartyState(nn.Module):
         """Refuse a step without some task.
 
         Args:
-            indices: Places of the present tasks among all tasks; None where all are present.
+            indices: Indices of the present tasks among all tasks; None if all are present.
         """
         if indices is None:
             return
@@ -132,7 +132,7 @@ class ThirdPartyState(nn.Module):
             saved: The method's name, the tasks and the values.
 
         Raises:
-            UserError: Where it is of another method, or of other tasks.
+            UserError: If it is of another method, or of other tasks.
         """
         for key, mine in (("method", self._method), ("tasks", list(self.names))):
             if saved[key] != mine:

@@ -25,14 +25,14 @@ class TorchJDWeighting(GramianWeighting):
 
     Args:
         method: A ``GramianWeightedAggregator`` of TorchJD, or a ``Weighting`` of a Gramian.
-        seed: Where the method's draws begin; the seed that torch was given, where None.
+        seed: Seed of the method's random numbers; None means the seed of torch.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the method is none of TorchJD's, or needs the Jacobian; where it has learned
+        UserError: If the method is none of TorchJD's, or needs the Jacobian; where it has learned
             parameters, or a state that a checkpoint cannot hold; at a step, where a task is absent
             and the method has state.
         RunError: At a step, where the method itself raises an error.
@@ -98,14 +98,14 @@ class TorchJDAggregator(JacobianAggregator):
     Args:
         method: An ``Aggregator`` of TorchJD. TorchJD's weightings of two batches' product, MoDo and
             SDMGrad, are none; `MoDo` and `SDMGrad` stand here.
-        seed: Where the method's draws begin; the seed that torch was given, where None.
+        seed: Seed of the method's random numbers; None means the seed of torch.
 
     Shape:
         - jacobian: ``(tasks, parameters)``.
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where the method is no aggregator of TorchJD's, or needs the Gramian only; where it
+        UserError: If the method is no aggregator of TorchJD's, or needs the Gramian only; where it
             has learned parameters, or a state that a checkpoint cannot hold; at a step, where a task
             is absent and the method has state.
         RunError: At a step, where the method itself raises an error.

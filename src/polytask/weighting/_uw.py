@@ -36,7 +36,7 @@ class UW(LossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where a task or a type is not known, or a number is not finite.
+        UserError: If a task or a type is not known, or a number is not finite.
 
     Example:
         >>> import torch

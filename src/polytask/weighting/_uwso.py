@@ -27,7 +27,7 @@ class UWSO(BoundedLossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where the temperature or a loss is not above 0.
+        UserError: If the temperature or a loss is not above 0.
 
     Example:
         >>> import torch

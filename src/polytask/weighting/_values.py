@@ -21,7 +21,7 @@ def values_by_task(
         default: What the other tasks take.
 
     Raises:
-        UserError: Where a name is not a task, or a value is not a finite number.
+        UserError: If a name is not a task, or a value is not a finite number.
 
     Example:
         >>> values_by_task({"depth": 2}, ["digit", "depth"], "bounds", 0.0)

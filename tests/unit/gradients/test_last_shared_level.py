@@ -101,5 +101,5 @@ def test_a_backbone_that_is_frozen_later_is_said() -> None:
     engine = Engine(model, GradNorm())
     engine.backward({task: output.exp().mean() for task, output in model(x).items()})
     model.backbone.requires_grad_(False)
-    with pytest.raises(UserError, match="needs a shared layer that is trained"):
+    with pytest.raises(UserError, match="requires a shared layer that is trained"):
         engine.backward({task: output.exp().mean() for task, output in model(x).items()})

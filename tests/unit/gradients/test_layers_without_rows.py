@@ -45,7 +45,7 @@ def losses_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def taken(engine: Engine) -> list[type]:
     found: list[type] = []
-    calls, take = engine._level.calls, engine._level.calls.take
+    calls, take = engine._level.layers, engine._level.layers.take
 
     def noting(*args):
         result = take(*args)
