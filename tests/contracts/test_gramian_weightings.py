@@ -199,7 +199,7 @@ def test_an_unknown_task_is_refused(case):
 def test_losses_are_asked_for_where_needed(case):
     weighting = named(case)
     if weighting.needs_losses:
-        with pytest.raises(UserError, match="needs the losses"):
+        with pytest.raises(UserError, match="the losses are required"):
             weighting(torch.eye(3))
     else:
         assert weighting(torch.eye(3)).isfinite().all()

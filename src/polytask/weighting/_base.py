@@ -1,4 +1,4 @@
-"""The three bases of weightings, named by what they are given."""
+"""The three bases of weightings, named by what they receive."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -17,18 +17,18 @@ Gradients = Literal["parameters", "representation", "last_shared"]
 
 
 class Weighting(nn.Module, ABC):
-    """What every way of balancing tasks has in common: names, presence and hooks.
+    """What all weightings have in common: task names, absent tasks and hooks.
 
-    Learned quantities are parameters, history is in buffers, so that `state_dict` resumes
-    them. State is kept for every task; a call names the tasks that are present.
+    Learned quantities are parameters and history is in buffers, so that `state_dict` contains both. State is
+    kept for every task; a call names the tasks that are present.
 
     Attributes:
-        gradients: The gradients it needs, or None where losses are enough.
-        batches_per_step: How many independent batches one step takes.
-        remeasures: Whether `after_step` takes the losses of the step's own batch measured again,
-            without gradient, after the optimizer has stepped; else those of the step.
-        deferred: Whether somebody calls `check` later; else a step on the CPU checks itself, where
-            nothing has to be waited for.
+        gradients: The gradients that are required, or None if losses are enough.
+        batches_per_step: The number of independent batches in a step.
+        remeasures: Whether `after_step` receives the losses of the step's last batch, computed again without
+            gradient after the optimizer has stepped; otherwise it receives those of the step.
+        deferred: Whether `check` is called later; otherwise each step on the CPU calls it, since reading
+            values causes no synchronisation there.
         names: All tasks, in order, once `setup` was called.
     """
 
@@ -42,17 +42,20 @@ class Weighting(nn.Module, ABC):
         self.names: tuple[str, ...] = ()
 
     def setup(self, names: Iterable[str]) -> None:
-        """Take the task names; parameters and per-task state exist from here on.
+        """Set the task names; parameters and per-task state exist from here on.
 
         Args:
             names: All tasks, in order.
 
         Raises:
-            UserError: If a name may not name a task, or the tasks are named already.
+            UserError: If a name is not a valid task name, or `setup` was called before.
         """
         if self.names:
             raise UserError(
-                "weighting", "serves one criterion", f"tasks {', '.join(self.names)} already", "Make another"
+                "weighting",
+                "must be used by one criterion only",
+                f"one that has the tasks {', '.join(self.names)} already",
+                "Create another weighting",
             )
         self.names = check_task_names(names)
 
@@ -82,10 +85,10 @@ class Weighting(nn.Module, ABC):
         return self.indices(names)
 
     def check(self) -> None:
-        """Raise if a step since the last call could not be done; reads flags from the device.
+        """Raise if a step since the last call failed; reads flags from the device.
 
         Raises:
-            UserError: With the task and the value at fault.
+            UserError: If a value was out of range, with the task and the value.
         """
         return
 
@@ -97,7 +100,7 @@ class Weighting(nn.Module, ABC):
         """Called after each optimizer step with losses of its batch, shape ``(tasks,)``.
 
         Args:
-            losses: The step's losses; measured again after the step where `remeasures` says so.
+            losses: The step's losses, or those of its last batch after the step if `remeasures` is set.
             names: Which tasks these are; None if all are present.
         """
         return
@@ -108,9 +111,10 @@ class Weighting(nn.Module, ABC):
 
 
 class LossWeighting(Weighting):
-    """A weighting that is given the losses and returns one scalar to minimise.
+    """A weighting that receives the losses and returns one scalar to minimise.
 
-    The effective weight of a task is the derivative of the scalar by the task's loss.
+    A subclass implements `scalar`. The effective weight of a task is the derivative of the scalar by the
+    task's loss.
 
     Shape:
         - losses: ``(tasks,)``, the tasks that are present, in order.
@@ -138,7 +142,7 @@ class LossWeighting(Weighting):
         if losses.shape != (len(expected),):
             raise UserError(
                 type(self).__name__,
-                f"needs one loss for each of the tasks {', '.join(expected)}",
+                f"one loss is required for each of the tasks {', '.join(expected)}",
                 f"losses of shape {tuple(losses.shape)}",
             )
         # Logarithms and small weights do not survive half precision.
@@ -147,8 +151,8 @@ class LossWeighting(Weighting):
     def observe(self, losses: Tensor, indices: list[int] | None) -> None:
         """Called in training mode with each batch's losses, before they are combined.
 
-        All that changes from one batch to the next changes here, so that `scalar` and `weights`
-        may be asked at any time.
+        State that changes from batch to batch must change here, so that `scalar` and `weights` may be
+        called at any time.
 
         Args:
             losses: Losses of the present tasks, without gradient.
@@ -158,11 +162,16 @@ class LossWeighting(Weighting):
 
     @abstractmethod
     def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
-        """The scalar to minimise, for checked losses.
+        """The scalar to minimise.
+
+        It must not change any state: `weights` calls it too.
 
         Args:
-            losses: Losses of the present tasks.
+            losses: Losses of the present tasks with their graphs, ``(tasks,)``, in float32 or float64.
             indices: Their indices among all tasks; None if all are present.
+
+        Returns:
+            A scalar that is differentiable by the losses.
         """
 
     def weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
@@ -175,13 +184,18 @@ class LossWeighting(Weighting):
 
 
 class GramianStep(NamedTuple):
-    """What a `GramianWeighting` knows in a step, checked and in float64.
+    """What `GramianWeighting.solve` receives: the Gramian of a step, checked and in float64.
 
     Attributes:
-        gramian: ``(tasks, tasks)``, symmetric where it comes from one batch.
-        rounding: Unit of rounding of the Gramian that was given.
+        gramian: Inner products of the present tasks' gradients, ``(tasks, tasks)``; finite. It is symmetric,
+            unless the method takes several batches in a step.
+        rounding: Unit of rounding of the Gramian before the conversion to float64.
         indices: Indices of the present tasks among all tasks; None if all are present.
-        losses: Losses of the present tasks, if given.
+        losses: Losses of the present tasks, ``(tasks,)``, or None if they were not given.
+
+    Example:
+        >>> GramianStep(torch.eye(2, dtype=torch.float64), 1e-7, None, None).gramian.diagonal()
+        tensor([1., 1.], dtype=torch.float64)
     """
 
     gramian: Tensor
@@ -191,29 +205,39 @@ class GramianStep(NamedTuple):
 
 
 class GramianSolution(NamedTuple):
-    """Weights, and whether they were found, on the device; None where a method always finds them."""
+    """What `GramianWeighting.solve` returns.
+
+    Attributes:
+        weights: The weights of the present tasks, ``(tasks,)``.
+        solved: Whether the weights were found, a boolean tensor ``()`` on the device; None if the method
+            always finds them. If not, the step changes nothing and `GramianWeighting.check` warns.
+
+    Example:
+        >>> GramianSolution(torch.ones(2)).solved is None
+        True
+    """
 
     weights: Tensor
     solved: Tensor | None = None
 
 
 class GramianWeighting(Weighting):
-    r"""A weighting that is given the Gramian of the tasks' gradients and returns weights.
+    r"""A weighting that receives the Gramian of the tasks' gradients and returns weights.
 
-    With the Jacobian :math:`J` (tasks × parameters), the Gramian is :math:`G = J J^\top` and
-    the update is :math:`J^\top w`. A method with more than one batch in a step is given
-    :math:`J_1 J_2^\top` of two independent batches in its place. Tasks that nobody named with
-    `setup` are called ``task0``, ``task1`` and so on.
+    A subclass implements `solve`. With the Jacobian :math:`J` (tasks × parameters), the Gramian is
+    :math:`G = J J^\top` and the update is :math:`J^\top w`. A method with more than one batch in a step
+    receives :math:`J_1 J_2^\top` of two independent batches instead. Without a call of `setup`, tasks are
+    called ``task0``, ``task1`` and so on.
 
-    Where the Gramian cannot be used, or a method finds no weights for it, the weights are 0 and
-    a note is kept on the device, which `check` reads: the step changes nothing, and says so.
+    If the Gramian cannot be used, or a method finds no weights for it, the weights are 0, so that the step
+    changes nothing. The fault is recorded on the device, and `check` reports it.
 
     Attributes:
-        scale_heads: Whether a head's own parameters see the weight too, as in the method's paper.
-        solves_on_host: Whether the solver reads values as it goes, so that with more than eight tasks
+        scale_heads: Whether a head's own parameters are scaled by the weight too, as in the method's paper.
+        solves_on_host: Whether the solver reads values while it runs, so that with more than eight tasks
             the Gramian is copied to the host, once.
         needs_losses: Whether the losses must be given.
-        unsolved: What it means where no weights are found, for the message.
+        unsolved: What it means if no weights are found, for the message.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
@@ -243,9 +267,9 @@ class GramianWeighting(Weighting):
             losses: Losses of the present tasks, for methods that need them.
 
         Raises:
-            UserError: If the Gramian or the losses do not fit the tasks named, and, on the CPU
-                without `deferred`, where the Gramian is not symmetric.
-            RunError: On the CPU without `deferred`, where the Gramian is not finite.
+            UserError: If the Gramian or the losses do not fit the tasks named; on the CPU without
+                `deferred` also if the Gramian is not symmetric.
+            RunError: On the CPU without `deferred`, if the Gramian is not finite.
         """
         self._check_shapes(gramian, names, losses)
         values = exact(gramian, self.solves_on_host and len(gramian) > SMALL)
@@ -260,7 +284,7 @@ class GramianWeighting(Weighting):
             lost = lost | ~solution.solved.to(lost.device)
         faults = torch.stack([infinite.to(lost.device), skew.to(lost.device), lost])
         faulty = faults.any()
-        # What a faulty step would teach must not outlive it.
+        # A faulty step must not change the state.
         for buffer, old in zip(self.buffers(), before, strict=True):
             buffer.copy_(torch.where(faulty.to(old.device), old, buffer))
         self.faults.note(faults, gramian.detach(), step.indices, len(self.names))
@@ -271,12 +295,15 @@ class GramianWeighting(Weighting):
     def solve(self, step: GramianStep) -> GramianSolution:
         """The weights of the present tasks, and whether they were found.
 
+        Called without gradients. State that it keeps between steps must be in buffers: if the step is
+        faulty, they are restored.
+
         Args:
-            step: What is known in this step.
+            step: The Gramian and what else is known in this step.
         """
 
     def check(self) -> None:
-        """Say what went wrong in the steps since the last call; reads a few numbers from the device.
+        """Report faults in the steps since the last call; reads a few numbers from the device.
 
         Raises:
             RunError: If a Gramian was not finite.
@@ -294,21 +321,21 @@ class GramianWeighting(Weighting):
         method, tasks = type(self).__name__, ", ".join(expected)
         if gramian.shape != (len(expected), len(expected)) or not gramian.is_floating_point():
             found = f"shape {tuple(gramian.shape)} of {gramian.dtype}"
-            rule = f"needs a square Gramian with one row for each of the tasks {tasks}"
+            rule = f"the Gramian must be square, with one row for each of the tasks {tasks}"
             raise UserError(method, rule, found, "Pass J @ J.T")
         if losses is None and self.needs_losses:
-            raise UserError(method, "needs the losses", None, "Pass losses=")
+            raise UserError(method, "the losses are required", "none", "Pass losses=")
         if losses is not None and losses.shape != (len(expected),):
             found = f"losses of shape {tuple(losses.shape)}"
-            raise UserError(method, f"needs one loss for each of the tasks {tasks}", found)
+            raise UserError(method, f"one loss is required for each of the tasks {tasks}", found)
 
     def _examine(self, step: GramianStep) -> tuple[Tensor, Tensor, GramianStep]:
-        """Whether it is not finite, whether it is not symmetric, and a step that a solver can take."""
+        """Whether it is not finite, whether it is not symmetric, and a step that is safe for a solver."""
         gramian, losses = step.gramian, step.losses
         infinite = ~gramian.isfinite().all()
         if losses is not None:
             infinite = infinite | ~losses.isfinite().all()
-        # LAPACK refuses NaN with an error of its own.
+        # LAPACK raises an error for NaN.
         gramian = torch.where(infinite, 0.0, gramian)
         if self.batches_per_step > 1:
             return infinite, torch.zeros_like(infinite), step._replace(gramian=gramian)
@@ -319,10 +346,10 @@ class GramianWeighting(Weighting):
 
 
 class JacobianAggregator(Weighting):
-    """A weighting that is given the whole Jacobian and returns the update.
+    """A weighting that receives the whole Jacobian and returns the update.
 
-    Where a task does not reach a parameter, the Jacobian holds 0. Tasks that nobody named with
-    `setup` are called ``task0``, ``task1`` and so on.
+    A subclass implements `aggregate`. The Jacobian holds 0 for parameters that a task does not reach.
+    Without a call of `setup`, tasks are called ``task0``, ``task1`` and so on.
 
     Shape:
         - jacobian: ``(tasks, parameters)``.
@@ -349,7 +376,7 @@ class JacobianAggregator(Weighting):
 
         Raises:
             UserError: If the rows or the losses do not fit the tasks named.
-            RunError: On the CPU without `deferred`, where a row is not finite.
+            RunError: On the CPU without `deferred`, if a row is not finite.
         """
         if not self.names:
             self.setup(names or [f"task{i}" for i in range(len(jacobian))])
@@ -357,10 +384,11 @@ class JacobianAggregator(Weighting):
         method, tasks = type(self).__name__, ", ".join(expected)
         if jacobian.ndim != 2 or len(jacobian) != len(expected):
             found = f"shape {tuple(jacobian.shape)}"
-            raise UserError(method, f"needs a Jacobian with one row for each of the tasks {tasks}", found)
+            rule = f"the Jacobian must have one row for each of the tasks {tasks}"
+            raise UserError(method, rule, found)
         if losses is not None and losses.shape != (len(expected),):
             found = f"losses of shape {tuple(losses.shape)}"
-            raise UserError(method, f"needs one loss for each of the tasks {tasks}", found)
+            raise UserError(method, f"one loss is required for each of the tasks {tasks}", found)
         rows = jacobian.float() if jacobian.dtype in HALF else jacobian
         losses = None if losses is None else losses.detach().to(rows.dtype)
         indices = self.indices(names)
@@ -371,15 +399,15 @@ class JacobianAggregator(Weighting):
         infinite = ~torch.linalg.vector_norm(rows, dim=1).isfinite()
         if self._infinite is None:
             self._infinite = torch.zeros(len(self.names), dtype=torch.bool, device=rows.device)
-        places = torch.tensor(range(len(self.names)) if indices is None else indices, device=rows.device)
-        self._infinite = self._infinite.index_put((places,), self._infinite[places] | infinite)
+        present = torch.tensor(range(len(self.names)) if indices is None else indices, device=rows.device)
+        self._infinite = self._infinite.index_put((present,), self._infinite[present] | infinite)
         self._check_now(rows)
 
     def check(self) -> None:
         """Raise if a row was not finite since the last call.
 
         Raises:
-            RunError: With the tasks at fault.
+            RunError: If a row was not finite, with its tasks.
         """
         infinite, self._infinite = self._infinite, None
         bad = [] if infinite is None else infinite.tolist()
@@ -389,12 +417,17 @@ class JacobianAggregator(Weighting):
 
     @abstractmethod
     def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
-        """The update, for a checked Jacobian of float32 or float64.
+        """The update of the shared parameters.
+
+        Called without gradients. State that it keeps between steps belongs into buffers.
 
         Args:
-            jacobian: A row for each present task.
+            jacobian: A row for each present task, ``(tasks, parameters)``, in float32 or float64.
             indices: Their indices among all tasks; None if all are present.
-            losses: Losses of the present tasks, if given.
+            losses: Losses of the present tasks, ``(tasks,)``, or None if they were not given.
+
+        Returns:
+            The update, ``(parameters,)``.
         """
 
     def head_weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:

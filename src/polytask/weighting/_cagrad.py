@@ -34,16 +34,16 @@ class CAGrad(GramianWeighting):
         tensor([0.7500, 0.7500])
 
     When:
-        The average loss is the aim, and the worst task must not be left behind.
+        The average loss is the aim, and the worst task must still improve.
 
     Reference:
         Liu, Liu, Jin, Stone, Liu. Conflict-Averse Gradient Descent for Multi-Task Learning. NeurIPS
         2021, equations 2 and 3 and algorithm 1.
 
     Deviations:
-        Solved exactly, not by SLSQP. Where :math:`J^\top\omega = 0` the paper divides by 0; here the
-        update is then the vector nearest to the average gradient that harms no task. A task whose
-        gradient is 0 is left out of the minimum.
+        Solved exactly, not by SLSQP. If :math:`J^\top\omega = 0`, the paper divides by 0; here the update is
+        then the vector nearest to the average gradient that harms no task. A task whose gradient is 0 is
+        left out of the minimum.
     """
 
     solves_on_host = True
@@ -54,7 +54,7 @@ class CAGrad(GramianWeighting):
         self.rescale = rescale
 
     def solve(self, step: GramianStep) -> GramianSolution:
-        """The average and the steepest way to go on from it."""
+        """The weights of the average gradient, plus those of the steepest direction from it."""
         norms, cosine = cosines(step.gramian)
         extra, found = steepest_in_ball(norms, shrink(cosine, step.rounding), self.c)
         weights = 1 / len(norms) + extra

@@ -1,4 +1,4 @@
-"""The update that conflicts with no task."""
+"""ConFIG, conflict-free inverse gradients: the update that conflicts with no task."""
 
 import torch
 
@@ -32,7 +32,7 @@ class ConFIG(GramianWeighting):
         ICLR 2025, equations 2 and 3.
 
     Deviations:
-        None. Where no direction has equal cosines at all (opposed gradients) the update is 0.
+        None. If no direction has equal cosines at all (opposed gradients), the update is 0.
     """
 
     solves_on_host = True

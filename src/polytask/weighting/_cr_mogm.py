@@ -16,20 +16,20 @@ class CRMOGM(GramianWeighting):
 
     .. math:: \bar w^{(k)} = \gamma \, \bar w^{(k-1)} + (1 - \gamma) \, w^{(k)},
 
-    which makes the weights almost independent of the batch whose gradients they combine. The sum of
-    the weights is that of the method within. What it needs, and whether heads see the weights, is
-    also as in the method within.
+    which makes the weights almost independent of the batch whose gradients they combine. The sum of the
+    weights is that of the other method. The other method also decides what is required, and whether heads
+    are scaled by the weights.
 
     Args:
         weighting: The method whose weights are averaged.
-        decay: γ, no unit, from 0 (no averaging) to 1 (the first weights for ever).
+        decay: γ, no unit, from 0 (no averaging) to 1 (the first weights are kept).
 
     Shape:
         - gramian: ``(tasks, tasks)``.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: If there is no `GramianWeighting` within, or the decay is out of range.
+        UserError: If the other method is not a `GramianWeighting`, or the decay is out of range.
 
     Example:
         >>> import torch
@@ -48,8 +48,8 @@ class CRMOGM(GramianWeighting):
         Manipulation and Beyond. NeurIPS 2022, algorithm 1.
 
     Deviations:
-        The average begins with a task's first weight, not with 1/T. The decay is a constant, not
-        bound to the learning rate.
+        The average begins with a task's first weight, not with 1/T. The decay is constant and does not
+        depend on the learning rate.
     """
 
     smoothed: Tensor
@@ -58,7 +58,10 @@ class CRMOGM(GramianWeighting):
         super().__init__()
         if not isinstance(weighting, GramianWeighting):
             raise UserError(
-                "CRMOGM.weighting", "must be a GramianWeighting", type(weighting).__name__, "Pass MGDA(), say"
+                "CRMOGM.weighting",
+                "must be a GramianWeighting",
+                type(weighting).__name__,
+                "Pass for example MGDA()",
             )
         self.decay = check_number(decay, "CRMOGM.decay", least=0, most=1)
         self.weighting, self.unsolved = weighting, weighting.unsolved
@@ -74,7 +77,7 @@ class CRMOGM(GramianWeighting):
         self.register_buffer("smoothed", torch.full((len(self.names),), torch.nan))
 
     def solve(self, step: GramianStep) -> GramianSolution:
-        """The average, with the new weights in it."""
+        """The average, including the new weights."""
         weights, found = self.weighting.solve(step)
         held = pick(self.smoothed, step.indices).to(weights.dtype)
         weights = weights.to(held.device)

@@ -26,8 +26,8 @@ class DBMTL(JacobianAggregator):
         Y &\leftarrow \beta_k Y + (1 - \beta_k) \hat J, \qquad \beta_k = \beta k^{-s} \\
         d &= \sum_i \frac{\max_j \lVert Y_j \rVert}{\lVert Y_i \rVert + 10^{-8}} Y_i
 
-    The weights are not normalised: *d* is as long as *T* rows of the largest norm would be, where
-    they agree. The heads follow the logarithms too (`head_weights`). Each task counts its own steps.
+    The weights are not normalised: if all rows agree, *d* is as long as *T* rows of the largest norm. The
+    heads follow the logarithms too (`head_weights`). Each task counts its own steps.
 
     Args:
         beta: :math:`\beta`, share of the old average at the first step, from 0 to below 1.
@@ -75,12 +75,12 @@ class DBMTL(JacobianAggregator):
 
     def check(self) -> None:
         """Raise if a loss was not above 0 since the last call."""
-        self.bound_check.check("DBMTL", self.names, "Use losses that are positive, or another weighting")
+        self.bound_check.check("DBMTL", self.names, "Use positive losses or another weighting")
 
     def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
-        """The sum of the averaged rows, all as long as the longest."""
+        """The sum of the averaged rows, all scaled to the longest."""
         if losses is None:
-            raise UserError("DBMTL", "needs the losses of the tasks", "none", "Pass losses=")
+            raise UserError("DBMTL", "the losses of the tasks are required", "none", "Pass losses=")
         self.bound_check.note(losses, indices)
         self._check_now(losses)
         steps = pick(self.steps, indices) + 1

@@ -12,7 +12,7 @@ class DualProj(GramianWeighting):
     .. math:: w = \arg\min_{v \ge 1/T} v^\top G v,
 
     where :math:`J^\top w` is the vector nearest to the average gradient with :math:`J d \ge 0`. The
-    weights sum to 1 where no task is harmed by the average, and to more elsewhere.
+    weights sum to 1 if the average harms no task, and to more otherwise.
 
     Shape:
         - gramian: ``(tasks, tasks)``.

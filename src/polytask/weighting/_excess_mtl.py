@@ -1,4 +1,4 @@
-"""Weights from how far each task is from its best."""
+"""Weights from the excess risk of each task."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,9 +23,9 @@ class ExcessMTL(JacobianAggregator):
         w_i \leftarrow w_i \exp(\eta e_i) \\
         d &= \sum_i w_i J_i,
 
-    where :math:`e_i^{(0)}` is the task's first value, at which its weight stays 1. A task that is
-    noisy but as good as it gets has small gradients and a small weight. The weights of the present
-    tasks sum to their number; the heads follow them too (`head_weights`).
+    where :math:`e_i^{(0)}` is the task's first value, at which its weight stays 1. A noisy task that cannot
+    improve further has small gradients and a small weight. The weights of the present tasks sum to their
+    number; the heads follow them too (`head_weights`).
 
     Args:
         step_size: :math:`\eta`, no unit, above 0.
@@ -46,7 +46,7 @@ class ExcessMTL(JacobianAggregator):
         tensor([2.9873, 1.0127])
 
     When:
-        Labels of some tasks are noisy, and a loss that stays high should not draw all the
+        Labels of some tasks are noisy, and a loss that stays high should not attract all the
         weight.
 
     Reference:
@@ -54,10 +54,10 @@ class ExcessMTL(JacobianAggregator):
         ICML 2024, equations 6, 7 and 9.
 
     Deviations:
-        The weights sum to the number of tasks, as in the authors' code, where the paper's sum to 1,
-        and are kept as logarithms, which do not overflow. A first value below 1e-7 counts as 1e-7.
-        The paper averages the first three epochs for the first value. An absent task's state stays as
-        it is; present tasks move within the share of the weights that they have together.
+        The weights sum to the number of tasks, as in the authors' code; the paper's sum to 1. They are kept
+        as logarithms, which do not overflow. A first value below 1e-7 counts as 1e-7. The paper averages the
+        first three epochs for the first value. An absent task's state stays unchanged; the weights of present
+        tasks change within the share that these tasks have together.
     """
 
     logits: Tensor
@@ -89,7 +89,7 @@ class ExcessMTL(JacobianAggregator):
         put(self.initial, indices, initial)
         held = pick(self.logits, indices)
         logits = held + torch.where(first, 0.0, self.step_size * (excess / initial).to(held))
-        # The mass of the present tasks is theirs to share; it keeps the logits near 0, too.
+        # The present tasks keep their sum; this also keeps the logits near 0.
         put(self.logits, indices, logits + held.logsumexp(0) - logits.logsumexp(0))
 
     def _weights(self, indices: list[int] | None) -> Tensor:

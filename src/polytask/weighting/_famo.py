@@ -23,18 +23,18 @@ class FAMO(BoundedLossWeighting):
         c = \operatorname{sg}\Bigl[\Bigl(\sum_i z_i / D_i\Bigr)^{-1}\Bigr],
 
     where sg stops the gradient. The weights :math:`c z_i / D_i` of the present tasks sum to 1. After
-    the model's step the losses of the same batch are measured again, and Adam moves the logits
+    the model's step the losses of the same batch are computed again, and Adam changes the logits
     along :math:`-(\operatorname{diag} z - z z^\top)\,\delta` with
     :math:`\delta_i = \log D_i^{\text{before}} - \log D_i^{\text{after}}`.
 
-    The logits and their Adam are buffers: no optimizer of the model steps them. Within an
-    accumulation window, the losses before and after are those of its last batch. The model is in
-    training mode for both, so that running statistics see that batch twice.
+    The logits and their Adam are buffers, which no optimizer of the model changes. Within an accumulation
+    window, the losses before and after are those of its last batch. The model is in training mode for both,
+    so that running statistics are updated with that batch twice.
 
     Args:
         lr: Step size of the logits, no unit.
-        weight_decay: Pull of the logits towards 0, no unit.
-        lower_bounds: *b*, what each task's loss stays above, in the loss's unit; 0 for the others.
+        weight_decay: Weight decay of the logits, no unit.
+        lower_bounds: *b* by task, a bound that the loss stays above, in the loss's unit; 0 for the others.
 
     Shape:
         - losses: ``(tasks,)``, above their bounds.
@@ -62,12 +62,12 @@ class FAMO(BoundedLossWeighting):
         Liu, Feng, Stone, Liu. FAMO: Fast Adaptive Multitask Optimization. NeurIPS 2023, algorithm 1.
 
     Deviations:
-        The authors' code has a weight decay of 1e-5 where the paper has 1e-3. An absent task's logit
-        and moments stay as they are, and the softmax is over the present tasks.
+        The authors' code has a weight decay of 1e-5, the paper 1e-3. An absent task's logit and moments stay
+        unchanged, and the softmax is over the present tasks.
     """
 
     remeasures: ClassVar[bool] = True
-    fix: ClassVar[str] = "Give a bound that is never reached: FAMO(lower_bounds={...})"
+    fix: ClassVar[str] = "Pass a bound that is never reached: FAMO(lower_bounds={...})"
     logits: Tensor
     before: Tensor
     bounds: Tensor
@@ -113,10 +113,10 @@ class FAMO(BoundedLossWeighting):
 
     @torch.no_grad()
     def after_step(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
-        """Move the logits by how far each loss fell.
+        """Change the logits by how far each loss fell.
 
         Args:
-            losses: The losses of the step's batch, measured again after the step.
+            losses: The losses of the step's batch, computed again after the step.
             names: Which tasks these are; None if all are present.
         """
         losses, indices = self._checked(losses.detach(), names)

@@ -1,4 +1,4 @@
-"""What went wrong in the steps of a `GramianWeighting`, kept on the device until somebody asks."""
+"""Faults in the steps of a `GramianWeighting`, kept on the device until they are read."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ class SolverWarning(UserWarning):
 
 
 class Faults:
-    """The first faulty step since the last reading, and how many there were.
+    """The first faulty step since the last reading, and the number of faulty steps.
 
     Faults are: the Gramian is not finite, it is not symmetric, no weights were found.
-    Noting reads nothing on the host; the Gramian's condition is computed when somebody asks.
+    `note` reads nothing on the host; `say` does, and computes the Gramian's condition.
 
     Example:
-        >>> report = Faults()
-        >>> report.note(torch.tensor([True, False, False]), torch.full((1, 1), torch.nan), None, 1)
-        >>> report.say("MGDA", ["digit"], "the solver did not converge")
+        >>> faults = Faults()
+        >>> faults.note(torch.tensor([True, False, False]), torch.full((1, 1), torch.nan), None, 1)
+        >>> faults.say("MGDA", ["digit"], "the solver did not converge")
         Traceback (most recent call last):
         polytask._errors.RunError: MGDA: gradients and losses must be finite, got NaN or infinity for
         tasks digit in step 1; 1 such step.
@@ -35,19 +35,19 @@ class Faults:
         self.first: tuple[Tensor, ...] = ()
 
     def note(self, faults: Tensor, gramian: Tensor, indices: list[int] | None, tasks: int) -> None:
-        """Keep the step where it is the first with a fault.
+        """Keep the step if it is the first with a fault.
 
         Args:
             faults: Whether the Gramian is not finite, is not symmetric, has no weights.
             gramian: The Gramian of the present tasks.
             indices: Their indices among all tasks; None if all are present.
-            tasks: How many tasks there are.
+            tasks: The number of all tasks.
         """
         self.steps += 1
-        places = torch.tensor(range(tasks) if indices is None else indices, device=gramian.device)
-        present = torch.zeros(tasks, dtype=torch.bool, device=gramian.device).index_fill(0, places, True)
+        chosen = torch.tensor(range(tasks) if indices is None else indices, device=gramian.device)
+        present = torch.zeros(tasks, dtype=torch.bool, device=gramian.device).index_fill(0, chosen, True)
         whole = gramian.new_zeros(tasks, tasks)
-        whole[places[:, None], places] = gramian
+        whole[chosen[:, None], chosen] = gramian
         step = torch.full((), self.steps, device=gramian.device)
         found = (faults, step, present, whole)
         faulty = faults.any()
@@ -59,12 +59,12 @@ class Faults:
         self.count = self.count + faulty
 
     def say(self, method: str, names: Sequence[str], unsolved: str) -> None:
-        """Raise or warn about what was noted, and begin anew.
+        """Raise or warn about the faults, and discard them.
 
         Args:
             method: The method's name.
             names: All tasks, in order.
-            unsolved: What it means where no weights were found.
+            unsolved: What it means if no weights were found.
 
         Raises:
             RunError: If a Gramian was not finite.
@@ -83,10 +83,10 @@ class Faults:
         if infinite:
             raise RunError(method, "gradients and losses must be finite", f"NaN or infinity for {times}")
         if skew:
-            rule = "a Gramian is symmetric with a diagonal of 0 or more"
+            rule = "a Gramian must be symmetric with a diagonal of 0 or more"
             raise UserError(method, rule, f"another matrix for {times}", "Pass J @ J.T")
         gramian = first[3][present][:, present].cpu().double()
         found = f"a Gramian of condition {condition(gramian):.1e} for {times}"
-        # A RunError's sentence, as a warning: the run goes on, and that step has changed nothing.
+        # The message of a RunError as a warning: the run continues, and that step has changed nothing.
         message = RunError(method, f"{unsolved}, so the weights were 0", found)
         warnings.warn(str(message), SolverWarning, stacklevel=4)

@@ -7,7 +7,7 @@ from polytask.weighting._bounded import BoundedLossWeighting
 
 
 class GLS(BoundedLossWeighting):
-    r"""Geometric loss strategy: the geometric mean, which no loss dominates by its unit.
+    r"""Geometric loss strategy: the geometric mean, which does not depend on the losses' units.
 
     .. math:: \Bigl(\prod_i L_i\Bigr)^{1/T} = \exp\Bigl(\frac1T \sum_i \log L_i\Bigr)
 
@@ -36,7 +36,7 @@ class GLS(BoundedLossWeighting):
         Geometric Loss Strategy for Multi-Task Learning. CVPR Workshops 2019, section 3.
 
     Deviations:
-        Computed from logarithms, where a product would underflow; no task is given more weight.
+        Computed from logarithms, since a product would underflow; no task is given more weight.
     """
 
     def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:

@@ -15,7 +15,7 @@ from polytask.weighting._values import check_number
 class GradVac(GramianWeighting):
     r"""Gradient vaccine: PCGrad with a target for each pair's cosine that follows the cosines seen.
 
-    For each task, over the others in random order, where the cosine φ of :math:`g_i'` and
+    For each task, over the others in random order, if the cosine φ of :math:`g_i'` and
     :math:`g_j` is below the pair's target τ:
 
     .. math:: g_i' \leftarrow g_i' + \frac{\|g_i'\| (\tau \sqrt{1-\varphi^2} - \varphi \sqrt{1-\tau^2})}
@@ -23,7 +23,7 @@ class GradVac(GramianWeighting):
               \tau \leftarrow (1 - \beta)\, \tau + \beta \varphi,
 
     which brings the cosine to τ; the update is the sum of the turned gradients. The weights sum to
-    the number of tasks where all cosines are above their targets, and to more elsewhere.
+    the number of tasks if all cosines are above their targets, and to more otherwise.
 
     Args:
         beta: Share of the new cosine in the target, no unit, from 0 to 1. With 0 it is PCGrad.
@@ -34,7 +34,7 @@ class GradVac(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: If beta is not from 0 to 1, or the seed is not a whole number.
+        UserError: If beta is not from 0 to 1, or the seed is not an integer.
 
     Example:
         >>> import torch
@@ -43,7 +43,7 @@ class GradVac(GramianWeighting):
         (tensor([1., 1.]), tensor([1.3145, 1.3145]))
 
     When:
-        As `PCGrad`, where tasks that usually agree should not drift apart either.
+        As `PCGrad`, if tasks that usually agree should not drift apart either.
 
     Reference:
         Wang, Tsvetkov, Firat, Cao. Gradient Vaccine: Investigating and Improving Multi-task
@@ -53,8 +53,8 @@ class GradVac(GramianWeighting):
         One group of parameters, not one per layer. The default for beta, 0.01, is what a public
         reimplementation of the paper's translation runs gives as the paper's; LibMTL and TorchJD have
         0.5. With 0.01 a target is the mean of about a hundred steps. A target is at most 1 - 1e-6, so
-        that equal gradients do not divide by 0; TorchJD adds 1e-8 to the norms it divides by, which
-        gradients of that size feel.
+        that equal gradients do not divide by 0; TorchJD adds 1e-8 to the norms it divides by, which changes
+        the result for gradients of that size.
     """
 
     targets: Tensor
@@ -82,9 +82,9 @@ class GradVac(GramianWeighting):
         if indices is None:
             self.targets.copy_(targets)
         else:
-            places = torch.tensor(indices, device=targets.device)
-            self.targets[places[:, None], places] = targets
+            present = torch.tensor(indices, device=targets.device)
+            self.targets[present[:, None], present] = targets
 
     def extra_repr(self) -> str:
-        """The share of the new."""
+        """The share of the new cosine."""
         return f"beta={self.beta:g}"

@@ -16,7 +16,7 @@ class IMTLL(LossWeighting):
 
     .. math:: \sum_i e^{s_i} L_i - s_i,
 
-    which is least where :math:`e^{s_i} L_i = 1`. The weights :math:`e^{s_i}` are not normalised.
+    which is least at :math:`e^{s_i} L_i = 1`. The weights :math:`e^{s_i}` are not normalised.
     Twice `UW` for regressions with :math:`-s_i` in place of :math:`s_i`.
 
     Shape:

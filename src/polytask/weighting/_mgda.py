@@ -26,15 +26,15 @@ class MGDA(GramianWeighting):
     .. math:: w = \arg\min_{w \ge 0,\ \sum w = 1} \Big\| \sum_i w_i \frac{g_i}{s_i} \Big\|^2,
 
     and the update is :math:`\sum_i w_i g_i`. No task gets worse along it (without normalisation);
-    it is 0 where some combination of the gradients is 0. The weights sum to 1.
+    it is 0 if some combination of the gradients is 0. The weights sum to 1.
 
     Args:
-        normalization: What a task's gradient is divided by for the search of w: ``none`` (1),
+        normalization: What a task's gradient is divided by when w is computed: ``none`` (1),
             ``norm`` (its norm), ``loss`` (its loss), ``loss_norm`` (both).
 
     Shape:
         - gramian: ``(tasks, tasks)``.
-        - losses: ``(tasks,)``, above 0; needed where the normalisation has the loss.
+        - losses: ``(tasks,)``, above 0; required if the normalisation includes the loss.
         - returns: ``(tasks,)``.
 
     Raises:
@@ -55,8 +55,8 @@ class MGDA(GramianWeighting):
 
     Deviations:
         The quadratic program is solved exactly (a duality gap of at most 1e-8 times the smallest
-        squared norm) where the papers' code stops Frank-Wolfe after some iterations, which is far
-        from the solution with ten tasks and more. A loss that is not above 0 gives no weights.
+        squared norm); the papers' code stops Frank-Wolfe after some iterations, which is far from the
+        solution with ten tasks and more. A loss that is not above 0 gives no weights.
     """
 
     solves_on_host = True
@@ -67,7 +67,7 @@ class MGDA(GramianWeighting):
         if normalization not in SCALES:
             raise UserError(
                 "MGDA.normalization",
-                f"is one of {', '.join(get_args(Normalization))}",
+                f"must be one of {', '.join(get_args(Normalization))}",
                 repr(normalization),
                 hint(str(normalization), SCALES),
             )

@@ -45,7 +45,7 @@ class MoCo(JacobianAggregator):
         tensor([1., 1.])
 
     When:
-        As `MGDA`, where gradients of small batches are noisy.
+        As `MGDA`, if gradients of small batches are noisy.
 
     Reference:
         Fernando, Shen, Liu, Chaudhury, Murugesan, Chen. Mitigating Gradient Bias in Multi-objective
@@ -53,10 +53,10 @@ class MoCo(JacobianAggregator):
         code.
 
     Deviations:
-        Softmax in place of the projection on the simplex, as in the authors' code. Rows are not
-        scaled to their loss first, which the authors' code does and the algorithm does not. Present
-        tasks move within the share of the weights that they have together; an absent task's row and
-        weight stay as they are.
+        Softmax instead of the projection onto the simplex, as in the authors' code. Rows are not scaled by
+        their loss first, which the authors' code does and the algorithm does not. The weights of present
+        tasks change within the share that these tasks have together; an absent task's row and weight stay
+        unchanged.
     """
 
     shares: Tensor
@@ -102,7 +102,7 @@ class MoCo(JacobianAggregator):
     def _move(self, gramian: Tensor, indices: list[int] | None) -> Tensor:
         held = pick(self.shares, indices).to(gramian.dtype)
         mass = held.sum()
-        # A share may fall to 0, and its task be alone in a batch.
+        # A share may fall to 0, and its task may be the only one in a batch.
         shares = torch.where(mass > 0, held / mass, 1 / len(held))
         pull = gramian @ shares + self.rho * shares
         rate = self.gamma * self.updates.to(gramian.dtype) ** -self.gamma_decay

@@ -17,7 +17,7 @@ class MoDo(GramianWeighting):
 
     with the Jacobians of two independent batches, which makes the step's expectation right, and the
     projection on the simplex. The update is that of a third batch with these weights. They sum to 1
-    over all tasks; absent tasks keep their share. A head's own parameters see the weights too.
+    over all tasks; absent tasks keep their share. A head's own parameters are scaled by the weights too.
 
     Args:
         step_size: γ, in units of one over a squared gradient, above 0.
@@ -36,7 +36,7 @@ class MoDo(GramianWeighting):
         tensor([0.5500, 0.4500])
 
     When:
-        As `MGDA`, where small batches bias the weights and three of them a step are
+        As `MGDA`, if small batches bias the weights and three of them a step are
         affordable.
 
     Reference:

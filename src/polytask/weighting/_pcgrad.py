@@ -8,14 +8,14 @@ from polytask.weighting._surgery import random_order, turn
 
 
 class PCGrad(GramianWeighting):
-    r"""Projecting conflicting gradients: each task's gradient loses what points against another's.
+    r"""Projecting conflicting gradients: each task's gradient loses its component against another's.
 
     For each task, over the others in random order, starting from :math:`g_i' = g_i`:
 
     .. math:: g_i' \leftarrow g_i' - \frac{\min(0,\, g_i'^\top g_j)}{\|g_j\|^2} \, g_j, \qquad
               d = \sum_i g_i'.
 
-    The weights sum to the number of tasks where no gradients conflict, and to more elsewhere.
+    The weights sum to the number of tasks if no gradients conflict, and to more otherwise.
 
     Args:
         seed: Seed of the random orders; None means the seed of torch.

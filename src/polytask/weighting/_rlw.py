@@ -15,8 +15,8 @@ class RLW(LossWeighting):
 
     .. math:: \sum_i w_i L_i, \qquad w = T \operatorname{softmax}(z), \qquad z \sim N(0, I).
 
-    The weights of the present tasks sum to their number *T*. They are drawn anew for each training
-    batch, also within an accumulation window, and are those of the last batch in evaluation.
+    The weights of the present tasks sum to their number *T*. They are new for each training batch, also
+    within an accumulation window. In evaluation they are those of the last training batch.
 
     Args:
         seed: Seed of the random numbers; None means the seed of torch.
@@ -59,7 +59,7 @@ class RLW(LossWeighting):
         self.register_buffer("drawn", torch.zeros(len(self.names)))
 
     def observe(self, losses: Tensor, indices: list[int] | None) -> None:
-        """Draw."""
+        """Sample new weights."""
         drawn = torch.randn(len(losses), generator=self.draws.step())
         put(self.drawn, indices, drawn.to(self.drawn.device, non_blocking=True))
 

@@ -12,10 +12,10 @@ from polytask.weighting._state import pick, put
 class Shares(nn.Module):
     """Weights that sum to 1 over all tasks; equal at first.
 
-    The present tasks move within what they have together, so that absent ones keep theirs.
+    The weights of the present tasks keep their sum, so that absent tasks keep their weights.
 
     Args:
-        tasks: How many tasks there are.
+        tasks: The number of tasks.
 
     Shape:
         - value: ``(tasks,)``.
@@ -31,8 +31,8 @@ class Shares(nn.Module):
         """The present tasks' weights after a change.
 
         Args:
-            change: From present weights that sum to 1 to others that do.
-            step: What is known in this step.
+            change: A function from weights of the present tasks that sum to 1 to others that do.
+            step: The step.
         """
         held = pick(self.value, step.indices).to(step.gramian)
         mass = held.sum()

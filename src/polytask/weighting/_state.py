@@ -1,4 +1,4 @@
-"""What weightings keep for each task: numbers, learned numbers, an optimizer of its own."""
+"""What weightings keep for each task: numbers, learned numbers, and an optimizer of such numbers."""
 
 import math
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ def put(state: Tensor, indices: list[int] | None, values: Tensor) -> None:
 
 
 class TaskScalars(nn.Module):
-    """One learned number for each task, each a parameter of its own.
+    """One learned number for each task, each in a separate parameter.
 
-    A task that is absent gets no gradient, so that the optimizer leaves its number and its
-    moments alone, which it would not for an entry of a vector.
+    A task that is absent gets no gradient, so that the optimizer does not change its number and its
+    moments, as it would for an entry of a vector.
 
     Args:
         values: Initial value by task.
@@ -42,9 +42,9 @@ class TaskScalars(nn.Module):
 
     def __init__(self, values: Mapping[str, float]) -> None:
         super().__init__()
-        self.places = [PREFIX + name for name in values]
-        for place, value in zip(self.places, values.values(), strict=True):
-            self.register_parameter(place, nn.Parameter(torch.tensor(value)))
+        self.keys = [PREFIX + name for name in values]
+        for key, value in zip(self.keys, values.values(), strict=True):
+            self.register_parameter(key, nn.Parameter(torch.tensor(value)))
 
     def values(self, indices: list[int] | None = None) -> Tensor:
         """The present tasks' numbers.
@@ -52,14 +52,14 @@ class TaskScalars(nn.Module):
         Args:
             indices: Their indices among all tasks; None if all are present.
         """
-        places = self.places if indices is None else [self.places[column] for column in indices]
-        return torch.stack([self.get_parameter(place) for place in places])
+        keys = self.keys if indices is None else [self.keys[index] for index in indices]
+        return torch.stack([self.get_parameter(key) for key in keys])
 
 
 class TaskAdam(nn.Module):
-    """Adam for one number per task, in buffers: no optimizer of the model ever steps them.
+    """Adam for one number per task, in buffers, so that no optimizer of the model changes them.
 
-    Each task counts its own steps; an absent task's number and moments stay as they are.
+    Each task counts its own steps; an absent task's number and moments stay unchanged.
 
     Args:
         tasks: How many tasks there are.

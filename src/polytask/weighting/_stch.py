@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
 from polytask.weighting._bounded import BoundedLossWeighting
 from polytask.weighting._state import pick, put
@@ -66,11 +67,9 @@ class STCH(BoundedLossWeighting):
     ) -> None:
         super().__init__()
         self.mu = check_number(mu, "STCH.mu", above=0)
-        if isinstance(warmup_epochs, bool) or not isinstance(warmup_epochs, int) or warmup_epochs < 1:
-            raise UserError(
-                "STCH.warmup_epochs", "is a whole number of epochs, 1 or more", repr(warmup_epochs)
-            )
-        self.warmup_epochs = warmup_epochs
+        if not is_integer(warmup_epochs, 1):
+            raise UserError("STCH.warmup_epochs", "must be an integer of at least 1", repr(warmup_epochs))
+        self.warmup_epochs = int(warmup_epochs)
         self.preferences = preferences
 
     def setup(self, names: Iterable[str]) -> None:
@@ -95,7 +94,7 @@ class STCH(BoundedLossWeighting):
 
     @torch.no_grad()
     def on_epoch_end(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
-        """Count the epoch, and take the nadir at the end of the warm-up."""
+        """Count the epoch, and set the nadir at the end of the warm-up."""
         losses, indices = self._checked(losses.detach(), names)
         epochs, nadir = pick(self.epochs, indices) + 1, pick(self.nadir, indices)
         put(self.epochs, indices, epochs)

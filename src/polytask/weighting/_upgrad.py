@@ -10,9 +10,8 @@ class UPGrad(GramianWeighting):
     .. math:: w = \frac1T \sum_i \arg\min_{v \ge e_i} v^\top G v,
 
     where :math:`J^\top v` of the i-th problem is the vector nearest to :math:`g_i` that makes no
-    task worse. So neither does the update: :math:`J d \ge 0`. The weights are the paper's, with a
-    sum of 1 where no gradients conflict and more where they do. For two tasks the update is half of
-    that of PCGrad.
+    task worse. So neither does the update: :math:`J d \ge 0`. The weights are the paper's. They sum to 1
+    if no gradients conflict, and to more otherwise. For two tasks the update is half of that of PCGrad.
 
     Shape:
         - gramian: ``(tasks, tasks)``.

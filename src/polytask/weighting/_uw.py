@@ -25,7 +25,7 @@ class UW(LossWeighting):
         a_i = \tfrac12 \text{ (regression)}, \; 1 \text{ (classification)}.
 
     The weights :math:`a_i e^{-s_i}` are not normalised. The scalar may become negative, which is
-    harmless. Give the parameters a group of their own where weight decay is used.
+    harmless. If weight decay is used, put the parameters into an optimizer group without it.
 
     Args:
         task_types: ``regression`` or ``classification`` by task; the others are regressions.
@@ -48,7 +48,7 @@ class UW(LossWeighting):
         {'digit': 1.0, 'height': 2.718}
 
     When:
-        The losses are likelihoods with a noise of their own, such as regressions in different
+        The losses are likelihoods with different noise, such as regressions in different
         units.
 
     Reference:
@@ -73,7 +73,7 @@ class UW(LossWeighting):
             if kind not in _FACTORS:
                 raise UserError(
                     f"UW.task_types.{name}",
-                    "is 'regression' or 'classification'",
+                    "must be 'regression' or 'classification'",
                     repr(kind),
                     hint(str(kind), _FACTORS),
                 )

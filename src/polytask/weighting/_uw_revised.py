@@ -31,7 +31,7 @@ class UWRevised(LossWeighting):
         tensor(2.8863)
 
     When:
-        As `UW`, where a total below 0 is in the way.
+        As `UW`, if the total must not be negative.
 
     Reference:
         Liebel, Körner. Auxiliary Tasks in Multi-task Learning. arXiv 1805.06334, 2018, section 3.

@@ -37,7 +37,7 @@ class UWSO(BoundedLossWeighting):
         tensor([0.7311, 0.2689])
 
     When:
-        As `UW`, where the weights should follow the losses at once and nothing should be
+        As `UW`, if the weights should follow the losses at once and nothing should be
         learned.
 
     Reference:

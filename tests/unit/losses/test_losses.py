@@ -205,7 +205,7 @@ def test_tasks_are_named_once():
 def test_a_weighting_serves_one_criterion():
     weighting = Equal()
     regression(weighting=weighting)
-    with pytest.raises(UserError, match="serves one criterion"):
+    with pytest.raises(UserError, match="must be used by one criterion only"):
         regression(weighting=weighting)
 
 
