@@ -13,7 +13,7 @@ from polytask.models._gate import GateInput
 
 
 class CGC(ByTask):
-    r"""Shared experts and experts of one task alone; each task mixes its own with the shared ones.
+    r"""Shared experts and experts of single tasks; each task mixes its own experts with the shared ones.
 
     With the experts :math:`f_i` of task *t* and the shared ones,
 
@@ -27,8 +27,8 @@ class CGC(ByTask):
             ``_target_`` with ``_partial_: true``. All experts take the input and return tensors of one shape.
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
-        gate: Values per sample of what the gates receive, for linear gates; or something that makes a module
-            when called with the number of experts that the gate weighs.
+        gate: Values per sample of what the gates receive, for linear gates; or a callable that returns a
+            module for the number of experts that the gate weighs.
         shared_experts: Number of experts that all tasks share; may be 0.
         task_experts: Number of experts of each task, one for all or by task; may be 0.
         gate_input: What the gates receive: None for the input, a key or index of it, or a module that is
@@ -39,7 +39,7 @@ class CGC(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: If a task is left without an expert, the factories make no modules, or gate and experts
+        UserError: If a task is left without an expert, the factories return no modules, or gate and experts
             do not fit each other.
 
     Example:

@@ -14,13 +14,13 @@ from polytask.models._heads import PooledHead
 
 
 class OrdinalHead(PooledHead):
-    r"""One of several ordered levels for each sample: a score, cut by thresholds that keep their order.
+    r"""One of several ordered levels for each sample: a score, divided by thresholds that keep their order.
 
     .. math:: P(y \le k) = \sigma(\theta_k - s(x)), \qquad \theta_0 < \theta_1 < \dots
 
-    with *s* the score that the layers give, and learned :math:`\theta`. The output is
-    :math:`\log P(y = k)`, so that `torch.nn.CrossEntropyLoss` is the negative log-likelihood and a metric
-    of classes takes it as it is.
+    with *s* the score that the layers compute, and learned :math:`\theta`. The output is
+    :math:`\log P(y = k)`, so that `torch.nn.CrossEntropyLoss` is the negative log-likelihood and
+    classification metrics take it unchanged.
 
     Args:
         input_dim: Features of the representation.

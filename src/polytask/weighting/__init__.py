@@ -1,4 +1,14 @@
-"""Ways of balancing tasks, by what they are given: losses, the Gramian, or the Jacobian."""
+"""Weightings: ways of balancing tasks, with three bases named by what they receive.
+
+A `LossWeighting` receives the losses and returns one scalar, a `GramianWeighting` receives the Gramian of the
+tasks' gradients and returns weights, a `JacobianAggregator` receives the Jacobian and returns the update.
+Begin with ``_base``, then with one short method of each kind: ``_equal``, ``_upgrad``, ``_graddrop``. Each
+method has a file; ``_state``, ``_task_rows``, ``_shares``, ``_bounded`` and ``_random_stream`` hold what
+several of them keep, and ``_catalogue`` makes the table of ``polytask methods`` from the docstrings.
+
+This package uses torch only. A weighting declares which gradients it requires and does not know who computes
+them: it knows neither models nor the engine, and nothing of trainers or configs.
+"""
 
 from polytask.weighting._aligned_mtl import AlignedMTL
 from polytask.weighting._base import (

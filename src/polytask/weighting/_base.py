@@ -22,11 +22,12 @@ class Weighting(nn.Module, ABC):
     Learned quantities are parameters and history is in buffers, so that `state_dict` contains both. State is
     kept for every task; a call names the tasks that are present.
 
+    `after_step` receives the losses of the step, or, if a subclass sets `remeasures` to True, those of the
+    step's last batch, computed again without gradient after the optimizer has stepped.
+
     Attributes:
         gradients: The gradients that are required, or None if losses are enough.
         batches_per_step: The number of independent batches in a step.
-        remeasures: Whether `after_step` receives the losses of the step's last batch, computed again without
-            gradient after the optimizer has stepped; otherwise it receives those of the step.
         deferred: Whether `check` is called later; otherwise each step on the CPU calls it, since reading
             values causes no synchronisation there.
         names: All tasks, in order, once `setup` was called.
@@ -100,7 +101,7 @@ class Weighting(nn.Module, ABC):
         """Called after each optimizer step with losses of its batch, shape ``(tasks,)``.
 
         Args:
-            losses: The step's losses, or those of its last batch after the step if `remeasures` is set.
+            losses: The step's losses, or those of its last batch after the step if ``remeasures`` is set.
             names: Which tasks these are; None if all are present.
         """
         return

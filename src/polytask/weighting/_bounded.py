@@ -73,7 +73,7 @@ class BoundedLossWeighting(LossWeighting, ABC):
     fix: ClassVar[str] = "Use positive losses or another weighting"
 
     def setup(self, names: Iterable[str]) -> None:
-        """Observe the losses of the tasks."""
+        """Set the bounds of the tasks' losses."""
         super().setup(names)
         self.bound_check = BoundCheck(self.bounds_by_task())
 

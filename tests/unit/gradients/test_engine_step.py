@@ -423,7 +423,12 @@ REFUSED = {
     "refresh": (network, UPGrad, {"refresh_every": 0}, "must be an integer of at least 1, got 0"),
     "refresh of an aggregator": (network, MoCo, {"refresh_every": 2}, "requires a method with weights"),
     "level of an aggregator": (network, MoCo, {"level": "representation"}, "'parameters' for MoCo"),
-    "level of losses": (network, Equal, {"level": "parameters"}, "requires a gradient-based weighting, got Equal"),
+    "level of losses": (
+        network,
+        Equal,
+        {"level": "parameters"},
+        "requires a gradient-based weighting, got Equal",
+    ),
     "heads of losses": (network, Equal, {"scale_heads": True}, "scale_heads"),
     "three batches": (network, MoDo, {"refresh_every": 2}, "3 batches"),
     "no heads": (lambda: nn.Linear(4, 1).double(), UPGrad, {"level": "representation"}, "heads by task"),
