@@ -40,7 +40,8 @@ def test_maps_are_averaged_over_their_positions(kind):
     [
         (
             torch.zeros(5, 6, 4),
-            "representation: must be a tensor of shape (N, 4) or (N, 4, ...) for this head, got shape (5, 6, 4).",
+            "representation: must be a tensor of shape (N, 4) or (N, 4, ...) for this head, got shape "
+            "(5, 6, 4).",
         ),
         (
             torch.zeros(5, 3),
@@ -161,7 +162,8 @@ def test_hidden_convolutions_see_their_neighbours():
         (lambda: DenseHead(4, 3, mode="cubic"), "mode: must be 'bilinear' or 'nearest', got 'cubic'."),
         (
             lambda: DenseHead(4, 3)(torch.zeros(2, 3, 4, 4)),
-            "representation: must be feature maps of shape (N, 4, height, width) for this head, got shape (2, 3, 4, 4).",
+            "representation: must be feature maps of shape (N, 4, height, width) for this head, got "
+            "shape (2, 3, 4, 4).",
         ),
         (
             lambda: DenseHead(4, 3)([torch.zeros(2, 4, 4, 4)]),

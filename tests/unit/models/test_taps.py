@@ -341,7 +341,8 @@ def test_unusable_taps(taps, message):
     [
         (
             ["stem"],
-            "taps: must be a mapping from modules to the channels of their outputs, got ['stem']. Write {layer1: 64",
+            "taps: must be a mapping from modules to the channels of their outputs, got ['stem']. "
+            "Write {layer1: 64",
         ),
         ({"stem": 0}, "taps.stem: must be an integer of at least 1, got 0."),
         ({"stem": "4"}, "taps.stem: must be an integer of at least 1, got '4'."),

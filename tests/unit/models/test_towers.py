@@ -204,15 +204,18 @@ def run(model):
     [
         (
             lambda: CrossStitch(MLP(3, [4], 4), heads(), ["layers.activation2"]),
-            "taps.layers.activation2: must be a module of MLP, got an unknown name. Did you mean 'layers.activation1'?",
+            "taps.layers.activation2: must be a module of MLP, got an unknown name. Did you mean "
+            "'layers.activation1'?",
         ),
         (
             lambda: NDDR(MLP(3, [4], 4), heads(), [TAP]),
-            "taps: must be a mapping from modules to the channels of their outputs, got ['layers.activation1'].",
+            "taps: must be a mapping from modules to the channels of their outputs, got "
+            "['layers.activation1'].",
         ),
         (
             lambda: MTAN(MLP(3, [4], 4), heads(), [TAP]),
-            "taps: must be a mapping from modules to the channels of their outputs, got ['layers.activation1'].",
+            "taps: must be a mapping from modules to the channels of their outputs, got "
+            "['layers.activation1'].",
         ),
         (
             lambda: CrossStitch({"a": MLP(3, [4], 4)}, heads(), [TAP]),
@@ -256,7 +259,8 @@ def run(model):
             lambda: Sluice(
                 nn.Sequential(nn.ConvTranspose1d(4, 4, 2, groups=2)), heads(), ["0"], orthogonality=0.1
             ),
-            "tap '0': must be a layer with a weight of 2 equal parts, for orthogonality, got a ConvTranspose1d.",
+            "tap '0': must be a layer with a weight of 2 equal parts, for orthogonality, got a "
+            "ConvTranspose1d.",
         ),
         (
             lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], temperature=0),
@@ -302,7 +306,8 @@ def run(model):
         ),
         (
             lambda: run(MTAN(MLP(3, [4], 4), heads(), {TAP: 4})),
-            "tap 'layers.activation1': must return feature maps of shape (N, channels, height, width), got shape (5, 4).",
+            "tap 'layers.activation1': must return feature maps of shape (N, channels, height, width), "
+            "got shape (5, 4).",
         ),
         (
             lambda: run(MTAN(Lists(tuples=True), heads(), {"rnn": 4})),
