@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from polytask._checks import is_integer
 from polytask._errors import UserError
@@ -117,7 +117,8 @@ class MultiTaskModel(nn.Module, ABC):
 
     def _at(self, index: object) -> str:
         names = self.task_names
-        if not is_integer(index, -sys.maxsize):
+        # Reading a tensor would synchronise with its device at each call.
+        if isinstance(index, Tensor) or not is_integer(index, -sys.maxsize):
             fix = "Pass names, one name or an integer"
             raise UserError("tasks", "must name tasks of the model", f"a {type(index).__name__}", fix)
         if not 0 <= index < len(names):

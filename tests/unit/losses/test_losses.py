@@ -223,9 +223,9 @@ def test_a_weighting_serves_one_criterion():
         (lambda: regression(loss_weights=[1.0]), "loss_weights: need one weight for each of the tasks a, b"),
         (lambda: regression(loss_weights=0.5), "loss_weights: is a mapping from task to weight, or a list"),
         (lambda: regression(loss_weights="12"), "loss_weights: is a mapping from task to weight, or a list"),
-        (lambda: regression(loss_weights={"a": -1}), "loss_weights.a: a weight is a finite number"),
-        (lambda: regression(loss_weights={"a": NAN}), "loss_weights.a: a weight is a finite number"),
-        (lambda: regression(loss_weights={"a": True}), "loss_weights.a: a weight is a finite number"),
+        (lambda: regression(loss_weights={"a": -1}), "loss_weights.a: must be a finite number"),
+        (lambda: regression(loss_weights={"a": NAN}), "loss_weights.a: must be a finite number"),
+        (lambda: regression(loss_weights={"a": True}), "loss_weights.a: must be a finite number"),
         (lambda: regression(loss_weights=[0, 0]), "loss_weights: one weight at least must be above 0"),
         (
             lambda: MultiTaskLoss({"a": nn.MSELoss(reduction="sum")}),

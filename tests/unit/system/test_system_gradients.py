@@ -345,7 +345,7 @@ def test_options_of_gradients_are_refused_with_a_foreign_criterion():
 
 @pytest.mark.parametrize("weighting", [MGDA(), GradDrop(), GradNorm()])
 def test_no_shared_parameter_is_said(weighting):
-    refused("needs parameters that the tasks a, b, c share", weighting, model=separate())
+    refused("must have parameters that the tasks a, b, c share", weighting, model=separate())
 
 
 def separate():
