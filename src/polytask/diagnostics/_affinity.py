@@ -14,7 +14,7 @@ from torch.func import functional_call
 from polytask._errors import UserError
 from polytask.diagnostics._gradients import GramianRecorder
 from polytask.diagnostics._store import AFFINITY
-from polytask.gradients._watch import Seen
+from polytask.gradients import ObservedStep
 from polytask.losses import TaskLosses
 from polytask.system import System
 from polytask.system._task_backward import TaskBackward
@@ -99,7 +99,7 @@ class Affinity(GramianRecorder):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._batch = batch if self.lookahead and self.due(trainer) else None
 
-    def look(self, trainer: pl.Trainer, system: System, seen: Seen) -> None:
+    def look(self, trainer: pl.Trainer, system: System, seen: ObservedStep) -> None:
         """Keep both forms."""
         rate = self._rate(trainer, seen)
         names = seen.names
@@ -118,7 +118,7 @@ class Affinity(GramianRecorder):
                 values.append(gains.to(seen.gramian))
         self.add(trainer, keys, torch.cat(values))
 
-    def _rate(self, trainer: pl.Trainer, seen: Seen) -> float:
+    def _rate(self, trainer: pl.Trainer, seen: ObservedStep) -> float:
         if self.learning_rate is not None:
             return self.learning_rate
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]

@@ -173,8 +173,8 @@ class TaskBackward:
             self._engine_backward(losses, scale, last, batches)
         elif step is not None and loss.requires_grad:
             total, losses = step
-            scale = _scale(loss, total) * batches if scaled and self.engine.watched else 1.0
-            self.engine.show(self._weighed(losses), scale=scale, last=last)
+            scale = _scale(loss, total) * batches if scaled and self.engine.observed else 1.0
+            self.engine.notify_observers(self._weighed(losses), scale=scale, last=last)
             loss.backward()  # type: ignore[no-untyped-call]
         if last:
             self.engine.finish()

@@ -242,7 +242,7 @@ def test_what_is_ambiguous_names_the_task_and_both_shapes(task, target, shapes):
         ((torch.zeros(3, 4), {"heigth": torch.zeros(3)}), "Did you mean 'heigth'"),
         (
             (torch.zeros(3, 5), {"height": torch.zeros(3)}),
-            "MLP: needs inputs of shape .*got shape",
+            "MLP: inputs must have the shape .*got shape",
         ),
     ],
 )

@@ -271,5 +271,5 @@ def test_loads_are_logged_each_epoch():
 
 
 def test_loads_need_experts():
-    with pytest.raises(UserError, match="needs gates"):
+    with pytest.raises(UserError, match="must have gates"):
         trainer(LogExpertLoad()).fit(system(), loader())

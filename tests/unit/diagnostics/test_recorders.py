@@ -134,25 +134,26 @@ def test_the_representation_is_where_the_graphs_part(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("level", "group"), [("representation", "representation"), ("last_shared", "last_shared")]
+    ("weighting", "level", "group"),
+    [
+        (UPGrad, None, "shared"),
+        (GradNorm, None, "last_shared"),
+        (UPGrad, "representation", "representation"),
+        (UPGrad, "last_shared", "last_shared"),
+    ],
 )
-def test_what_the_weighting_measures_is_taken_from_it(tmp_path, level, group, monkeypatch):
-    monkeypatch.setattr("polytask.gradients._watch.explicit", None)
-    monkeypatch.setattr("polytask.gradients._watch.parting", None)
-    fit(tmp_path, system(UPGrad(), level=level), GradientRecorder(every=1))
-    assert read_gradients(tmp_path).group == group
-
-
-@pytest.mark.parametrize("weighting", [UPGrad, GradNorm])
-def test_no_backward_is_added_where_the_weighting_took_the_gramian(tmp_path, weighting, monkeypatch):
+def test_no_backward_is_added_if_the_weighting_measures_the_gramian(
+    tmp_path, weighting, level, group, monkeypatch
+):
     calls, grad = [], torch.autograd.grad
     monkeypatch.setattr(
         torch.autograd, "grad", lambda *args, **named: calls.append(1) or grad(*args, **named)
     )
-    fit(tmp_path / "without", system(weighting()))
+    fit(tmp_path / "without", system(weighting(), level=level))
     without = len(calls)
-    fit(tmp_path / "with", system(weighting()), GradientRecorder(every=1))
+    fit(tmp_path / "with", system(weighting(), level=level), GradientRecorder(every=1))
     assert len(calls) == 2 * without
+    assert read_gradients(tmp_path / "with").group == group
 
 
 def test_kept_weights_are_recorded_with_gradients_beside_the_step(tmp_path):
@@ -468,7 +469,7 @@ def spy(reads, function):
 def test_nobody_looks_on_after_a_fit(tmp_path):
     made, recorder = system(), GradientRecorder(every=1)
     fit(tmp_path, made, recorder)
-    assert made.task_backward.engine._watch.watchers == []
+    assert made.task_backward.engine.observers == ()
     fit(tmp_path, made, recorder)
     assert read_gradients(tmp_path).steps.tolist() == list(range(8))
 

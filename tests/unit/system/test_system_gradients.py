@@ -331,7 +331,7 @@ def test_a_window_that_a_method_cannot_use_is_refused():
 
 @pytest.mark.parametrize("weighting", [Equal(), UW(), FAMO()])
 def test_options_of_gradients_are_refused_with_losses(weighting):
-    with pytest.raises(UserError, match="level: is for weightings by gradients"):
+    with pytest.raises(UserError, match="level: requires a gradient-based weighting"):
         system(weighting, level="representation")
 
 
@@ -345,7 +345,7 @@ def test_options_of_gradients_are_refused_with_a_foreign_criterion():
 
 @pytest.mark.parametrize("weighting", [MGDA(), GradDrop(), GradNorm()])
 def test_no_shared_parameter_is_said(weighting):
-    refused("needs parameters that the tasks a, b, c share", weighting, model=separate())
+    refused("must have parameters that the tasks a, b, c share", weighting, model=separate())
 
 
 def separate():
@@ -368,7 +368,7 @@ class Beside(nn.Module):
 
 def test_a_loss_around_the_representation_is_said():
     refused(
-        "'representation' is the only way to the backbone", MGDA(), model=Beside(), level="representation"
+        "tasks reach the backbone through their heads only", MGDA(), model=Beside(), level="representation"
     )
 
 
