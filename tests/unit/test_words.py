@@ -44,7 +44,7 @@ PATTERN = re.compile("|".join(f"(?:{word})" for word in BANNED))
 
 
 def strings(path: Path) -> Iterator[tuple[int, str]]:
-    """Docstrings and string literals of a module, with their lines; no keys of dicts, no regular expressions."""
+    """Docstrings and string literals of a module that have more than one word, with their lines."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
