@@ -114,7 +114,7 @@ def _each(transforms: Transforms, values: Any, name: str) -> Any:
 
 def _recounted(targets: Targets, changed: Mapping[str, Any], criterion: nn.Module) -> Targets:
     """Targets after their transforms: another number of elements, the same labels missing."""
-    ignore_index = criterion.ignore_index if isinstance(criterion, MultiTaskLoss) else None
+    ignore_index = criterion.measurement.ignore_index if isinstance(criterion, MultiTaskLoss) else None
     partly = {
         name: target
         for name, target in changed.items()

@@ -133,7 +133,7 @@ class Engine:
 
         Args:
             losses: Losses of the present tasks, scalars by task; or ``(tasks,)`` made by `torch.stack`;
-                or what `polytask.losses.MultiTaskLoss.measure` gives.
+                or `polytask.losses.TaskLosses`, as ``criterion.measurement.measure`` returns.
             names: Which tasks a tensor's losses belong to; all tasks where None.
             scale: Factor of the losses, a loss scaler's: ``.grad`` is that of scaled losses, and the
                 weights are not changed by it. Where scaled gradients are not finite, so is ``.grad``, and

@@ -77,7 +77,7 @@ class Balance:
 
     def start(self) -> None:
         """Begin a fit, alone, with nothing left of one that was stopped."""
-        self.ranks = self.criterion.ranks = self.engine.ranks = None
+        self.ranks = self.criterion.measurement.ranks = self.engine.ranks = None
         self.engine.forget()
 
     def join(self, ranks: Ranks, buffers: nn.Module | None) -> None:
@@ -87,7 +87,7 @@ class Balance:
             ranks: All of them.
             buffers: Whose buffers are those of the first rank in every step.
         """
-        self.ranks = self.criterion.ranks = self.engine.ranks = ranks
+        self.ranks = self.criterion.measurement.ranks = self.engine.ranks = ranks
         self._buffers = buffers
         ranks.copy_state(self.weighting)
 
@@ -113,7 +113,7 @@ class Balance:
             total: Its total.
             losses: Its losses by task, and entries beside the tasks.
         """
-        self.losses = self.criterion.last
+        self.losses = self.criterion.measurement.last
         self._batch = batch if self.weighting.remeasures else None
         self._step = total, losses
 
@@ -157,8 +157,8 @@ class Balance:
     def _weighed(self, losses: Mapping[str, Tensor]) -> TaskLosses:
         """The losses that the weighting sees, with their graphs."""
         names = tuple(name for name in self.criterion.names if name in losses)
-        means = self.criterion.weighed(torch.stack([losses[name] for name in names]), names)
-        last = self.criterion.last
+        means = self.criterion.combination.weighed(torch.stack([losses[name] for name in names]), names)
+        last = self.criterion.measurement.last
         if last is None or last.names != names:
             self._refuse_ranks()
             return TaskLosses(names, means, torch.ones_like(means))
@@ -168,7 +168,7 @@ class Balance:
     def _refuse_ranks(self) -> None:
         if self.ranks is not None:
             kind, method = type(self.criterion).__name__, type(self.weighting).__name__
-            rule = f"on several ranks, {method} needs the losses of {kind}.measure, which ranks can add up"
+            rule = f"on several ranks, {method} requires the losses of {kind}.compute_task_losses"
             raise UserError("criterion", rule, "others", "Let its forward call compute_task_losses")
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -197,7 +197,9 @@ class Balance:
         if batch is not None:
             losses = self.measured_again(batch, measure)
         with torch.no_grad():
-            self.weighting.after_step(self.criterion.weighed(losses.means, losses.names), losses.names)
+            self.weighting.after_step(
+                self.criterion.combination.weighed(losses.means, losses.names), losses.names
+            )
 
     def measured_again(self, batch: Batch, measure: Callable[[Batch], Any]) -> TaskLosses:
         """A batch's losses without gradient, of which the weighting learns nothing.
@@ -206,7 +208,7 @@ class Balance:
             batch: The batch.
             measure: Calls the model and the criterion on a batch.
         """
-        own = self.criterion.last
+        own = self.criterion.measurement.last
         # The weighting has seen this batch, and is not to take it for the next one.
         self.weighting.eval()
         try:
@@ -214,7 +216,8 @@ class Balance:
                 measure(batch)
         finally:
             self.weighting.train()
-        again, self.criterion.last = self.criterion.last, own
+        measurement = self.criterion.measurement
+        again, measurement.last = measurement.last, own
         assert again is not None
         return again
 
@@ -227,7 +230,7 @@ class Balance:
         """
         names = tuple(name for name in self.criterion.names if name in means)
         losses = torch.tensor([means[name] for name in names], device=device)
-        self.weighting.on_epoch_end(self.criterion.weighed(losses, names), names)
+        self.weighting.on_epoch_end(self.criterion.combination.weighed(losses, names), names)
 
     def saved(self) -> dict[str, Any]:
         """The weights in use and what the engine has learned; plain data."""

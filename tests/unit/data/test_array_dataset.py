@@ -179,7 +179,7 @@ def test_named_classes():
         ),
         (np.zeros(1), {"a": [1]}, {"classes": {"b": 2}}, "classes: no task is called 'b'. Tasks: a."),
         (np.zeros(1), [[1]], {}, "targets: is a dict by task, got list. Write {'task': ...}."),
-        (np.zeros(1), {"loss": [1]}, {}, "targets: 'loss' is a word that log keys use."),
+        (np.zeros(1), {"loss": [1]}, {}, "targets: 'loss' is reserved for log keys."),
         ({}, {"a": [1]}, {}, "inputs: needs an array, got an empty dict."),
         (np.zeros((0, 3)), None, {}, "inputs: needs one row at least, got none."),
         (

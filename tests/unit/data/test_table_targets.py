@@ -104,7 +104,7 @@ def test_what_can_be_trained_on():
     ("arguments", "text"),
     [
         (({},), "needs at least one task"),
-        (({"1": "c"},), "a task name is a letter"),
+        (({"1": "c"},), "a task name must be a letter"),
         (({"t": "c"}, {"s": ["a"]}), "no task is called 's'"),
         (({"t": "c"}, {"t": ["a", "a"]}), "each of them once"),
         (({"t": "c"}, {"t": []}), "each of them once"),

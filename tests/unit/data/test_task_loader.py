@@ -239,7 +239,7 @@ def test_a_torch_loader_has_to_share_its_rows_among_processes(monkeypatch, sampl
     [
         ({}, {}, "loaders: needs at least one task, got none."),
         ([[1]], {}, "loaders: is a dict of loaders by task, got list."),
-        ({"loss": [1]}, {}, "loaders: 'loss' is a word that log keys use."),
+        ({"loss": [1]}, {}, "loaders: 'loss' is reserved for log keys."),
         ({"a": 3}, {}, "task 'a': needs a loader, an iterable of batches, got int."),
         (
             {"a": []},

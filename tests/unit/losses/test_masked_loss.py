@@ -11,7 +11,7 @@ from torch import nn
 from polytask._errors import UserError
 from polytask.batch import Labels, is_missing
 from polytask.losses import MultiTaskLoss
-from polytask.losses._masked_loss import Term
+from polytask.losses._masked_loss import MaskedLoss
 
 NAN = float("nan")
 
@@ -93,7 +93,7 @@ def test_shapes_that_torch_would_broadcast_are_errors(loss, output, target, miss
     if missing and len(labels) > 1:
         labels[0] = NAN
     found = message(loss, torch.rand(output), labels)
-    assert found.startswith(f"task 'a': output and target must fit {type(loss).__name__}.")
+    assert found.startswith(f"task 'a': output and target must fit {type(loss).__name__}, got output")
     assert f"output {output} float32 and target {target} float32" in found
 
 
@@ -134,7 +134,7 @@ def test_what_does_not_fit_names_the_task_and_both_shapes(loss, output, target):
 )
 def test_a_class_out_of_range_is_named_with_the_range(loss, output, target):
     found = message(loss, torch.rand(output), torch.tensor(target))
-    assert found.startswith("task 'a': class indices are 0 to 2 for 3 outputs, got class 3.")
+    assert found.startswith("task 'a': class indices must be from 0 to 2 for 3 outputs, got class 3.")
 
 
 def test_a_negative_class_is_named_too():
@@ -331,7 +331,9 @@ def test_a_loss_that_returns_no_tensor_is_an_error(value):
         def forward(self, output, target):
             return value
 
-    assert message(Returns(), torch.rand(2), torch.rand(2)).startswith("task_losses.a: must return a tensor.")
+    assert message(Returns(), torch.rand(2), torch.rand(2)).startswith(
+        "task_losses.a: must return a tensor, got "
+    )
 
 
 def test_a_loss_that_returns_too_many_values_is_an_error():
@@ -410,15 +412,15 @@ def test_targets_that_are_no_tensors_go_to_the_loss_as_they_are():
 def test_texts_are_no_targets_of_torchs_losses(loss):
     found = message(loss, torch.rand(2, 3), ["cat", "dog"])
     assert found == (
-        "task 'a': strings as targets need numbers, got 'cat'. Number the classes in the data set."
+        f"task 'a': targets of {type(loss).__name__} must be numbers, got 'cat'. Number the classes in the data set."
     )
 
 
 def test_targets_of_another_kind_do_not_fit_a_loss_of_classes():
     found = message(nn.CrossEntropyLoss(), torch.rand(2, 3), [0, 1])
-    assert found.startswith("task 'a': output and target must fit CrossEntropyLoss.")
+    assert found.startswith("task 'a': output and target must fit CrossEntropyLoss, got output")
 
 
-def test_a_term_is_a_sum_and_its_divisor():
-    term = Term("a", nn.MSELoss())
-    assert term(torch.tensor([3.0]), torch.tensor([1.0]), 1, None) == (torch.tensor(4.0), 1.0)
+def test_a_masked_loss_is_a_sum_and_its_divisor():
+    loss = MaskedLoss("a", nn.MSELoss())
+    assert loss(torch.tensor([3.0]), torch.tensor([1.0]), 1, None) == (torch.tensor(4.0), 1.0)

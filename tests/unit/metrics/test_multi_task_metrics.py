@@ -115,7 +115,7 @@ def test_metrics_are_pickled_with_their_rows():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: MultiTaskMetrics(["loss"]), "'loss' is a word that log keys use"),
+        (lambda: MultiTaskMetrics(["loss"]), "'loss' is reserved for log keys"),
         (
             lambda: MultiTaskMetrics(TASKS, {"shap": accuracy}),
             "metric_fns: no task is called 'shap'. Did you mean",
