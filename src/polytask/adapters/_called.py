@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import is_integer, is_number
 from polytask._errors import UserError
 from polytask.adapters._transforms import Transformed, Transforms, apply
 from polytask.losses import MultiTaskLoss, Targets
@@ -149,6 +150,9 @@ def _read(value: Any, criterion: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
                 "Add 'total', the tensor to minimise",
             )
         total, losses = value["total"], value
+    if isinstance(criterion, MultiTaskLoss) and not isinstance(total, Tensor) and is_integer(total, 0, 0):
+        # The sum of no losses, if no rank has a label.
+        total = torch.zeros(())
     if not isinstance(total, Tensor) or total.numel() != 1:
         rule = f"{type(criterion).__name__} must return one number, or a dict with 'total'"
         raise UserError("criterion", rule, _kind(total))
@@ -156,10 +160,10 @@ def _read(value: Any, criterion: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def _number(loss: Any, name: str) -> Tensor:
-    if isinstance(loss, (int, float)):
-        return torch.tensor(float(loss))
     if isinstance(loss, Tensor) and loss.numel() == 1:
         return loss
+    if is_number(loss):
+        return torch.tensor(float(loss))
     raise UserError("criterion", f"the loss '{name}' must be one number", _kind(loss))
 
 
