@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from polytask._checks import is_finite, is_integer
+from polytask._checks import check_integer, is_finite
 from polytask._errors import UserError
 from polytask._tasks import check_known
 from polytask.arrays._keep_best import KeepBest
@@ -163,8 +163,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         fraction = self.validation_fraction
         if fraction is not None and not (is_finite(fraction) and 0 < fraction < 1):
             raise UserError("validation_fraction", "is between 0 and 1, or None", repr(fraction))
-        if not is_integer(self.patience, 1):
-            raise UserError("patience", "is a number of epochs, 1 or more", repr(self.patience))
+        check_integer(self.patience, "patience", 1)
         if self.weighting is not None and not isinstance(self.weighting, Weighting):
             raise UserError("weighting", "is one of polytask.weighting", type(self.weighting).__name__)
         if self.model is not None and (isinstance(self.model, nn.Module) or not callable(self.model)):

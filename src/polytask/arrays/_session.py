@@ -12,7 +12,7 @@ from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch import nn
 from torch.optim import Optimizer
 
-from polytask._checks import is_finite, is_integer
+from polytask._checks import check_integer, is_finite
 from polytask._errors import UserError
 from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT, quiet_lightning
@@ -102,11 +102,10 @@ class Session(System):
         Returns:
             What `by_epoch` gives for these epochs.
         """
-        if not is_integer(epochs, 1):
-            raise UserError("epochs", "is a number of epochs, 1 or more", repr(epochs))
+        epochs = check_integer(epochs, "epochs", 1)
         done = len(self.history)
         loaders = {"train": train} if val is None else {"train": train, "val": _one(val)}
-        with self._lightning(loaders, callbacks, max_epochs=done + int(epochs)) as trainer:
+        with self._lightning(loaders, callbacks, max_epochs=done + epochs) as trainer:
             _begin_at(trainer, done)
             trainer.fit(self)
         return self.by_epoch(done)

@@ -6,6 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from polytask._checks import check_integer
 from polytask._errors import UserError, hint
 from polytask.optim import named_parameters
 
@@ -154,8 +155,4 @@ def _strings(value: object, where: str) -> tuple[str, ...]:
 
 
 def _count(value: object, where: str) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(where, "is an integer of at least 0", repr(value))
-    return value
+    return None if value is None else check_integer(value, where, 0)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import check_integer
 from polytask._distributed import Ranks
 from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
@@ -98,9 +99,7 @@ class Engine:
         method = type(self.weighting).__name__
         if level is not None and level not in LEVELS:
             raise UserError("level", f"is one of {', '.join(LEVELS)}", repr(level), hint(str(level), LEVELS))
-        every = self.refresh_every
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise UserError("refresh_every", "is a whole number, 1 or more", repr(every))
+        every = self.refresh_every = check_integer(self.refresh_every, "refresh_every", 1)
         if isinstance(self.weighting, LossWeighting):
             given = {"level": level is not None, "refresh_every": every > 1}
             given["scale_heads"] = self.scale_heads is not None

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
 from polytask._tasks import TaskModules, check_known
 
@@ -95,7 +96,7 @@ class MultiTaskModel(nn.Module, ABC):
         names = self._choose(tasks)
         representation = self.represent(x, names)
         outputs = {name: self.heads[name](self.for_task(representation, name)) for name in names}
-        if isinstance(tasks, str | int):
+        if isinstance(tasks, str) or is_integer(tasks):
             return outputs[names[0]]
         return outputs if self.named or tasks is not None else list(outputs.values())
 
@@ -103,7 +104,7 @@ class MultiTaskModel(nn.Module, ABC):
         names = self.task_names
         if tasks is None:
             return names
-        if isinstance(tasks, int) and not isinstance(tasks, bool):
+        if is_integer(tasks):
             if not 0 <= tasks < len(names):
                 fix = f"Tasks: {', '.join(f'{index} ({name})' for index, name in enumerate(names))}"
                 raise UserError("tasks", f"a task id is at least 0 and below {len(names)}", tasks, fix)

@@ -61,7 +61,7 @@ class CrossStitch(Towers):
     def __init__(
         self, backbone: Backbone, heads: Heads, taps: Taps, *, own: float = 0.9, channel_dim: int = 1
     ) -> None:
-        check_share(own, "own")
+        own = check_share(own, "own")
         channels = check_channels(taps) if isinstance(taps, Mapping) else {}
 
         def unit(tap: str, tasks: Sequence[str]) -> Mixing:

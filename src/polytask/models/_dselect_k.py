@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import check_number
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
 from polytask.models._base import ByTask, Heads
@@ -87,11 +88,11 @@ class DSelectK(ByTask):
         gate_input: nn.Module | str | int | None = None,
     ) -> None:
         super().__init__(heads)
-        if check_size(k, "k") > check_size(num_experts, "num_experts"):
+        k, num_experts = check_size(k, "k"), check_size(num_experts, "num_experts")
+        if k > num_experts:
             rule = f"must be at most the number of experts, {num_experts}"
             raise UserError("k", rule, k, "Raise num_experts or lower k")
-        if not isinstance(gamma, int | float) or not 0 < gamma < math.inf:
-            raise UserError("gamma", "must be a number above 0", repr(gamma))
+        gamma = check_number(gamma, "gamma", above=0)
         if gate is None and gate_input is not None:
             fix = "Set gate, or leave gate_input out"
             raise UserError("gate_input", "is for gates with an input", "no gate", fix)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import check_number, is_finite
 from polytask._errors import UserError
 from polytask.models._checks import check_features
 from polytask.models._dense import Activation
@@ -113,8 +114,7 @@ class MultiLabelHead(PooledHead):
     ) -> None:
         super().__init__(input_dim, num_labels, hidden_dims, activation, dropout)
         if prior is not None:
-            if not isinstance(prior, float) or not 0 < prior < 1:
-                raise UserError("prior", "must be a number above 0 and below 1", repr(prior))
+            prior = check_number(prior, "prior", above=0, below=1)
             *_, last = self.layers.parameters()
             nn.init.constant_(last, math.log(prior / (1 - prior)))
 
@@ -178,7 +178,7 @@ class RegressionHead(PooledHead):
 
 
 def _bounds(low: float | None, high: float | None) -> tuple[float, float]:
-    if isinstance(low, int | float) and isinstance(high, int | float) and -math.inf < low < high < math.inf:
+    if is_finite(low) and is_finite(high) and low < high:
         return float(low), float(high)
     rule = "are two numbers, the lower first, or neither is given"
     raise UserError("low, high", rule, f"{low} and {high}")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from polytask._checks import check_number
 from polytask._errors import UserError, hint
 from polytask._tasks import TaskModules, check_known
 from polytask.models._base import ByTask, Heads
@@ -229,6 +230,4 @@ def _adaptable(layer: nn.Module, name: str, rank: int) -> Layer:
 def _scale(alpha: float | None, rank: int) -> float:
     if alpha is None:
         return 1.0
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
-        raise UserError("alpha", "must be a number above 0", repr(alpha))
-    return alpha / rank
+    return check_number(alpha, "alpha", above=0) / rank

@@ -67,7 +67,7 @@ class NDDR(Towers):
         norm: bool = True,
         channel_dim: int = 1,
     ) -> None:
-        check_share(own, "own")
+        own = check_share(own, "own")
         channels = check_channels(taps)
 
         def unit(tap: str, tasks: Sequence[str]) -> Mixing:

@@ -86,7 +86,7 @@ class Sluice(Towers):
         orthogonality: float = 0.0,
         channel_dim: int = 1,
     ) -> None:
-        check_share(own, "own")
+        own = check_share(own, "own")
         parts = check_size(subspaces, "subspaces")
 
         def unit(tap: str, tasks: Sequence[str]) -> Mixing:

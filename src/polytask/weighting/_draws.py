@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from polytask._errors import UserError
+from polytask._checks import check_integer
 
 
 class Draws(nn.Module):
@@ -24,9 +24,7 @@ class Draws(nn.Module):
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise UserError("seed", "is a whole number, or None", repr(seed))
-        self.seed = (torch.initial_seed() if seed is None else seed) % 2**63
+        self.seed = (torch.initial_seed() if seed is None else check_integer(seed, "seed")) % 2**63
         self.steps = 0
 
     def step(self, device: torch.device | str = "cpu") -> torch.Generator:

@@ -1,13 +1,12 @@
 """Fixed weights."""
 
-import math
-import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask._errors import UserError
 from polytask._tasks import check_known
 from polytask.weighting._base import LossWeighting
@@ -87,8 +86,5 @@ def check_weights(weights: Mapping[str, float], where: str) -> dict[str, float]:
     """
     if not isinstance(weights, Mapping):
         raise UserError(where, "is a mapping from task to weight", repr(weights))
-    for name, weight in dict[str, Any](weights).items():
-        number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-        if not number or not math.isfinite(weight) or weight < 0:
-            raise UserError(f"{where}.{name}", "a weight is a finite number, 0 or more", repr(weight))
-    return {name: float(weight) for name, weight in weights.items()}
+    given = dict[str, Any](weights)
+    return {name: check_number(weight, f"{where}.{name}", least=0) for name, weight in given.items()}

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask.weighting._base import GramianWeighting, Solution, Step
 from polytask.weighting._draws import Draws
 from polytask.weighting._state import pick
 from polytask.weighting._surgery import random_order, turn
-from polytask.weighting._values import check_number
 
 
 class GradVac(GramianWeighting):

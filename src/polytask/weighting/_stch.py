@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from polytask._errors import UserError
+from polytask._checks import check_integer, check_number
 from polytask.weighting._floor import FlooredLossWeighting
 from polytask.weighting._state import pick, put
-from polytask.weighting._values import check_number, values_by_task
+from polytask.weighting._values import values_by_task
 
 
 class STCH(FlooredLossWeighting):
@@ -66,11 +66,7 @@ class STCH(FlooredLossWeighting):
     ) -> None:
         super().__init__()
         self.mu = check_number(mu, "STCH.mu", above=0)
-        if isinstance(warmup_epochs, bool) or not isinstance(warmup_epochs, int) or warmup_epochs < 1:
-            raise UserError(
-                "STCH.warmup_epochs", "is a whole number of epochs, 1 or more", repr(warmup_epochs)
-            )
-        self.warmup_epochs = warmup_epochs
+        self.warmup_epochs = check_integer(warmup_epochs, "STCH.warmup_epochs", 1)
         self.preferences = preferences
 
     def setup(self, names: Iterable[str]) -> None:
