@@ -1,7 +1,7 @@
 """What counts as an integer, a number, a probability and a name among arguments.
 
-The scalars of numpy and torch count as those of Python; a boolean is never a number. Functions named ``is_...``
-answer; those named ``check_...`` return the value as a plain Python one, or raise.
+The scalars of numpy and torch count as those of Python; a boolean is never a number. ``is_...`` answers;
+``check_...`` returns the value as a plain Python one, or raises.
 """
 
 import math

@@ -36,7 +36,7 @@ class _Called(Transformed):
             where, rule = f"{type(self).__name__}.input_transforms", "are for the inputs of all tasks at once"
             raise UserError(where, rule, "a mapping by task", "Give a callable or a list of them")
         self.places = (pred_argument, target_argument, input_argument)
-        positions = sorted((place, i) for i, place in enumerate(self.places) if isinstance(place, int))
+        positions = sorted((place, i) for i, place in enumerate(self.places) if is_integer(place))
         self._positional = [i for _, i in positions]
         self._named = {place: i for i, place in enumerate(self.places) if isinstance(place, str)}
         if [place for place, _ in positions] != list(range(len(positions))):

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from polytask._errors import UserError, hint
 from polytask._tasks import check_known, check_task_names
-from polytask.batch import IGNORE_INDEX
+from polytask.batch import IGNORE_INDEX, are_labels, are_strings, unknown_class, whole_labels
 
 Kind = Literal["classification", "regression"]
 KINDS = ("classification", "regression")
@@ -61,7 +62,7 @@ def _values(name: str, column: Any) -> tuple[Array, Array]:
     else:
         missing = np.zeros(len(column), dtype=bool)
     array = np.asarray(column)
-    if array.dtype.kind in "US" and not isinstance(column, np.ndarray):
+    if are_strings(array.dtype.kind) and not isinstance(column, np.ndarray):
         # Numbers among texts have become texts.
         array = np.array(column, dtype=object)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -125,7 +126,7 @@ class LabelCodes:
         known, _ = _values(name, column)
         if len(known) == 0:
             raise UserError(f"task '{name}'", "needs a label", "none in its targets", "Leave the task out")
-        if known.dtype.kind not in "biufUS":
+        if not are_labels(known.dtype.kind) and known.dtype.kind != "f":
             raise UserError(f"task '{name}'", "targets are numbers, texts or booleans", str(known.dtype))
         if known.dtype.kind == "f" and np.isinf(known).any():
             raise UserError(f"task '{name}'", "targets are finite", "infinity")
@@ -149,7 +150,7 @@ class LabelCodes:
         self.size = len(self.classes)
 
     def _learn_scale(self, known: Array) -> None:
-        if known.dtype.kind in "US":
+        if are_strings(known.dtype.kind):
             found = f"texts such as {known.flat[0]!r}"
             raise UserError(f"task '{self.name}'", "regression needs numbers", found)
         if known.ndim > 2:
@@ -177,10 +178,9 @@ class LabelCodes:
         codes = np.full(len(present), IGNORE_INDEX, dtype=np.int64)
         labels = _whole(self.name, known)
         places = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
-        strange = labels[self.classes[places] != labels]
-        if len(strange):
-            fix = hint(str(strange[0]), [str(label) for label in self.classes], "Classes")
-            raise UserError(f"task '{self.name}'", f"no class is called {strange[0]!r}", None, fix)
+        unknown = labels[self.classes[places] != labels]
+        if len(unknown):
+            raise unknown_class(unknown.tolist()[0], self.classes, f"task '{self.name}'")
         codes[present] = places
         return codes
 
@@ -217,9 +217,9 @@ class LabelCodes:
 
 
 def _kind(name: str, known: Array) -> Kind:
-    if known.dtype.kind in "USb":
+    if are_strings(known.dtype.kind) or known.dtype.kind == "b":
         return "classification"
-    whole = known.dtype.kind != "f" or np.array_equal(known, np.trunc(known))
+    whole = are_labels(known.dtype.kind) or np.array_equal(known, np.trunc(known))
     if known.ndim > 1 or not whole:
         return "regression"
     number = len(np.unique(known))
@@ -239,10 +239,7 @@ def _whole(name: str, known: Array) -> Array:
     """Classes that a missing one made floating point are whole numbers again."""
     if known.dtype.kind != "f":
         return known
-    whole = known.astype(np.int64)
-    if not np.array_equal(whole, known):
-        rule = "classes are whole numbers, texts or booleans"
-        raise UserError(f"task '{name}'", rule, f"{known[whole != known][0]:.4g}")
+    whole: Array = whole_labels(torch.from_numpy(known.astype(np.float64)), f"task '{name}'").numpy()
     return whole
 
 

@@ -20,7 +20,7 @@ class LossCombination(nn.Module):
 
     Args:
         weighting: How the tasks combine.
-        measurement: Where the losses of the last batch are.
+        measurement: Holds the losses of the last batch.
         own_total: Whether the criterion's total is made here, and not by a ``forward`` of a subclass.
 
     Attributes:

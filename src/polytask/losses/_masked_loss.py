@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
-from polytask.batch import HALF, IGNORE_INDEX, Labels, is_missing
+from polytask.batch import HALF, IGNORE_INDEX, Labels, check_labels, is_missing
 
 # Newer torch only; without it the entry is a class without instances.
 _LINEAR_CROSS_ENTROPY = getattr(nn, "LinearCrossEntropyLoss", type("_Absent", (), {}))
@@ -43,7 +43,7 @@ class MaskedLoss:
     ========================================  ===================================  ========================
 
     Outputs of half precision skip the second and the third line, since a sum over a large target overflows
-    where the mean would not. "Of torch" means that the ``forward`` is torch's, not a subclass's.
+    when the mean would not. "Of torch" means that the ``forward`` is torch's, not a subclass's.
 
     Args:
         name: The task.
@@ -279,15 +279,14 @@ class MaskedLoss:
             return
         if target.is_floating_point() or output.ndim < 2 or output.is_cuda:
             return
-        number = getattr(self.loss, "num_classes", output.shape[1])
-        bad = target[(target != self.ignore_index) & ((target < 0) | (target >= number))]
-        if len(bad):
-            raise UserError(
-                f"task '{self.name}'",
-                f"class indices must be from 0 to {number - 1} for {number} outputs",
-                f"class {int(bad[0])}",
-                "Widen the head, or number the classes from 0",
-            )
+        check_labels(
+            target,
+            f"task '{self.name}'",
+            getattr(self.loss, "num_classes", output.shape[1]),
+            ignore_index=self.ignore_index,
+            noun="outputs",
+            fix="Widen the head, or number the classes from 0",
+        )
 
     def _misfit(self, output: Any, target: Any, detail: str = "") -> UserError:
         given = f"output {_describe(output)} and target {_describe(target)}{detail}"

@@ -297,7 +297,7 @@ def test_targets_that_cannot_be_used(targets, message):
     ("options", "message"),
     [
         ({"validation_fraction": 1.0}, "validation_fraction: is between 0 and 1"),
-        ({"patience": 0}, "patience: is a number of epochs"),
+        ({"patience": 0}, "patience: must be an integer"),
         ({"weighting": "UW"}, "weighting: is one of polytask.weighting, got str"),
         ({"model": nn.Linear(3, 1)}, "model: is a callable"),
         ({"model": lambda features, outputs: None}, "model: returns a torch.nn.Module"),
@@ -305,9 +305,9 @@ def test_targets_that_cannot_be_used(targets, message):
         ({"task_types": {"sume": "regression"}}, "task_types: no task is called 'sume'"),
         ({"task_types": {"sum": "regresion"}}, "Did you mean 'regression'"),
         ({"task_types": {"side": "regression"}}, "task 'side': regression needs numbers"),
-        ({"task_types": {"sum": "classification"}}, "task 'sum': classes are whole numbers"),
+        ({"task_types": {"sum": "classification"}}, "task 'sum': class labels must be whole numbers"),
         ({"loss_weights": {"sides": 2.0}}, "loss_weights: no task is called 'sides'"),
-        ({"epochs": 0}, "epochs: is a number of epochs"),
+        ({"epochs": 0}, "epochs: must be an integer"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )

@@ -303,7 +303,7 @@ def test_something_that_is_no_optimizer():
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, True, "3"])
 def test_a_number_of_epochs_that_is_none(epochs):
-    with pytest.raises(UserError, match="epochs: is a number of epochs"):
+    with pytest.raises(UserError, match="epochs: must be an integer"):
         trainer().fit(batches(), epochs=epochs, verbose=False)
 
 

@@ -135,7 +135,7 @@ def test_what_does_not_fit_names_the_task_and_both_shapes(loss, output, target):
 )
 def test_a_class_out_of_range_is_named_with_the_range(loss, output, target):
     found = message(loss, torch.rand(output), torch.tensor(target))
-    assert found.startswith("task 'a': class indices must be from 0 to 2 for 3 outputs, got class 3.")
+    assert found.startswith("task 'a': class labels must be from 0 to 2 for 3 outputs, got class 3.")
 
 
 def test_a_negative_class_is_named_too():
