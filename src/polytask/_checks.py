@@ -129,7 +129,7 @@ def check_number(
         polytask._errors.UserError: temperature: must be a finite number above 0, got 0.
     """
     if not is_finite(value) or not (above < value < below and least <= value <= most):
-        limits = [("above", above), ("at least", least), ("at most", most), ("below", below)]
+        limits = [("above", above), ("of at least", least), ("at most", most), ("below", below)]
         rules = [f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit)]
         raise UserError(where, f"must be a finite number {' and '.join(rules)}".rstrip(), shown(value))
     return float(value)

@@ -36,6 +36,10 @@ class _Called(Transformed):
             where, rule = f"{type(self).__name__}.input_transforms", "are for the inputs of all tasks at once"
             raise UserError(where, rule, "a mapping by task", "Give a callable or a list of them")
         self.places = (pred_argument, target_argument, input_argument)
+        for place in self.places:
+            if not (place is None or isinstance(place, str) or is_integer(place)):
+                rule = "must be a position, the name of an argument, or None"
+                raise UserError(type(self).__name__, rule, repr(place))
         positions = sorted((place, i) for i, place in enumerate(self.places) if is_integer(place))
         self._positional = [i for _, i in positions]
         self._named = {place: i for i, place in enumerate(self.places) if isinstance(place, str)}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from polytask._checks import is_number
 from polytask._errors import UserError, hint
 from polytask._tasks import check_known, check_task_names
 from polytask.batch import IGNORE_INDEX, are_labels, are_strings, unknown_class, whole_labels
@@ -81,7 +82,7 @@ def _values(name: str, column: Any) -> tuple[Array, Array]:
 
 
 def _is_nan(value: Any) -> bool:
-    return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
+    return is_number(value) and value != value
 
 
 def _check_one_kind(name: str, known: Array) -> None:

@@ -107,7 +107,7 @@ def _within(affinities: Affinities, groups: int, budget: int | None) -> int:
     if shared is None:
         raise UserError("budget", "needs the numbers of parameters", "records without them", "Leave it out")
     one = shared + _own(affinities)
-    if budget < one:
+    if check_integer(budget, "budget") < one:
         raise UserError("budget", f"holds one model at least, of {one} parameters", str(budget))
     return min(groups, (budget - one) // max(shared, 1) + 1)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import check_integer
 from polytask._tasks import TaskModules
 from polytask.models._base import Heads
 from polytask.models._checks import check_share
@@ -68,6 +69,7 @@ class NDDR(Towers):
         channel_dim: int = 1,
     ) -> None:
         own = check_share(own, "own")
+        channel_dim = check_integer(channel_dim, "channel_dim")
         channels = check_channels(taps)
 
         def unit(tap: str, tasks: Sequence[str]) -> Mixing:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask.models._base import Heads
 from polytask.models._checks import check_share, check_size, check_strength
@@ -87,6 +88,7 @@ class Sluice(Towers):
         channel_dim: int = 1,
     ) -> None:
         own = check_share(own, "own")
+        channel_dim = check_integer(channel_dim, "channel_dim")
         parts = check_size(subspaces, "subspaces")
 
         def unit(tap: str, tasks: Sequence[str]) -> Mixing:

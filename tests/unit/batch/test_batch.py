@@ -56,7 +56,8 @@ def test_accessors(batch, accessor, expected):
         (
             {"image": 1},
             "imgae",
-            "x: must name a part of the batch, not 'imgae', got a dict with the keys image. Did you mean 'image'?",
+            "x: must name a part of the batch, not 'imgae', got a dict with the keys image. "
+            "Did you mean 'image'?",
         ),
         ({"a": {"b": 1}}, "a.c", "x: must name a part of the batch, not 'a.c', got a dict with the keys a"),
         (
@@ -68,7 +69,8 @@ def test_accessors(batch, accessor, expected):
         (
             3,
             "a",
-            "x: must name a part of the batch, not 'a', got a int. Name the part by an index, a key or a dotted path.",
+            "x: must name a part of the batch, not 'a', got a int. "
+            "Name the part by an index, a key or a dotted path.",
         ),
     ],
 )

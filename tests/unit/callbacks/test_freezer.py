@@ -224,9 +224,9 @@ def test_it_serves_any_lightning_module():
         (([],), "Freezer.names: needs at least one part"),
         (([1],), "Freezer.names: is a list of names, got 1"),
         ((["backbone"], "heads"), "Freezer.exceptions: is a list of names"),
-        ((["backbone"], (), -1), "Freezer.until_epoch: is an integer of at least 0, got -1"),
-        ((["backbone"], (), None, 1.5), "Freezer.until_step: is an integer of at least 0, got 1.5"),
-        ((["backbone"], (), True), "Freezer.until_epoch: is an integer"),
+        ((["backbone"], (), -1), "Freezer.until_epoch: must be an integer of at least 0, got -1"),
+        ((["backbone"], (), None, 1.5), "Freezer.until_step: must be an integer of at least 0, got 1.5"),
+        ((["backbone"], (), True), "Freezer.until_epoch: must be an integer"),
     ],
 )
 def test_an_argument_that_cannot_be_used(arguments, message):

@@ -147,7 +147,8 @@ def test_named_classes():
             {"left": np.zeros(4), "right": np.zeros(5)},
             {"a": np.zeros(4)},
             {},
-            "inputs.right: must have a row for each of the 4 rows of inputs.left, got 5, in an array of shape",
+            "inputs.right: must have a row for each of the 4 rows of inputs.left, got 5, "
+            "in an array of shape",
         ),
         (np.zeros(2), {"a": [NAN, NAN]}, {}, "task 'a': requires a label, got none in its targets. Leave"),
         (np.zeros(2), {"a": [-100, -100]}, {}, "task 'a': requires a label, got none in its targets. Leave"),

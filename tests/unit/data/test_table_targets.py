@@ -63,7 +63,8 @@ def test_one_text_against_all_others():
         (
             [0, -1],
             {},
-            "class labels must be 0 or more, or -100 for a missing label, got class -1. Write task_types: {t: regression}",
+            "class labels must be 0 or more, or -100 for a missing label, got class -1. "
+            "Write task_types: {t: regression}",
         ),
         ([0.5], {"task_types": {"t": "classification"}}, "class labels must be whole numbers, got 0.5"),
         ([math.inf], {"task_types": {"t": "classification"}}, "class labels must be whole numbers, got inf"),

@@ -265,7 +265,8 @@ def test_a_torch_loader_has_to_share_its_rows_among_processes(monkeypatch, sampl
         (
             {"a": [1]},
             {"sampler": Uniform(), "epoch": "longst"},
-            "epoch: must be 'shortest', 'longest' or a number of steps, got 'longst'. Did you mean 'longest'?",
+            "epoch: must be 'shortest', 'longest' or a number of steps, got 'longst'. "
+            "Did you mean 'longest'?",
         ),
         (
             {"a": [1]},
@@ -280,7 +281,8 @@ def test_a_torch_loader_has_to_share_its_rows_among_processes(monkeypatch, sampl
         (
             {"a": [1], "b": [1]},
             {"sampler": FixedProbabilities({"a": 1, "b": 0}), "tasks_per_step": 2},
-            "tasks_per_step: must be at most 1, the number of tasks with a probability above 0, got 2. Reduce it.",
+            "tasks_per_step: must be at most 1, the number of tasks with a probability above 0, "
+            "got 2. Reduce it.",
         ),
     ],
 )

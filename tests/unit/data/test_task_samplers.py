@@ -87,14 +87,14 @@ def test_closed_forms():
         (lambda: Temperature(cap=-1), "Temperature.cap: must be a finite number above 0, got -1."),
         (lambda: Temperature(float("nan")), "Temperature.tau: must be a finite number above 0, got nan."),
         (lambda: Annealed(0), "Annealed.epochs: must be an integer of at least 1, got 0."),
-        (lambda: Annealed(2, end=-1), "Annealed.end: must be a finite number at least 0, got -1."),
+        (lambda: Annealed(2, end=-1), "Annealed.end: must be a finite number of at least 0, got -1."),
         (
             lambda: FixedProbabilities({"a": 0.5, "b": -0.5}),
-            "FixedProbabilities.b: must be a finite number at least 0, got -0.5.",
+            "FixedProbabilities.b: must be a finite number of at least 0, got -0.5.",
         ),
         (
             lambda: FixedProbabilities({"a": True}),
-            "FixedProbabilities.a: must be a finite number at least 0, got",
+            "FixedProbabilities.a: must be a finite number of at least 0, got",
         ),
         (
             lambda: FixedProbabilities({"a": 0}),

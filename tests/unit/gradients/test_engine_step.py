@@ -418,7 +418,7 @@ def test_a_step_without_gradients_leaves_no_mark() -> None:
 REFUSED = {
     "no shared": (lambda: Separate({t: MLP(4, [3], 1) for t in TASKS}).double(), UPGrad, {}, "share"),
     "level": (network, UPGrad, {"level": "representations"}, "Did you mean 'representation'"),
-    "refresh": (network, UPGrad, {"refresh_every": 0}, "whole number"),
+    "refresh": (network, UPGrad, {"refresh_every": 0}, "must be an integer of at least 1"),
     "refresh of an aggregator": (network, MoCo, {"refresh_every": 2}, "methods with weights"),
     "level of an aggregator": (network, MoCo, {"level": "representation"}, "'parameters' for MoCo"),
     "level of losses": (network, Equal, {"level": "parameters"}, "by gradients, got Equal"),

@@ -227,9 +227,15 @@ def test_a_weighting_serves_one_criterion():
             lambda: regression(loss_weights="12"),
             "loss_weights: must be a mapping from task to weight, or a list",
         ),
-        (lambda: regression(loss_weights={"a": -1}), "loss_weights.a: must be a finite number at least 0"),
-        (lambda: regression(loss_weights={"a": NAN}), "loss_weights.a: must be a finite number at least 0"),
-        (lambda: regression(loss_weights={"a": True}), "loss_weights.a: must be a finite number at least 0"),
+        (lambda: regression(loss_weights={"a": -1}), "loss_weights.a: must be a finite number of at least 0"),
+        (
+            lambda: regression(loss_weights={"a": NAN}),
+            "loss_weights.a: must be a finite number of at least 0",
+        ),
+        (
+            lambda: regression(loss_weights={"a": True}),
+            "loss_weights.a: must be a finite number of at least 0",
+        ),
         (lambda: regression(loss_weights=[0, 0]), "loss_weights: at least one weight must be above 0"),
         (
             lambda: MultiTaskLoss({"a": nn.MSELoss(reduction="sum")}),

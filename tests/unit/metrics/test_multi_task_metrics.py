@@ -133,7 +133,7 @@ def test_metrics_are_pickled_with_their_rows():
             lambda: MultiTaskMetrics(TASKS).update({"size": [1]}, {"shape": [1]}),
             "predictions: no task is called",
         ),
-        (lambda: MultiTaskMetrics(TASKS).update([1], [1]), "predictions: are a dict by task, got list"),
+        (lambda: MultiTaskMetrics(TASKS).update([1], [1]), "predictions: must be a dict by task, got list"),
         (lambda: MultiTaskMetrics(TASKS).update(*batch(), {"size": 1.0}), "losses: no task is called 'size'"),
     ],
 )

@@ -79,7 +79,7 @@ def test_the_temperature_is_above_zero(temperature):
 
 @pytest.mark.parametrize("window", [1, 0, -1, 2.0, True])
 def test_the_window_is_two_epochs_or_more(window):
-    with pytest.raises(UserError, match=r"DWA.window_size: is a whole number of epochs, 2 or more"):
+    with pytest.raises(UserError, match=r"DWA.window_size: must be an integer of at least 2"):
         DWA(window_size=window)
 
 

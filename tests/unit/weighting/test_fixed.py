@@ -35,7 +35,7 @@ def test_a_checkpoint_does_not_bring_weights_back():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"a": -1, "b": 1}, r"Fixed\.weights\.a: a weight is a finite number, 0 or more, got -1"),
+        ({"a": -1, "b": 1}, r"Fixed\.weights\.a: must be a finite number of at least 0, got -1"),
         ({"a": float("inf"), "b": 1}, r"Fixed\.weights\.a: .*got inf"),
         ({"a": "1e-3", "b": 1}, r"Fixed\.weights\.a: .*got '1e-3'"),
         ({"a": True, "b": 1}, r"Fixed\.weights\.a: .*got True"),

@@ -251,7 +251,7 @@ def test_an_argument_given_anew_is_not_overwritten_by_a_state():
         (lambda: TorchJDAggregator(aggregation.UPGrad()), "Gramian is enough. Use TorchJDWeighting"),
         (lambda: TorchJDAggregator(aggregation.UPGradWeighting()), "an Aggregator.*UPGradWeighting"),
         (lambda: TorchJDAggregator(aggregation.SDMGradWeighting()), "an Aggregator.*SDMGradWeighting"),
-        (lambda: TorchJDWeighting(aggregation.PCGrad(), seed=0.5), "seed: is a whole number"),
+        (lambda: TorchJDWeighting(aggregation.PCGrad(), seed=0.5), "seed: must be an integer"),
     ],
 )
 def test_what_is_no_method_for_it_is_one_line(build, message):
