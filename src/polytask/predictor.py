@@ -1,4 +1,4 @@
-"""Trained models that predict on arrays, and how one is loaded from a run or a checkpoint."""
+"""Trained models that predict on arrays, loaded from a run or a checkpoint."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ from polytask.runs._checkpoints import CONFIG, load_weights, read_checkpoint
 from polytask.runs._lookup import saved_config
 from polytask.system import System
 
-# How messages of the command line name what is an argument here.
+# Options of the command line in messages; here they are arguments.
 _OPTION = re.compile(r"--(ckpt|run-dir|project) ?")
 
 
@@ -28,12 +28,12 @@ class Predictor:
     """A trained model that predicts on arrays. Made by `load`.
 
     Args:
-        system: The System that was trained; its ``adapters.logging`` says what is predicted of an output,
-            as for `polytask predict`.
+        system: The System that was trained; its ``adapters.logging`` transforms outputs to predictions, as
+            for `polytask predict`.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Attributes:
-        model: The model, for everything that is not a prediction on arrays.
+        model: The model, for any use other than predicting on arrays.
         names: The tasks, in order.
 
     Example:
@@ -52,23 +52,23 @@ class Predictor:
         self.names = system.names
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, NDArray[Any]]:
-        """Predictions by task, a row for each input.
+        """Predictions by task, one row for each input.
 
         Args:
-            inputs: One array, or a dict of arrays where the model takes one; numpy arrays, tensors, or paths
+            inputs: One array, or a dict of arrays if the model takes a dict; numpy arrays, tensors, or paths
                 of ``.npy`` files.
-            batch_size: Rows that are computed at once.
+            batch_size: The number of rows in a batch.
 
         Returns:
             By task an array ``(rows, ...)``.
 
         Raises:
-            UserError: Where the inputs do not fit the model.
+            UserError: If the inputs do not fit the model.
         """
         return predict_rows(self._system, self._outputs, inputs, batch_size)
 
     def _outputs(self, inputs: Any) -> dict[str, Tensor]:
-        # A batch that is found already: what a loader would yield does not matter here.
+        # A `Batch` is not adapted again: the batch adapter is for what a loader yields.
         outputs: dict[str, Tensor] = self._system.predict_step(Batch(inputs, None, count_rows(inputs)), 0)[
             "outputs"
         ]
@@ -83,17 +83,17 @@ def load(
 ) -> Predictor:
     """A trained model, ready to predict on arrays.
 
-    A run's folder is trusted as its config is: the code of its project is imported. A checkpoint file is not:
-    its project is imported only where ``project`` names it.
+    A run's folder is trusted like its config: the code of its project is imported. A checkpoint file is not
+    trusted: its project is imported only if ``project`` is given.
 
     Args:
-        path: A run's folder, of which the best checkpoint is taken; a folder of runs, of which the newest is;
+        path: A run's folder, whose best checkpoint is loaded; a folder of runs, whose newest run is loaded;
             or a checkpoint file that polytask wrote.
-        project: The folder whose modules the model is made of, in place of the one that the config names.
+        project: The folder with the modules of the model, instead of the one that the config names.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        UserError: Where there is no such run or checkpoint, or it does not fit its config.
+        UserError: If there is no such run or checkpoint, or it does not fit its config.
     """
     try:
         return Predictor(_system(Path(path), project), device)
@@ -115,14 +115,14 @@ def _system(path: Path, project: str | Path | None) -> System:
 def _carried(checkpoint: dict[str, Any], file: Path, project: str | Path | None) -> Config:
     """The config in a checkpoint."""
     if CONFIG not in checkpoint:
-        rule = "the checkpoint carries no config"
-        raise UserError(str(file), rule, None, "Build the model, and load its state_dict")
+        rule = "the checkpoint must contain its config"
+        raise UserError(str(file), rule, "none", "Build the model, and load its state_dict")
     folder = None if project is None else Path(project)
     return Config.from_plain(checkpoint[CONFIG], where=str(file), project=folder)
 
 
 def _unseeded(config: Config) -> System:
-    """The config's System; the random states of whoever loads it stay as they are."""
+    """The config's System, built without a change to the global random states."""
     state = full_state()
     try:
         return make_system(config, {})

@@ -1,4 +1,4 @@
-"""What a run shows: a bar in a terminal, plain lines outside one."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterable
@@ -13,24 +13,24 @@ from polytask.system import System
 
 
 class _Bar(Progress):
-    """A bar and, under it, values that are wrapped where the terminal is narrow."""
+    """A bar and, under it, values that are wrapped on a narrow terminal."""
 
     values = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         if self.values:
-            # The command's console does not wrap lines by itself.
+            # The command's console does not wrap lines.
             yield Text(self.values, no_wrap=False, overflow="fold")
 
 
 class ProgressReport(pl.Callback):
-    """Shows the losses of each task and its main metric, the first that is given for it.
+    """Shows the loss of each task and its main metric, which is the first one given.
 
-    In a terminal there is a bar for the epoch; outside one, a line at the end of each epoch.
+    On a terminal there is a bar for the epoch; elsewhere, a line at the end of each epoch.
 
     Args:
-        console: Where to show it.
+        console: The console to print to.
 
     Example:
         >>> ProgressReport(Console()).console.is_terminal
@@ -45,7 +45,7 @@ class ProgressReport(pl.Callback):
         self._due: tuple[str, str] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock and the bar; a run that resumes within an epoch starts no epoch."""
+        """Start the clock and the bar; a run resumed in the middle of an epoch has no epoch start."""
         self._start = time.perf_counter()
         if self.console.is_terminal and trainer.is_global_zero:
             self._bar = _Bar(
@@ -59,7 +59,7 @@ class ProgressReport(pl.Callback):
             self._bar.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the line of the epoch before, and begin a new one."""
+        """Print the line of the epoch before, and start a new one."""
         self._print(pl_module)
         self._start = time.perf_counter()
         if self._bar is not None:
@@ -77,12 +77,12 @@ class ProgressReport(pl.Callback):
             self._bar.update(self._row, completed=batch_idx + 1)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say that it is validating."""
+        """Show that validation has started."""
         if self._bar is not None:
             self._bar.update(self._row, description=f"{_epoch(trainer)} val")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the epoch's line is due; the module logs its values after its callbacks' turn."""
+        """Note that the epoch's line is due; the module logs its values after the callbacks' turn."""
         if trainer.is_global_zero:
             seconds = time.perf_counter() - self._start
             self._due = f"{_epoch(trainer)}  step {trainer.global_step}", f"{seconds:.1f} s"
@@ -120,10 +120,10 @@ def _epoch(trainer: pl.Trainer) -> str:
 
 
 def summary(system: System, stage: str, when: str) -> list[str]:
-    """``loss/<task>=…`` and ``<task>/<Metric>=…`` for the main metrics, as far as they are known.
+    """``loss/<task>=…`` and ``<task>/<Metric>=…`` for the main metrics that have a value.
 
     Args:
-        system: What trains.
+        system: The system that is trained.
         stage: ``train``, ``val`` or ``test``.
         when: ``step`` or ``epoch``.
     """

@@ -1,4 +1,4 @@
-"""Lightning callbacks that make a run stop where it can be resumed, and resume as if it never stopped."""
+"""Lightning callbacks that stop a run so that it can be resumed, and resume it exactly."""
 
 import os
 import signal
@@ -24,14 +24,14 @@ _KEY = "polytask_resume"
 class ExactResume(Callback):
     """Saves in every checkpoint what Lightning leaves out, so that a resumed run equals one never stopped.
 
-    Added are the random states of python, numpy, torch and CUDA (one set for each rank), the values that
-    callbacks monitor, whether the run had been told to stop, and the position of this package's loaders in
-    batches that were *used*, whatever was fetched ahead. All of it is plain data and tensors. The states are
-    put back in ``on_train_start``: place this callback last where another one draws random numbers there.
+    It adds the random states of python, numpy, torch and CUDA (one set for each rank), the values that
+    callbacks monitor, whether a stop had been requested, and the position of this package's loaders in
+    batches that were *used*, however many were fetched ahead. All of it is plain data and tensors. The states
+    are loaded in ``on_train_start``: put this callback last if another one generates random numbers there.
 
-    Exact are checkpoints made at the end of a training epoch, at the end of a validation, by `StopOnSignal`,
-    and after an optimizer step without a validation. One made between two steps of an accumulation group
-    (``ModelCheckpoint(train_time_interval=...)``) loses the group's gradients.
+    Resuming is exact from checkpoints made at the end of a training epoch, at the end of a validation, by
+    `StopOnSignal`, and after an optimizer step without a validation. A checkpoint made between two batches of
+    an accumulation group (``ModelCheckpoint(train_time_interval=...)``) loses the group's gradients.
 
     Example:
         >>> trainer = Trainer(callbacks=[ExactResume()], logger=False, enable_checkpointing=False,
@@ -63,7 +63,7 @@ class ExactResume(Callback):
         self._saved = checkpoint.get(_KEY)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the states back, after the loaders exist and before the first batch is asked for."""
+        """Load the states, after the loaders exist and before the first batch is fetched."""
         if self._saved is None:
             return
         saved, self._saved = self._saved, None
@@ -79,12 +79,12 @@ class ExactResume(Callback):
 
 
 def _replayable(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The states of this package's loaders among those of all loaders that have one."""
+    """The states of this package's loaders among those of all loaders with a state."""
     return [state for state in states if Resumable.owns(state)]
 
 
 def _count_used(loaders: list[dict[str, Any]], progress: dict[str, Any]) -> None:
-    """Lower the loaders' counts by what was fetched ahead of the steps; 0 after an epoch's last batch."""
+    """Subtract the batches fetched ahead of the steps from the loaders' counts; 0 after the last batch."""
     current = progress["current"]
     if progress["is_last_batch"] and current["processed"] == current["ready"]:
         ahead = max((state["batches"] for state in loaders), default=0)
@@ -95,12 +95,12 @@ def _count_used(loaders: list[dict[str, Any]], progress: dict[str, Any]) -> None
 
 
 def _load_loaders(trainer: Trainer, states: list[dict[str, Any]]) -> None:
-    """Give the loaders their states back, which Lightning does in the middle of an epoch only."""
+    """Load the loaders' states, which Lightning does in the middle of an epoch only."""
     combined, fetcher = trainer.fit_loop._combined_loader, trainer.fit_loop._data_fetcher
     assert combined is not None
     assert fetcher is not None
-    # A loader without a length was read ahead of this hook: in the middle of an epoch from the right place,
-    # between two epochs before the random states were put back.
+    # A loader without a length was read before this hook: in the middle of an epoch from the right position,
+    # between two epochs with the wrong random states.
     if fetcher.fetched and any(state["batches"] for state in states):
         return
     loaders = [item for item in combined.flattened if isinstance(item, Resumable)]
@@ -132,12 +132,12 @@ def _on_all_ranks(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a run was stopped.
+    """The step at which a run was stopped, and its checkpoint.
 
     Attributes:
         signal: The signal's name, ``SIGINT`` or ``SIGTERM``.
-        epoch: The epoch in which the run goes on, from 0.
-        step: Optimizer steps made.
+        epoch: The epoch in which the run continues, from 0.
+        step: The number of optimizer steps made.
         path: The checkpoint to resume from.
     """
 
@@ -150,23 +150,23 @@ class Stop:
 class StopOnSignal(Callback):
     """Ends the fit at SIGINT (Ctrl-C) or SIGTERM with a checkpoint that a run can be resumed from.
 
-    The run goes on to the next optimizer step, and to the next one after it where that step is followed by a
-    validation, or to the end of the epoch with its validation where that comes first. Then the checkpoint is
-    written beside ``path`` and moved there, and ``Trainer.fit`` raises Lightning's ``SIGTERMException``, a
-    `SystemExit` whose code is 128 plus the signal's number. A second Ctrl-C raises `KeyboardInterrupt` at
-    once. A run that was in its last epoch's end finishes as usual.
+    The run continues to the next optimizer step, or to the one after it if that step is followed by a
+    validation, or to the end of the epoch with its validation if that comes first. Then the checkpoint is
+    written to a file next to ``path`` and renamed, and ``Trainer.fit`` raises Lightning's
+    ``SIGTERMException``, a `SystemExit` whose code is 128 plus the signal's number. A second Ctrl-C raises
+    `KeyboardInterrupt` at once. A run that is ending its last epoch finishes as usual.
 
-    The former handlers are put back when the fit ends. All ranks stop at the same step. Outside the main
-    thread, where Python allows no signal handlers, and under strategies that spawn or fork their ranks
+    The previous handlers are restored when the fit ends. All ranks stop at the same step. Outside the main
+    thread, in which alone Python allows signal handlers, and under strategies that spawn or fork their ranks
     (``ddp_spawn``, ``ddp_fork``), this callback does nothing. A terminal sends Ctrl-C to the loaders' workers
-    too: those forked after the training started (all of a `ReplayableLoader`) serve on, others end and the
-    run fails.
+    too: workers forked after the training started (all of a `ReplayableLoader`) keep working, others end and
+    the run fails.
 
     Args:
         path: The file to write.
 
     Attributes:
-        stopped: Where the run was stopped, or None where it was not.
+        stopped: The stop, or None if the run was not stopped.
 
     Example:
         >>> StopOnSignal("checkpoints/last.ckpt").stopped is None
@@ -176,18 +176,18 @@ class StopOnSignal(Callback):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.stopped: Stop | None = None
-        self._asked: signal.Signals | None = None
+        self._signal: signal.Signals | None = None
         self._former: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
         self._step = 0
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over."""
-        self._take_over(trainer)
+        """Install the signal handlers."""
+        self._install(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over where there was no sanity check."""
-        self._take_over(trainer)
+        """Install the signal handlers if there was no sanity check."""
+        self._install(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -203,7 +203,7 @@ class StopOnSignal(Callback):
         _request(trainer, stepped and not trainer.is_last_batch and self._agreed(trainer))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put a stop off: Lightning resumes after a validation as if its last part were still to come."""
+        """Postpone a stop: Lightning resumes after a validation as if its last part were still to come."""
         _request(trainer, False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -212,22 +212,22 @@ class StopOnSignal(Callback):
         _request(trainer, not last and self._agreed(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back."""
-        self._give_back()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, where the fit ends by a stop of ours, and give the signals back."""
+        """Save if the fit ends by a stop of this callback, and restore the signal handlers."""
         try:
-            if isinstance(exception, SIGTERMException) and self._asked is not None:
-                self._stop(trainer, exception, self._asked)
+            if isinstance(exception, SIGTERMException) and self._signal is not None:
+                self._stop(trainer, exception, self._signal)
         finally:
-            self._give_back()
+            self._restore_handlers()
 
-    def _stop(self, trainer: Trainer, exception: SIGTERMException, asked: signal.Signals) -> None:
+    def _stop(self, trainer: Trainer, exception: SIGTERMException, received: signal.Signals) -> None:
         self._save(trainer)
-        self.stopped = Stop(asked.name, trainer.current_epoch, trainer.global_step, self.path)
-        exception.code = 128 + asked
-        rank_zero_info(f"Stopped by {asked.name} at step {self.stopped.step}: {self.path}")
+        self.stopped = Stop(received.name, trainer.current_epoch, trainer.global_step, self.path)
+        exception.code = 128 + received
+        rank_zero_info(f"Stopped by {received.name} at step {self.stopped.step}: {self.path}")
 
     def _save(self, trainer: Trainer) -> None:
         part = self.path.with_name(self.path.name + ".part")
@@ -237,25 +237,25 @@ class StopOnSignal(Callback):
         trainer.strategy.barrier("stopped")
 
     def _agreed(self, trainer: Trainer) -> bool:
-        """Whether any rank was asked to stop; all of them have to stop at the same step."""
-        asked = self._asked is not None
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(asked, all=False):
-            self._asked = self._asked or signal.SIGTERM
-        return self._asked is not None
+        """Whether any rank received a signal; all of them have to stop at the same step."""
+        received = self._signal is not None
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(received, all=False):
+            self._signal = self._signal or signal.SIGTERM
+        return self._signal is not None
 
-    def _take_over(self, trainer: Trainer) -> None:
+    def _install(self, trainer: Trainer) -> None:
         if self._former or threading.current_thread() is not threading.main_thread():
             return
         # Lightning calls no `on_exception` in processes that it spawned or forked.
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             return
-        self._asked, self.stopped, self._process = None, None, os.getpid()
+        self._signal, self.stopped, self._process = None, None, os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._former[number] = signal.signal(number, self._receive)
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._former.items():
-            # Lightning ignores SIGINT while it shuts down: only what is still ours is put back.
+            # Lightning ignores SIGINT while it shuts down: only handlers that are still ours are replaced.
             if signal.getsignal(number) == self._receive:
                 signal.signal(number, handler)
         self._former = {}
@@ -263,13 +263,13 @@ class StopOnSignal(Callback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             self._receive_in_worker(number)
-        elif self._asked is not None and number == signal.SIGINT:
+        elif self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            self._asked = signal.Signals(number)
+            self._signal = signal.Signals(number)
 
     def _receive_in_worker(self, number: int) -> None:
-        """Ctrl-C reaches forked workers too, and they have to serve on; SIGTERM is meant for them."""
+        """Ctrl-C reaches forked workers too, and they have to keep working; SIGTERM is meant for them."""
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -14,7 +14,7 @@ from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask.diagnostics._store import FOLDER, RecordFile, Row
 from polytask.system import System
-from polytask.system._task_backward import Balance
+from polytask.system._task_backward import TaskBackward
 
 # Entries kept on the device before they are read, where nothing is logged.
 _MOST = 1024
@@ -55,7 +55,7 @@ class Recorder(pl.Callback, ABC):
 
     # ---- what a recorder says -------------------------------------------------------------
 
-    def notes(self, balance: Balance) -> Mapping[str, str]:
+    def notes(self, task_backward: TaskBackward) -> Mapping[str, str]:
         """What is kept about the file as a whole."""
         return {}
 
@@ -77,7 +77,7 @@ class Recorder(pl.Callback, ABC):
         if len(self._entries) >= _MOST:
             self._read()
 
-    def balance_of(self, system: pl.LightningModule) -> Balance:
+    def task_backward_of(self, system: pl.LightningModule) -> TaskBackward:
         """What fills the gradients of a system.
 
         Raises:
@@ -85,16 +85,16 @@ class Recorder(pl.Callback, ABC):
         """
         if not isinstance(system, System):
             raise UserError(type(self).__name__, "records a polytask.System", type(system).__name__)
-        if system.balance is None:
+        if system.task_backward is None:
             rule = "needs the losses by task of a polytask.losses.MultiTaskLoss"
             raise UserError(type(self).__name__, rule, type(system.criterion).__name__)
-        return system.balance
+        return system.task_backward
 
     # ---- Lightning's hooks ----------------------------------------------------------------
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what cannot be recorded."""
-        self.balance_of(pl_module)
+        self.task_backward_of(pl_module)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         alike = [other for other in callbacks if isinstance(other, Recorder) and other.file == self.file]
         if len(alike) > 1:
@@ -153,7 +153,7 @@ class Recorder(pl.Callback, ABC):
         self._read()
         if self._rows and self._store is not None:
             rows, self._rows = self._rows, []
-            self._store.append(rows, self.notes(self.balance_of(system)))
+            self._store.append(rows, self.notes(self.task_backward_of(system)))
 
     def _finish(self, system: pl.LightningModule) -> None:
         self._write(system)

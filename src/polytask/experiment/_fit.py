@@ -17,7 +17,7 @@ from polytask import runs
 from polytask._errors import UserError
 from polytask._lightning._interrupts import interrupts
 from polytask.callbacks import ExactResume, StopOnSignal
-from polytask.callbacks._checkpoints import ConfigInCheckpoint, KeptCheckpoint
+from polytask.callbacks._kept_checkpoint import ConfigInCheckpoint, KeptCheckpoint
 from polytask.callbacks._progress import ProgressReport
 from polytask.config import Config, closest
 from polytask.data._loader_errors import data_errors

@@ -32,7 +32,7 @@ class DWA(LossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where an argument is out of range, or an epoch's mean loss is negative or NaN.
+        UserError: If an argument is out of range, or an epoch's mean loss is negative or NaN.
 
     Example:
         >>> import torch
@@ -67,23 +67,23 @@ class DWA(LossWeighting):
         self.register_buffer("history", torch.full((len(self.names), self.window_size), math.nan))
         self.register_buffer("rates", torch.ones(len(self.names)))
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum."""
-        rates = pick(self.rates, columns).to(losses.dtype)
+        rates = pick(self.rates, indices).to(losses.dtype)
         return len(losses) * (torch.softmax(rates / self.temperature, 0) * losses).sum()
 
     @torch.no_grad()
     def on_epoch_end(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
-        """Move the window on by the epoch's mean losses."""
-        losses, columns = self._checked(losses, names)
+        """Add the epoch's mean losses to the window."""
+        losses, indices = self._checked(losses, names)
         for name, loss in zip(self.names if names is None else names, losses.tolist(), strict=True):
             if not loss >= 0:
-                raise UserError("DWA", f"the mean loss of task '{name}' must be 0 or more", f"{loss:g}")
-        history = pick(self.history, columns)
+                raise UserError("DWA", f"the mean loss of task '{name}' must be at least 0", f"{loss:g}")
+        history = pick(self.history, indices)
         history = torch.cat([history[:, 1:], losses.detach().to(history)[:, None]], 1)
         oldest, newest = history[:, 0], history[:, -1]
-        put(self.rates, columns, torch.where(oldest > 0, newest / oldest, 1.0))
-        put(self.history, columns, history)
+        put(self.rates, indices, torch.where(oldest > 0, newest / oldest, 1.0))
+        put(self.history, indices, history)
 
     def extra_repr(self) -> str:
         """Temperature and window."""

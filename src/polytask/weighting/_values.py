@@ -1,4 +1,4 @@
-"""Numbers that the user gives by task."""
+"""Checks of numbers among arguments, single or by task."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,13 +13,13 @@ def values_by_task(
     """A number for each task, in order.
 
     Args:
-        given: Numbers by task; tasks that are not in it take the default.
+        given: Numbers by task; the default is used for tasks that are not in it.
         names: All tasks, in order.
-        where: The argument they came from, for the message.
-        default: What the other tasks take.
+        where: The argument's name, for messages.
+        default: The number for the other tasks.
 
     Raises:
-        UserError: Where a name is not a task, or a value is not a finite number.
+        UserError: If a name is not a task, or a value is not a finite number.
 
     Example:
         >>> values_by_task({"depth": 2}, ["digit", "depth"], "bounds", 0.0)
@@ -27,7 +27,7 @@ def values_by_task(
     """
     names, given = tuple(names), {} if given is None else given
     if not isinstance(given, Mapping):
-        raise UserError(where, "is a mapping from task to number", repr(given))
+        raise UserError(where, "must be a mapping from task to number", repr(given))
     check_known(given, names, where)
     for name, value in given.items():
         check_number(value, f"{where}.{name}")

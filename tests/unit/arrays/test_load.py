@@ -89,7 +89,7 @@ def test_a_batch_size_that_is_none(run, size):
 
 
 def test_a_device_that_is_not_there(run):
-    with pytest.raises(UserError, match="device: must be there"):
+    with pytest.raises(UserError, match="device: must be available"):
         load(run, device="cuda:99")
 
 
@@ -100,7 +100,7 @@ def test_what_is_no_run_and_no_checkpoint(run, tmp_path):
     for name, message in {
         "absent.ckpt": "absent.ckpt: there is no file",
         "empty": "empty: must be a run, or a folder of runs",
-        "foreign.ckpt": "foreign.ckpt: the checkpoint carries no config",
+        "foreign.ckpt": "foreign.ckpt: the checkpoint must contain its config",
         "torn.ckpt": "torn.ckpt: the file is not a whole checkpoint",
     }.items():
         with pytest.raises(UserError, match=message) as caught:

@@ -320,5 +320,5 @@ def test_the_state_of_other_tasks_is_refused():
         TaskLoader({"a": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
     with pytest.raises(UserError, match=r"the number of batches of the checkpoint, 4, got 5"):
         TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=5).load_state_dict(state)
-    with pytest.raises(UserError, match="TaskLoader.sampler: is required to resume"):
+    with pytest.raises(UserError, match=r"TaskLoader\.sampler: is required to resume"):
         TaskLoader({"a": [1, 2]}).load_state_dict(state)

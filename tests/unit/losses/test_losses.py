@@ -7,8 +7,16 @@ from torch import nn
 
 from polytask._errors import UserError
 from polytask.losses import MultiTaskLoss, Targets, TaskLosses
-from polytask.weighting import DBMTL, MGDA, Equal, Fixed, GradDrop, GramianWeighting, LossWeighting
-from polytask.weighting._base import Solution
+from polytask.weighting import (
+    DBMTL,
+    MGDA,
+    Equal,
+    Fixed,
+    GradDrop,
+    GramianSolution,
+    GramianWeighting,
+    LossWeighting,
+)
 
 NAN = float("nan")
 
@@ -27,7 +35,7 @@ class Doubling(LossWeighting):
 
 class NeedsGramian(GramianWeighting):
     def solve(self, step):
-        return Solution(step.gramian.diagonal())
+        return GramianSolution(step.gramian.diagonal())
 
 
 def regression(**options):
@@ -200,7 +208,7 @@ def test_tasks_are_named_once():
 def test_a_weighting_serves_one_criterion():
     weighting = Equal()
     regression(weighting=weighting)
-    with pytest.raises(UserError, match="serves one criterion"):
+    with pytest.raises(UserError, match="must be used by one criterion only"):
         regression(weighting=weighting)
 
 

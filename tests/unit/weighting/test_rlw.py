@@ -3,7 +3,7 @@ import torch
 
 from polytask._errors import UserError
 from polytask.weighting import RLW
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 
 NAMES = ["digit", "depth", "normal"]
 
@@ -56,7 +56,7 @@ def test_the_weights_are_a_softmax_of_normal_draws():
 
 
 def test_neighbouring_seeds_and_steps_are_not_alike():
-    draws = [Draws(0), Draws(1)]
+    draws = [RandomStream(0), RandomStream(1)]
     rows = torch.stack([torch.randn(50, generator=d.step()) for _ in range(10) for d in draws])
     assert (torch.corrcoef(rows) - torch.eye(20)).abs().max() < 0.6
 

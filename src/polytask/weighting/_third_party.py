@@ -1,4 +1,4 @@
-"""A method of another package, with seeded draws and with a state that a checkpoint can hold."""
+"""A third-party method, with seeded random numbers and with a state that a checkpoint can hold."""
 
 import copy
 import sys
@@ -10,51 +10,58 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import RunError, UserError
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 
 _INSIDE_MODULE = frozenset(vars(nn.Module()))
 _PLAIN = (Tensor, torch.dtype, torch.device, str, int, float, type(None))
 
 
-class Foreign(nn.Module):
-    """A method of TorchJD, with seeded draws, and with its state where it has one."""
+class ThirdPartyMethod(nn.Module):
+    """A method of TorchJD, with seeded random numbers and with its state, if it has one.
+
+    Args:
+        method: The method.
+        where: The weighting's name, for messages.
+        seed: Seed of the method's random numbers; None means the seed of torch.
+    """
 
     def __init__(self, method: nn.Module, where: str, seed: int | None) -> None:
         super().__init__()
         self.where, self.names = where, cast(tuple[str, ...], ())
         if next(method.parameters(), None) is not None:
-            raise UserError(f"{where}.method", "must have no parameters to learn", type(method).__name__)
-        # Within a tuple torch sees no module, and saves none of its buffers beside the state.
+            found = f"{type(method).__name__} with parameters"
+            raise UserError(f"{where}.method", "must not have learned parameters", found)
+        # torch does not find the module within a tuple, so that its buffers are not saved twice.
         self.held = (method,)
-        self.draws = Draws(seed)
-        self.state = ForeignState(method, where) if _stateful(method) else None
+        self.draws = RandomStream(seed)
+        self.state = ThirdPartyState(method, where) if _stateful(method) else None
 
     def setup(self, names: tuple[str, ...]) -> None:
-        """Take the task names."""
+        """Set the task names."""
         self.names = names
         if self.state is not None:
             self.state.names = names
 
-    def forward(self, matrix: Tensor, columns: list[int] | None, shape: Sequence[int]) -> Tensor:
-        """What the method makes of a matrix.
+    def forward(self, matrix: Tensor, indices: list[int] | None, shape: Sequence[int]) -> Tensor:
+        """The method's result for a matrix.
 
         Args:
             matrix: The Gramian or the Jacobian of the present tasks.
-            columns: Their places among all tasks; None where all are present.
-            shape: What the result must have.
+            indices: Their indices among all tasks; None if all are present.
+            shape: The shape that the result must have.
         """
         (method,), given = self.held, matrix
         if self.state is not None:
-            self.state.check_all_present(columns)
+            self.state.check_all_present(indices)
             given = matrix.cpu().double()
             if not (given.isfinite().all() and given.any()):
                 method = copy.deepcopy(method)
-        with _global_draws(self.draws.step(), given.device):
+        with _global_generators(self.draws.step(), given.device):
             try:
                 result = method(given)
             except Exception as error:
-                tasks = ", ".join(self.names if columns is None else (self.names[i] for i in columns))
-                rule = f"{type(method).__name__} raised an error for tasks {tasks}"
+                tasks = ", ".join(self.names if indices is None else (self.names[i] for i in indices))
+                rule = f"{type(method).__name__} must not raise an error for tasks {tasks}"
                 raise RunError(self.where, rule, " ".join(str(error).split())) from error
         if result.shape != tuple(shape):
             rule = f"{type(method).__name__} must return the shape {tuple(shape)}"
@@ -66,11 +73,15 @@ class Foreign(nn.Module):
         return repr(self.held[0])
 
 
-class ForeignState(nn.Module):
-    """What the ``reset`` of a method of TorchJD takes away, for `state_dict`.
+class ThirdPartyState(nn.Module):
+    """The state of a method of TorchJD, which is what its ``reset`` removes, for `state_dict`.
 
-    TorchJD keeps it in buffers that come and go and in plain attributes, of which torch alone would
-    save a part and load none.
+    TorchJD keeps it in plain attributes and in buffers that do not always exist: torch's own `state_dict`
+    would save a part of it and load none.
+
+    Args:
+        method: The method.
+        where: The weighting's name, for messages.
     """
 
     def __init__(self, method: nn.Module, where: str) -> None:
@@ -79,20 +90,20 @@ class ForeignState(nn.Module):
         self.held = (method,)
         self._values()
 
-    def check_all_present(self, columns: list[int] | None) -> None:
-        """Refuse a step without some task.
+    def check_all_present(self, indices: list[int] | None) -> None:
+        """Raise if a task is absent from a step.
 
         Args:
-            columns: Places of the present tasks among all tasks; None where all are present.
+            indices: Indices of the present tasks among all tasks; None if all are present.
         """
-        if columns is None:
+        if indices is None:
             return
-        absent = ", ".join(name for i, name in enumerate(self.names) if i not in columns)
+        absent = ", ".join(name for i, name in enumerate(self.names) if i not in indices)
         raise UserError(
             self.where,
-            f"{self._method} keeps one state for all tasks, and needs each task in each step in one order",
-            f"no {absent}" if absent else "another order",
-            "Take a weighting of polytask, which keeps its state by task",
+            f"{self._method} keeps one state for all tasks and requires each task in each step, in one order",
+            f"a step without {absent}" if absent else "another order",
+            "Use a weighting of polytask, which keeps its state by task",
         )
 
     @property
@@ -111,8 +122,9 @@ class ForeignState(nn.Module):
         self._put(values)
         for name, value in ((name, value) for own in values.values() for name, value in own.items()):
             if not _is_plain(value):
-                rule = f"{self._method} keeps '{name}', which a checkpoint cannot hold"
-                raise UserError(f"{self.where}.method", rule, type(value).__name__, "Take another method")
+                rule = f"the state of {self._method} must consist of tensors and numbers"
+                found = f"a {type(value).__name__} in '{name}', which a checkpoint cannot hold"
+                raise UserError(f"{self.where}.method", rule, found, "Use another method")
         return values
 
     def _put(self, values: dict[str, dict[str, Any]]) -> None:
@@ -126,17 +138,17 @@ class ForeignState(nn.Module):
         return {"method": self._method, "tasks": list(self.names), "values": self._values()}
 
     def set_extra_state(self, saved: dict[str, Any]) -> None:
-        """Take up what `get_extra_state` gave.
+        """Restore the state.
 
         Args:
-            saved: The method's name, the tasks and the values.
+            saved: What `get_extra_state` returned.
 
         Raises:
-            UserError: Where it is of another method, or of other tasks.
+            UserError: If the state is of another method or of other tasks.
         """
         for key, mine in (("method", self._method), ("tasks", list(self.names))):
             if saved[key] != mine:
-                raise UserError(self.where, f"a state is taken up by the same {key}, {mine}", saved[key])
+                raise UserError(self.where, f"the {key} of a saved state must be {mine}", saved[key])
         for part in _stateful(self.held[0]).values():
             part.reset()
         self._put(copy.deepcopy(saved["values"]))
@@ -159,12 +171,12 @@ def _is_plain(value: object) -> bool:
 
 
 @contextmanager
-def _global_draws(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Meanwhile torch's global generators draw what this one would."""
-    places = [] if device.type in ("cpu", "meta") else [device]
-    with torch.random.fork_rng(places, device_type=device.type if places else "cuda"):
+def _global_generators(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """A context in which torch's global generators yield the random numbers of this one."""
+    devices = [] if device.type in ("cpu", "meta") else [device]
+    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
         torch.set_rng_state(generator.get_state())
-        for place in places:
-            seeded = torch.Generator(place).manual_seed(generator.initial_seed())
-            torch.get_device_module(place).set_rng_state(seeded.get_state(), place)
+        for other in devices:
+            seeded = torch.Generator(other).manual_seed(generator.initial_seed())
+            torch.get_device_module(other).set_rng_state(seeded.get_state(), other)
         yield

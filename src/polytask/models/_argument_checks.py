@@ -1,4 +1,4 @@
-"""What arguments and inputs of models must be."""
+"""Checks of the models' arguments and inputs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -11,33 +11,33 @@ from polytask._errors import UserError
 
 
 def is_size(value: object) -> TypeGuard[int]:
-    """Whether a value is an int above zero; True and False are not sizes."""
+    """Whether a value is an integer above zero, numpy's included; True and False are not sizes."""
     return is_integer(value, 1)
 
 
 def check_size(value: object, where: str) -> int:
-    """The value, once it is an int above zero.
+    """The value as an int, after it was checked to be an integer above zero.
 
     Raises:
-        UserError: Where it is not.
+        UserError: If it is not.
     """
     return check_integer(value, where, 1)
 
 
 def check_count(value: object, where: str) -> int:
-    """The value, once it is an integer of at least 0.
+    """The value as an int, after it was checked to be an integer of at least 0.
 
     Raises:
-        UserError: Where it is not.
+        UserError: If it is not.
     """
     return check_integer(value, where, 0)
 
 
 def check_sizes(values: object, where: str) -> tuple[int, ...]:
-    """The values as a tuple, once each is an int above zero; None is the empty tuple.
+    """The values as a tuple, after each was checked to be an integer above zero; None is the empty tuple.
 
     Raises:
-        UserError: Where they are no list, or one of them is not an int above zero.
+        UserError: If they are not a list, or one of them is not an integer above zero.
     """
     if values is None:
         return ()
@@ -51,7 +51,7 @@ def check_sides(value: int | Sequence[int], where: str) -> tuple[int, int]:
     """Height and width, given as a pair or as one number for both.
 
     Raises:
-        UserError: Where they are not ints above zero.
+        UserError: If they are not integers above zero.
     """
     both = value if isinstance(value, Sequence) else (value, value)
     if len(both) != 2:
@@ -61,37 +61,37 @@ def check_sides(value: int | Sequence[int], where: str) -> tuple[int, int]:
 
 
 def check_dropout(value: object, where: str = "dropout") -> float:
-    """The value, once it is a probability below one.
+    """The value as a float, after it was checked to be a probability below one.
 
     Raises:
-        UserError: Where it is not in [0, 1).
+        UserError: If it is not in [0, 1).
     """
     return check_number(value, where, least=0, below=1)
 
 
 def check_share(value: object, where: str) -> float:
-    """The value, once it is a number from 0 to 1.
+    """The value as a float, after it was checked to be a number from 0 to 1.
 
     Raises:
-        UserError: Where it is not.
+        UserError: If it is not.
     """
     return check_probability(value, where)
 
 
 def check_strength(value: object, where: str) -> float:
-    """The value, once it is a finite number of at least 0.
+    """The value as a float, after it was checked to be a finite number of at least 0.
 
     Raises:
-        UserError: Where it is not.
+        UserError: If it is not.
     """
     return check_number(value, where, least=0)
 
 
 def check_mapping(value: object, where: str) -> Mapping[Any, Any]:
-    """The value, once it is a dict.
+    """The value, after it was checked to be a mapping.
 
     Raises:
-        UserError: Where it is something else.
+        UserError: If it is not.
     """
     if not isinstance(value, Mapping):
         raise UserError(where, "must be a dict", repr(value))
@@ -99,10 +99,10 @@ def check_mapping(value: object, where: str) -> Mapping[Any, Any]:
 
 
 def check_module(value: object, where: str) -> nn.Module:
-    """The value, once it is a module.
+    """The value, after it was checked to be a module.
 
     Raises:
-        UserError: Where it is something else, a module's class for one.
+        UserError: If it is not, for example if it is a module's class.
     """
     if not isinstance(value, nn.Module):
         found = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
@@ -111,12 +111,12 @@ def check_module(value: object, where: str) -> nn.Module:
 
 
 def check_features(x: object, features: int) -> torch.Tensor:
-    """The representation, once it is a tensor whose last dimension has ``features`` values.
+    """The representation, after it was checked to have ``features`` values in its last dimension.
 
     Raises:
-        UserError: With the shape that was given and the one that is needed.
+        UserError: If it does not, with both shapes.
     """
-    rule = f"the head needs a tensor of shape (..., {features})"
+    rule = f"must be a tensor of shape (..., {features}) for this head"
     if not isinstance(x, torch.Tensor):
         raise UserError("representation", rule, f"a {type(x).__name__}")
     if x.dim() == 0 or x.shape[-1] != features:

@@ -1,4 +1,4 @@
-"""Random draws that a checkpoint can continue."""
+"""Random numbers that continue from a checkpoint."""
 
 import torch
 from torch import Tensor, nn
@@ -6,16 +6,17 @@ from torch import Tensor, nn
 from polytask._checks import check_integer
 
 
-class Draws(nn.Module):
+class RandomStream(nn.Module):
     """A seeded random generator for every step, the same on every rank and after a resume.
 
-    Its state is a seed and a number of steps, which `state_dict` holds.
+    Its state is a seed and a number of steps, which `state_dict` holds. Weightings keep it as ``draws``, the
+    name under which checkpoints hold that state.
 
     Args:
-        seed: Where the draws begin; the seed that torch was given, where None.
+        seed: Seed of the random numbers; None means the seed of torch.
 
     Example:
-        >>> one, other = Draws(0), Draws(0)
+        >>> one, other = RandomStream(0), RandomStream(0)
         >>> other.load_state_dict(one.state_dict())
         <All keys matched successfully>
         >>> bool(torch.rand((), generator=one.step()) == torch.rand((), generator=other.step()))
@@ -31,7 +32,7 @@ class Draws(nn.Module):
         """The generator of the next step.
 
         Args:
-            device: Where it draws.
+            device: The generator's device.
         """
         # An odd factor with many bits keeps the streams of neighbouring seeds apart.
         mixed = (self.seed * 0x9E3779B97F4A7C15 + self.steps) % 2**63
@@ -43,9 +44,9 @@ class Draws(nn.Module):
         return torch.tensor([self.seed, self.steps])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take up what `get_extra_state` gave.
+        """Restore the seed and the number of steps.
 
         Args:
-            state: Seed and number of steps.
+            state: What `get_extra_state` returned.
         """
         self.seed, self.steps = state.tolist()

@@ -1,4 +1,4 @@
-"""One call of a layer, and its part of the Jacobian without gradients of its weights."""
+"""One call of a layer, and the layer's part of the Jacobian without gradients of its weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from polytask.gradients._graph import Graph
 
 
 class LayerRows(ABC):
-    """One layer's part of the Jacobian, in what the gradients of its outputs give."""
+    """One layer's part of the Jacobian, computed from the gradients of its outputs."""
 
     @abstractmethod
     def gramian(self) -> Tensor:
@@ -30,14 +30,14 @@ class LayerRows(ABC):
 
 
 @dataclass(frozen=True)
-class Call(ABC):
-    """What went into a layer, in which version, and where its output's gradient is.
+class LayerCall(ABC):
+    """The input of a layer's call, its version, and the edge of its output in the graph.
 
     Attributes:
         layer: The layer.
-        input: What went in.
-        version: The input's version then.
-        edge: Where the output's gradient is found.
+        input: The input.
+        version: The input's version at the time of the call.
+        edge: The edge of the graph that receives the output's gradient.
         shape: The output's shape.
     """
 
@@ -47,35 +47,35 @@ class Call(ABC):
     edge: GradientEdge
     shape: torch.Size
 
-    # Nodes between a parameter and the output; with any other, the output is not what the layer computes.
+    # Kinds of nodes between a parameter and the output; any other shows that the output was changed.
     ways: ClassVar[frozenset[str]]
 
     @classmethod
     def fits(cls, layer: Any, given: Tensor) -> bool:
-        """Whether a layer with these settings and this input can be done without rows."""
+        """Whether a layer with these settings and this input needs no explicit rows."""
         return True
 
     @abstractmethod
     def saves(self, tasks: int) -> bool:
-        """Whether it takes less work than gradients of the weight."""
+        """Whether this takes less work than gradients of the weight."""
 
     @abstractmethod
     def rows(self, deltas: Sequence[Tensor | None]) -> LayerRows:
         """The layer's part of the Jacobian.
 
         Args:
-            deltas: Gradients of the output by task; None where a task does not reach it.
+            deltas: Gradients of the output by task; None for a task that does not reach it.
         """
 
     def parameters(self) -> list[Tensor]:
-        """The weight, and the bias where there is one that is trained."""
+        """The weight, and the bias if there is one that is trained."""
         bias = getattr(self.layer, "bias", None)
         return [self.layer.weight, *([bias] if bias is not None and bias.requires_grad else [])]
 
     def usable(self, graph: Graph) -> bool:
-        """Whether the layer's parameters act through this call alone, and its input is as it was."""
+        """Whether the layer's parameters act through this call alone, and its input is unchanged."""
         return (
-            # A forward put in the place of the class's own may compute something else.
+            # A forward that replaces the class's own may compute something else.
             "forward" not in vars(self.layer)
             and "weight" in self.layer._parameters
             and self.layer._parameters.keys() <= {"weight", "bias"}
@@ -85,12 +85,12 @@ class Call(ABC):
 
 
 def precise(deltas: Sequence[Tensor | None]) -> torch.dtype:
-    """What sums are taken in: float32 at least."""
+    """The type in which sums are computed: float32 at least."""
     known = next(delta for delta in deltas if delta is not None)
     return torch.float32 if known.dtype in HALF else known.dtype
 
 
 def trained(layer: nn.Module) -> bool:
-    """Whether a layer's weight is a tensor that gathers a gradient."""
+    """Whether a layer's weight is a tensor that requires a gradient."""
     weight = getattr(layer, "weight", None)
     return isinstance(weight, Tensor) and weight.requires_grad

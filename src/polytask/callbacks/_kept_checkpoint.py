@@ -34,12 +34,12 @@ class ConfigInCheckpoint(pl.Callback):
 
 
 class KeptCheckpoint(ModelCheckpoint):
-    """A `ModelCheckpoint` that is overwritten in place, and that others may stand beside.
+    """A `ModelCheckpoint` that is overwritten in place, and whose state has a unique key.
 
     Args:
-        folder: Where to save.
+        folder: The folder of the file.
         name: The file's name, without ``.ckpt``.
-        monitor: The log key that decides; None saves at the end of every epoch.
+        monitor: The log key of the best checkpoint; None saves at the end of every epoch.
         mode: ``min`` or ``max``.
 
     Example:
@@ -59,5 +59,5 @@ class KeptCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """A key of its own: Lightning's is made of options that a user's callback may share."""
+        """The key of the state: Lightning's is made of options that a user's callback may share."""
         return f"{type(self).__name__}-{self.filename}"

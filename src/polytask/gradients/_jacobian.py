@@ -9,10 +9,10 @@ from torch import Tensor
 
 from polytask._distributed import Ranks
 from polytask.batch import HALF
-from polytask.gradients._call import Call, LayerRows
+from polytask.gradients._backward_step import Roots
 from polytask.gradients._compiled import repeatable
 from polytask.gradients._graph import Graph
-from polytask.gradients._losses import Roots
+from polytask.gradients._layer_call import LayerCall, LayerRows
 
 Pairs = list[tuple[Tensor, Tensor | None]]
 
@@ -24,7 +24,7 @@ class Rows:
     Attributes:
         names: The present tasks.
         parameters: Shared parameters with explicit rows, in order.
-        jacobian: Their rows, ``(tasks, parameters)``; 0 where a task does not reach one.
+        jacobian: Their rows, ``(tasks, parameters)``; 0 for parameters that a task does not reach.
         own: For each task the gradients of parameters that no other task reaches.
         layers: Shared layers without explicit rows.
     """
@@ -36,7 +36,7 @@ class Rows:
     layers: list[LayerRows] = field(default_factory=list)
 
     def gramian(self, by: Sequence[Tensor] | None = None) -> Tensor:
-        """Inner products of the tasks' gradients, ``(tasks, tasks)``; of some whole layers' where given."""
+        """Inner products of the tasks' gradients, ``(tasks, tasks)``, by all layers or some whole layers."""
         total, layers = product(self._columns(by)), self.layers
         if by is not None:
             chosen = set(by)
@@ -48,12 +48,12 @@ class Rows:
     def _columns(self, by: Sequence[Tensor] | None) -> Tensor:
         if by is None:
             return self.jacobian
-        places = dict(zip(self.parameters, parts(self.jacobian, self.parameters), strict=True))
-        chosen = [places[parameter] for parameter in by if parameter in places]
+        columns = dict(zip(self.parameters, parts(self.jacobian, self.parameters), strict=True))
+        chosen = [columns[parameter] for parameter in by if parameter in columns]
         return torch.cat(chosen, dim=1) if chosen else self.jacobian[:, :0]
 
     def norms(self) -> Tensor:
-        """Length of each task's explicit row, ``(tasks,)``."""
+        """Norm of each task's explicit row, ``(tasks,)``."""
         norms: Tensor = torch.linalg.vector_norm(self.jacobian, dim=1)
         return norms
 
@@ -67,7 +67,7 @@ class Rows:
         return pairs + [pair for layer in self.layers for pair in layer.combine(weights)]
 
     def heads(self, weights: Tensor | None) -> Pairs:
-        """The tasks' own gradients, by their weights or as they are."""
+        """The gradients of parameters of one task alone, scaled by the weights if there are any."""
         scales = [None] * len(self.own) if weights is None else weights.unbind()
         return [
             (parameter, gradient if scale is None else gradient * scale.to(gradient))
@@ -82,16 +82,16 @@ class Rows:
 
     def only(self, names: tuple[str, ...]) -> "Rows":
         """The explicit rows of some tasks."""
-        kept = [place for place, name in enumerate(self.names) if name in names]
+        kept = [index for index, name in enumerate(self.names) if name in names]
         if len(kept) == len(self.names):
             return self
-        own = [self.own[place] for place in kept]
+        own = [self.own[index] for index in kept]
         return replace(self, names=tuple(self.names[k] for k in kept), jacobian=self.jacobian[kept], own=own)
 
-    def place(self, names: tuple[str, ...], parameters: list[Tensor]) -> "Rows":
+    def embed(self, names: tuple[str, ...], parameters: list[Tensor]) -> "Rows":
         """The same explicit rows among those of more tasks and parameters, with 0 for what is new.
 
-        A parameter that was a task's own and is shared by now becomes part of the rows.
+        A parameter that only one task reached, and that is shared now, becomes part of the rows.
         """
         if names == self.names and list(map(id, parameters)) == list(map(id, self.parameters)):
             return self
@@ -142,7 +142,7 @@ def parts(values: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def nothing(parameters: Sequence[Tensor]) -> Rows:
-    """Rows of no task, where a rank has none.
+    """Rows of no task, for a rank that has none.
 
     Args:
         parameters: The shared parameters.
@@ -157,7 +157,7 @@ def measure(
     roots: Roots,
     graph: Graph,
     shared: Sequence[Tensor],
-    calls: Sequence[Call] = (),
+    calls: Sequence[LayerCall] = (),
     own: bool = True,
 ) -> Rows:
     """Differentiate each task's loss, one after another.
@@ -167,8 +167,8 @@ def measure(
         roots: Their roots.
         graph: What they reach.
         shared: The shared parameters.
-        calls: Calls of layers that are done without rows.
-        own: Whether gradients of parameters that one task alone reaches are taken too, and the graph is
+        calls: Calls of layers that need no explicit rows.
+        own: Whether gradients of parameters that one task alone reaches are computed too, and the graph is
             freed.
     """
     without = {parameter for call in calls for parameter in call.parameters()}
@@ -213,7 +213,7 @@ def _promoted(parameters: Sequence[Tensor]) -> torch.dtype:
 
 
 def flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:
-    """A leaf's gradient as a vector; 0 where it is None."""
+    """A leaf's gradient as a vector; 0 if it is None."""
     if gradient is None:
         return leaf.new_zeros(leaf.numel())
     return (gradient.to_dense() if gradient.is_sparse else gradient).reshape(-1)

@@ -1,4 +1,4 @@
-"""Activation checkpoints, which run a part of the forward again without what stands behind its modules."""
+"""Activation checkpoints, which run a part of the forward again without the units behind its modules."""
 
 import torch
 
@@ -9,16 +9,16 @@ def check_not_run_again(where: str) -> None:
     """Raise inside an activation checkpoint: its gradients would be those of the plain backbone.
 
     Args:
-        where: The module behind which something stands, for the message.
+        where: The module that has a unit behind it, for the message.
 
     Raises:
-        UserError: Where a backward would run the module again.
+        UserError: If a backward would run the module again.
     """
     if torch.compiler.is_compiling():
         return
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     anew = hooks is not None and "_checkpoint_hook" in getattr(hooks[0], "__qualname__", "")
-    # Of what turns gradients off, an autograd function alone turns those of forward mode off too.
+    # Of all ways to disable gradients, only an autograd function disables those of forward mode too.
     if anew or not torch._C._is_fwd_grad_enabled():
-        rule = "must not be inside of an activation checkpoint, which calls it again as it was"
+        rule = "must not be inside an activation checkpoint, which would call the plain module again"
         raise UserError(where, rule, "torch.utils.checkpoint", "Turn checkpointing off for this part")

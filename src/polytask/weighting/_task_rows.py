@@ -1,4 +1,4 @@
-"""A row of numbers for each task, as long as the shared parameters are many."""
+"""A row of numbers for each task, with one number for each shared parameter."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from polytask.weighting._state import pick, put
 
 
 class TaskRows(nn.Module):
-    """A row for each task, 0 at first; how long it is, is known from the first Jacobian on.
+    """A row for each task, 0 at first; the first Jacobian sets its length.
 
     Args:
-        tasks: How many tasks there are.
+        tasks: The number of tasks.
 
     Shape:
         - rows: ``(tasks, parameters)``.
@@ -34,35 +34,35 @@ class TaskRows(nn.Module):
         super().__init__()
         self.register_buffer("rows", torch.zeros(tasks, 0))
 
-    def read(self, like: Tensor, columns: list[int] | None) -> Tensor:
+    def read(self, like: Tensor, indices: list[int] | None) -> Tensor:
         """The present tasks' rows.
 
         Args:
-            like: The Jacobian, whose length, type and device new rows take.
-            columns: The present tasks' places among all tasks; None where all are present.
+            like: The Jacobian, whose length, type and device new rows have.
+            indices: The present tasks' indices among all tasks; None if all are present.
 
         Raises:
-            UserError: Where the number of parameters is not what it was.
+            UserError: If the number of parameters has changed.
         """
         if not self.rows.shape[1]:
             self.rows = like.new_zeros(len(self.rows), like.shape[1])
         if self.rows.shape[1] != like.shape[1]:
             raise UserError(
                 "weighting",
-                "keeps a number for every shared parameter, and their number must not change",
+                "the number of shared parameters must not change, since a number is kept for each",
                 f"{like.shape[1]} parameters after {self.rows.shape[1]}",
-                "Give the whole Jacobian each time, with 0 where a task does not reach a parameter",
+                "Pass the whole Jacobian each time, with 0 for parameters that a task does not reach",
             )
-        return pick(self.rows, columns)
+        return pick(self.rows, indices)
 
-    def write(self, values: Tensor, columns: list[int] | None) -> None:
+    def write(self, values: Tensor, indices: list[int] | None) -> None:
         """Replace the present tasks' rows.
 
         Args:
             values: New rows.
-            columns: The present tasks' places among all tasks; None where all are present.
+            indices: The present tasks' indices among all tasks; None if all are present.
         """
-        put(self.rows, columns, values)
+        put(self.rows, indices, values)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}rows")

@@ -1,4 +1,4 @@
-"""Somebody who looks on at an engine sees the step's gradients, and leaves them as they are."""
+"""An observer of an engine receives the step's gradients, and leaves them as they are."""
 
 import pytest
 import torch
@@ -26,8 +26,8 @@ def losses_of(model):
 def seen_by(weighting, level="parameters", **options):
     model, engine = setting(weighting)
     found = []
-    watcher = engine.watch(level, found.append)
-    watcher.due = True
+    observer = engine.observe(level, found.append)
+    observer.due = True
     engine.backward(losses_of(model), **options)
     (seen,) = found
     return model, seen
@@ -57,22 +57,22 @@ def test_a_loss_scale_is_not_seen(weighting, scale):
 @pytest.mark.parametrize("weighting", [Equal, UPGrad])
 @pytest.mark.parametrize("level", ["parameters", "representation"])
 def test_the_update_is_the_same(weighting, level):
-    watched, _ = seen_by(weighting, level)
+    observed, _ = seen_by(weighting, level)
     alone, engine = setting(weighting)
     engine.backward(losses_of(alone))
-    for one, other in zip(watched.parameters(), alone.parameters(), strict=True):
+    for one, other in zip(observed.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad)
 
 
-def test_a_watcher_sees_what_it_asks_for():
+def test_an_observer_receives_what_it_asks_for():
     model, engine = setting(Equal)
     found = []
-    watcher = engine.watch("representation", found.append)
+    observer = engine.observe("representation", found.append)
     engine.backward(losses_of(model))
     assert found == []
-    watcher.due = True
+    observer.due = True
     engine.backward(losses_of(model))
-    engine.unwatch(watcher)
+    engine.remove_observer(observer)
     engine.backward(losses_of(model))
     assert len(found) == 1
     assert found[0].names == TASKS
@@ -81,9 +81,9 @@ def test_a_watcher_sees_what_it_asks_for():
 def test_one_tensor_of_losses_has_no_representation():
     model, engine = setting(Equal)
     engine.weighting.setup(TASKS)
-    engine.watch("representation", lambda seen: None).due = True
+    engine.observe("representation", lambda seen: None).due = True
     together = torch.cat(list(model(torch.ones(3, 4)).values()), dim=1).square().mean(0)
-    with pytest.raises(UserError, match="a graph of its own for each task"):
+    with pytest.raises(UserError, match="its own graph for each task"):
         engine.backward(together)
 
 

@@ -1,9 +1,9 @@
-"""The update that conflicts with no task."""
+"""ConFIG, conflict-free inverse gradients: the update that conflicts with no task."""
 
 import torch
 
 from polytask._linalg import cosines, divide, spectrum
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 
 class ConFIG(GramianWeighting):
@@ -32,12 +32,12 @@ class ConFIG(GramianWeighting):
         ICLR 2025, equations 2 and 3.
 
     Deviations:
-        None. Where no direction has equal cosines at all (opposed gradients) the update is 0.
+        None. If no direction has equal cosines at all (opposed gradients), the update is 0.
     """
 
     solves_on_host = True
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The direction, times the length."""
         norms, cosine = cosines(step.gramian)
         equal = spectrum(cosine, step.rounding).inverse_times((norms > 0).to(cosine))
@@ -45,4 +45,6 @@ class ConFIG(GramianWeighting):
         squared = equal @ cosine @ equal
         projections = norms @ cosine @ equal
         resolved = squared > len(norms) * step.rounding
-        return Solution(torch.where(resolved, divide(equal * divide(projections, squared), norms), 0.0))
+        return GramianSolution(
+            torch.where(resolved, divide(equal * divide(projections, squared), norms), 0.0)
+        )

@@ -1,4 +1,4 @@
-"""A flag for losses that a logarithm cannot take."""
+"""Losses that must stay above a bound, since a logarithm or an inverse is taken of them."""
 
 import math
 from abc import ABC
@@ -13,16 +13,16 @@ from polytask.weighting._base import LossWeighting
 from polytask.weighting._state import pick, put
 
 
-class Floor(nn.Module):
-    """Notes on the device whether losses came down to a bound; read when somebody asks.
+class BoundCheck(nn.Module):
+    """Records on the device whether losses fell to a bound; read on the host by `check` only.
 
     Args:
-        bounds: What each task's losses must stay above.
+        bounds: The bound that each task's losses must stay above.
 
     Example:
-        >>> floor = Floor([0.0, 0.0])
-        >>> floor.note(torch.tensor([-1.0]), [1])
-        >>> floor.check("GLS", ["digit", "depth"], "Use another weighting")
+        >>> bounds = BoundCheck([0.0, 0.0])
+        >>> bounds.note(torch.tensor([-1.0]), [1])
+        >>> bounds.check("GLS", ["digit", "depth"], "Use another weighting")
         Traceback (most recent call last):
         polytask._errors.UserError: GLS: the losses of task 'depth' must stay above 0, got -1. Use
         another weighting.
@@ -35,22 +35,22 @@ class Floor(nn.Module):
         self.bounds = bounds
         self.register_buffer("lowest", torch.full((len(bounds),), math.inf), persistent=False)
 
-    def note(self, losses: Tensor, columns: list[int] | None) -> None:
+    def note(self, losses: Tensor, indices: list[int] | None) -> None:
         """Keep the lowest losses.
 
         Args:
             losses: Losses of the present tasks, without gradient.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
-        put(self.lowest, columns, torch.fmin(pick(self.lowest, columns), losses))
+        put(self.lowest, indices, torch.fmin(pick(self.lowest, indices), losses))
 
     def check(self, where: str, names: Iterable[str], fix: str) -> None:
-        """Raise where a loss came down to its bound since the last call.
+        """Raise if a loss fell to its bound since the last call.
 
         Args:
             where: The method, for the message.
             names: All tasks, in order.
-            fix: What to do about it.
+            fix: The fix that the message names.
 
         Raises:
             UserError: With the first such task and its lowest loss.
@@ -63,29 +63,29 @@ class Floor(nn.Module):
                 raise UserError(where, rule, f"{loss:g}", fix)
 
 
-class FlooredLossWeighting(LossWeighting, ABC):
+class BoundedLossWeighting(LossWeighting, ABC):
     """A loss weighting that takes logarithms or inverses of losses, which must stay above a bound.
 
     Attributes:
-        fix: What to do where a loss came down to its bound.
+        fix: The fix that the message names if a loss fell to its bound.
     """
 
-    fix: ClassVar[str] = "Use losses that are positive, or another weighting"
+    fix: ClassVar[str] = "Use positive losses or another weighting"
 
     def setup(self, names: Iterable[str]) -> None:
-        """Watch the losses of the tasks."""
+        """Set the bounds of the tasks' losses."""
         super().setup(names)
-        self.floor = Floor(self.bounds_by_task())
+        self.bound_check = BoundCheck(self.bounds_by_task())
 
     def bounds_by_task(self) -> list[float]:
-        """What each task's losses must stay above, in order; 0 here."""
+        """The bounds that the tasks' losses must stay above, in order; 0 here."""
         return [0.0] * len(self.names)
 
-    def observe(self, losses: Tensor, columns: list[int] | None) -> None:
-        """Note losses that are not above their bounds."""
-        self.floor.note(losses, columns)
+    def observe(self, losses: Tensor, indices: list[int] | None) -> None:
+        """Record losses that are not above their bounds."""
+        self.bound_check.note(losses, indices)
         self._check_now(losses)
 
     def check(self) -> None:
-        """Raise where a loss was not above its bound since the last call."""
-        self.floor.check(type(self).__name__, self.names, self.fix)
+        """Raise if a loss was not above its bound since the last call."""
+        self.bound_check.check(type(self).__name__, self.names, self.fix)

@@ -1,4 +1,4 @@
-"""A step's losses, in whatever form they come."""
+"""One call of `Engine.backward`: its losses in one form, whatever form they were given in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Losses = Tensor | Mapping[str, Tensor] | TaskLosses
 
 @dataclass(frozen=True)
 class Roots:
-    """Where the tasks' own graphs begin, and what goes into each for a unit of its (scaled) loss."""
+    """The edges at which the tasks' own graphs begin, and the derivatives of the scaled losses by them."""
 
     edges: list[GradientEdge]
     factors: tuple[Tensor, ...]
@@ -32,34 +32,34 @@ class Roots:
         return cls(edges, tuple(factor * scale for factor in factors))
 
     def trace(self, stops: Sequence[GradientEdge] = ()) -> Graph:
-        """What the tasks reach.
+        """The graph that the tasks reach.
 
         Raises:
-            UserError: Where one compiled graph has outputs for different tasks.
+            UserError: If one compiled graph has outputs for different tasks.
         """
         graph = trace([edge.node for edge in self.edges], {edge.node for edge in stops})
         check_compiled(graph, self.edges)
         return graph
 
     def weighted(self, weights: Tensor) -> list[Tensor]:
-        """What goes in for the weighted sum of the losses."""
+        """The derivatives of the weighted sum of the losses by the edges."""
         return [
             factor * weight.to(factor) for factor, weight in zip(self.factors, weights.unbind(), strict=True)
         ]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One call of `Engine.backward`, its losses understood.
+class BackwardStep:
+    """One call of `Engine.backward`.
 
     Attributes:
         names: The present tasks.
-        losses: Their losses, neither scaled nor with a graph.
-        here: The places of the tasks that are present on this rank; None where all are.
-        roots: Where the graphs of these begin.
-        counts: How many labels are behind each loss, where known.
+        losses: Their losses, without scale and graph.
+        here: The indices of the tasks that are present on this rank; None if all are.
+        roots: The edges at which the graphs of these begin.
+        counts: The number of labels of each loss, if known.
         scale: The losses' scale.
-        ranks: The processes that train together, where there are several.
+        ranks: The processes that train together, if there are several.
     """
 
     names: tuple[str, ...]
@@ -78,18 +78,18 @@ class Step:
         names: Sequence[str] | None,
         scale: float | Tensor,
         ranks: Ranks | None,
-    ) -> "Step":
-        """Understand what a call was given.
+    ) -> "BackwardStep":
+        """Bring the arguments of a call into one form.
 
         Args:
             losses: By task, or a vector in the order of the names.
-            weighting: What knows the tasks.
-            names: Which tasks a vector holds; all where None.
+            weighting: The weighting, which has the names of all tasks.
+            names: Which tasks a vector holds; all if None.
             scale: The losses' scale.
-            ranks: The processes that train together, where there are several.
+            ranks: The processes that train together, if there are several.
 
         Raises:
-            UserError: Where the losses do not fit.
+            UserError: If the losses do not fit.
         """
         present, values = by_name(losses, weighting, names)
         counts, here = None, None
@@ -97,22 +97,22 @@ class Step:
             order = [losses.names.index(name) for name in present]
             counts = losses.counts if order == sorted(order) else losses.counts[order]
             if losses.here is not None and len(losses.here) < len(present):
-                here = [place for place, name in enumerate(present) if name in losses.here]
-        mine = values if here is None else [values[place] for place in here]
+                here = [index for index, name in enumerate(present) if name in losses.here]
+        mine = values if here is None else [values[index] for index in here]
         return cls(present, values_of(values), here, Roots.of(mine, scale), counts, scale, ranks)
 
     @property
     def here_names(self) -> tuple[str, ...]:
         """The tasks that are present on this rank."""
-        return self.names if self.here is None else tuple(self.names[place] for place in self.here)
+        return self.names if self.here is None else tuple(self.names[index] for index in self.here)
 
     def mine(self, weights: Tensor) -> Tensor:
-        """Of the present tasks' weights those of this rank's tasks."""
+        """The weights of this rank's tasks, from those of all present tasks."""
         return weights if self.here is None else weights[self.here]
 
     @cached_property
     def graph(self) -> Graph:
-        """What the tasks reach; walked when somebody asks."""
+        """The graph that the tasks reach, traversed at the first access."""
         return self.roots.trace()
 
 
@@ -123,28 +123,29 @@ def by_name(
 
     Args:
         losses: By task, or a vector in the order of the names.
-        weighting: What knows the tasks.
-        names: Which tasks a vector holds; all where None.
+        weighting: The weighting, which has the names of all tasks.
+        names: Which tasks a vector holds; all if None.
 
     Raises:
-        UserError: Where there is none, a loss is no scalar or has no graph, or a vector does not fit.
+        UserError: If there is none, a loss is not a scalar or has no graph, or a vector does not fit.
     """
     if isinstance(losses, Tensor):
         found, values = _from_vector(losses, weighting, names)
     elif names is not None:
-        raise UserError("names", "are for losses that come as one tensor", None, "Leave them out")
+        kind = f"a {type(losses).__name__}"
+        raise UserError("names", "requires losses in one tensor", kind, "Leave names out")
     elif isinstance(losses, Mapping):
         found, values = tuple(losses), list(losses.values())
     else:
         found, values = losses.names, list(losses.means.unbind())
     if not found:
-        raise UserError("losses", "need one present task at least", "none", "Skip the step")
+        raise UserError("losses", "at least one present task is required", "none", "Skip the step")
     elsewhere = _elsewhere(losses)
     for name, value in zip(found, values, strict=True):
         if not isinstance(value, Tensor) or value.ndim or not (value.requires_grad or name in elsewhere):
-            kind = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.ndim else None
-            fix = "Leave tasks without a label out"
-            raise UserError(f"task '{name}'", "its loss is a scalar with a graph", kind or repr(value), fix)
+            shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) and value.ndim else None
+            rule, fix = "the loss must be a scalar with a graph", "Leave tasks without a label out"
+            raise UserError(f"task '{name}'", rule, shape or repr(value), fix)
     if not weighting.names:
         weighting.setup(found)
     weighting.columns(found)
@@ -154,14 +155,14 @@ def by_name(
 def _from_vector(
     losses: Tensor, weighting: Weighting, names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[Tensor]]:
-    places = [f"task{i}" for i in range(len(losses))] if losses.ndim else []
-    expected = tuple(names or weighting.names or places)
+    numbered = [f"task{i}" for i in range(len(losses))] if losses.ndim else []
+    expected = tuple(names or weighting.names or numbered)
     if losses.shape != (len(expected),):
         raise UserError(
             "losses",
-            f"need one for each of the tasks {', '.join(expected)}",
+            f"one loss is required for each of the tasks {', '.join(expected)}",
             f"shape {tuple(losses.shape)}",
-            "Name the present tasks with names=",
+            "Pass the present tasks as names=",
         )
     return expected, list(losses.unbind())
 
@@ -176,7 +177,7 @@ def _elsewhere(losses: Losses) -> set[str]:
 def _in_order(
     names: tuple[str, ...], values: list[Tensor], order: tuple[str, ...]
 ) -> tuple[tuple[str, ...], list[Tensor]]:
-    # Learned weights and random draws must not depend on the order of a dict.
+    # Learned weights and random numbers must not depend on the order of a dict.
     pairs = dict(zip(names, values, strict=True))
     sorted_names = tuple(name for name in order if name in pairs)
     return sorted_names, [pairs[name] for name in sorted_names]

@@ -1,4 +1,4 @@
-"""What went wrong in the steps of a `GramianWeighting`, kept on the device until somebody asks."""
+"""Faults in the steps of a `GramianWeighting`, kept on the device until they are read."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ class SolverWarning(UserWarning):
     """A method found no weights for a Gramian; they were 0 in that step."""
 
 
-class Report:
-    """The first faulty step since the last reading, and how many there were.
+class Faults:
+    """The first faulty step since the last reading, and the number of faulty steps.
 
     Faults are: the Gramian is not finite, it is not symmetric, no weights were found.
-    Noting reads nothing on the host; the Gramian's condition is computed when somebody asks.
+    `note` reads nothing on the host; `say` does, and computes the Gramian's condition.
 
     Example:
-        >>> report = Report()
-        >>> report.note(torch.tensor([True, False, False]), torch.full((1, 1), torch.nan), None, 1)
-        >>> report.say("MGDA", ["digit"], "the solver did not converge")
+        >>> faults = Faults()
+        >>> faults.note(torch.tensor([True, False, False]), torch.full((1, 1), torch.nan), None, 1)
+        >>> faults.say("MGDA", ["digit"], "the solver did not converge")
         Traceback (most recent call last):
         polytask._errors.RunError: MGDA: gradients and losses must be finite, got NaN or infinity for
         tasks digit in step 1; 1 such step.
@@ -34,20 +34,20 @@ class Report:
         self.count: Tensor | None = None
         self.first: tuple[Tensor, ...] = ()
 
-    def note(self, faults: Tensor, gramian: Tensor, columns: list[int] | None, tasks: int) -> None:
-        """Keep the step where it is the first with a fault.
+    def note(self, faults: Tensor, gramian: Tensor, indices: list[int] | None, tasks: int) -> None:
+        """Keep the step if it is the first with a fault.
 
         Args:
             faults: Whether the Gramian is not finite, is not symmetric, has no weights.
             gramian: The Gramian of the present tasks.
-            columns: Their places among all tasks; None where all are present.
-            tasks: How many tasks there are.
+            indices: Their indices among all tasks; None if all are present.
+            tasks: The number of all tasks.
         """
         self.steps += 1
-        places = torch.tensor(range(tasks) if columns is None else columns, device=gramian.device)
-        present = torch.zeros(tasks, dtype=torch.bool, device=gramian.device).index_fill(0, places, True)
+        chosen = torch.tensor(range(tasks) if indices is None else indices, device=gramian.device)
+        present = torch.zeros(tasks, dtype=torch.bool, device=gramian.device).index_fill(0, chosen, True)
         whole = gramian.new_zeros(tasks, tasks)
-        whole[places[:, None], places] = gramian
+        whole[chosen[:, None], chosen] = gramian
         step = torch.full((), self.steps, device=gramian.device)
         found = (faults, step, present, whole)
         faulty = faults.any()
@@ -59,19 +59,19 @@ class Report:
         self.count = self.count + faulty
 
     def say(self, method: str, names: Sequence[str], unsolved: str) -> None:
-        """Raise or warn about what was noted, and begin anew.
+        """Raise or warn about the faults, and discard them.
 
         Args:
             method: The method's name.
             names: All tasks, in order.
-            unsolved: What it means where no weights were found.
+            unsolved: What it means if no weights were found.
 
         Raises:
-            RunError: Where a Gramian was not finite.
-            UserError: Where a Gramian was not symmetric.
+            RunError: If a Gramian was not finite.
+            UserError: If a Gramian was not symmetric.
 
         Warns:
-            SolverWarning: Where no weights were found.
+            SolverWarning: If no weights were found.
         """
         count = 0 if self.count is None else int(self.count)
         self.count, first = None, self.first
@@ -83,10 +83,10 @@ class Report:
         if infinite:
             raise RunError(method, "gradients and losses must be finite", f"NaN or infinity for {times}")
         if skew:
-            rule = "a Gramian is symmetric with a diagonal of 0 or more"
+            rule = "a Gramian must be symmetric with a diagonal of 0 or more"
             raise UserError(method, rule, f"another matrix for {times}", "Pass J @ J.T")
         gramian = first[3][present][:, present].cpu().double()
         found = f"a Gramian of condition {condition(gramian):.1e} for {times}"
-        # A RunError's sentence, as a warning: the run goes on, and that step has changed nothing.
+        # The message of a RunError as a warning: the run continues, and that step has changed nothing.
         message = RunError(method, f"{unsolved}, so the weights were 0", found)
         warnings.warn(str(message), SolverWarning, stacklevel=4)
