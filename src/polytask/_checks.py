@@ -1,34 +1,184 @@
-"""What counts as a number among arguments: those of numpy as well as python's, truth values never."""
+"""What counts as an integer, a number, a probability and a name among arguments.
+
+The scalars of numpy and torch count as those of Python; a boolean is never a number. ``is_...`` answers;
+``check_...`` returns the value as a plain Python one, or raises.
+"""
 
 import math
+import re
 from numbers import Integral, Real
-from typing import TypeGuard
+from typing import Any, TypeGuard
+
+from polytask._errors import UserError
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def is_integer(value: object, least: int) -> TypeGuard[int]:
-    """Whether a value is an integer, numpy's included, that is not too small.
+def is_integer(value: object, least: int | None = None, most: int | None = None) -> TypeGuard[int]:
+    """Whether a value is an integer in a range.
 
     Args:
         value: The value.
-        least: The smallest one.
+        least: The smallest integer in the range; None for any.
+        most: The largest integer in the range; None for any.
 
     Example:
         >>> import numpy as np
-        >>> is_integer(np.int64(3), 1), is_integer(True, 0), is_integer(2.0, 1), is_integer(0, 1)
-        (True, False, False, False)
+        >>> is_integer(np.int64(3), 1), is_integer(np.array(3)), is_integer(0, 1), is_integer(7, 0, 5)
+        (True, True, False, False)
+        >>> is_integer(True), is_integer(2.0)
+        (False, False)
     """
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+    value = _scalar(value)
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return False
+    return (least is None or int(value) >= least) and (most is None or int(value) <= most)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, finite or not.
+
+    Args:
+        value: The value.
+
+    Example:
+        >>> import numpy as np
+        >>> is_number(np.float32(0.5)), is_number(float("inf")), is_number(True), is_number("1")
+        (True, True, False, False)
+    """
+    value = _scalar(value)
+    return not isinstance(value, bool) and isinstance(value, Real)
 
 
 def is_finite(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number, numpy's included.
+    """Whether a value is a finite number.
+
+    Args:
+        value: The value.
+
+    Example:
+        >>> is_finite(0.5), is_finite(float("nan")), is_finite(float("inf"))
+        (True, False, False)
+    """
+    return is_number(value) and math.isfinite(value)
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether a value is a letter followed by letters, digits or underscores.
+
+    Args:
+        value: The value.
+
+    Example:
+        >>> is_name("digit_2"), is_name("2digit"), is_name(2)
+        (True, False, False)
+    """
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def check_integer(value: object, where: str, least: int | None = None, most: int | None = None) -> int:
+    """The value as an ``int``.
+
+    Args:
+        value: The value.
+        where: The argument it was given for, for the message.
+        least: The smallest integer in the range; None for any.
+        most: The largest integer in the range; None for any.
+
+    Raises:
+        UserError: If the value is no integer in the range.
+
+    Example:
+        >>> check_integer(0, "batch_size", 1)
+        Traceback (most recent call last):
+        polytask._errors.UserError: batch_size: must be an integer of at least 1, got 0.
+    """
+    if not is_integer(value, least, most):
+        raise UserError(where, f"must be an integer{_range(least, most)}", shown(value))
+    return int(value)
+
+
+def check_number(
+    value: object,
+    where: str,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> float:
+    """The value as a ``float``.
+
+    Args:
+        value: The value.
+        where: The argument it was given for, for the message.
+        above: A number that the value must exceed.
+        least: The smallest number in the range.
+        most: The largest number in the range.
+        below: A number that must exceed the value.
+
+    Raises:
+        UserError: If the value is no finite number in the range.
+
+    Example:
+        >>> import numpy as np
+        >>> check_number(np.float64(0.5), "temperature", above=0)
+        0.5
+        >>> check_number(0, "temperature", above=0)
+        Traceback (most recent call last):
+        polytask._errors.UserError: temperature: must be a finite number above 0, got 0.
+    """
+    if not is_finite(value) or not (above < value < below and least <= value <= most):
+        limits = [("above", above), ("of at least", least), ("at most", most), ("below", below)]
+        rules = [f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit)]
+        raise UserError(where, f"must be a finite number {' and '.join(rules)}".rstrip(), shown(value))
+    return float(value)
+
+
+def check_probability(value: object, where: str) -> float:
+    """The value as a ``float``, from 0 to 1.
+
+    Args:
+        value: The value.
+        where: The argument it was given for, for the message.
+
+    Raises:
+        UserError: If the value is no number from 0 to 1.
+
+    Example:
+        >>> check_probability(1, "dropout")
+        1.0
+    """
+    if not is_finite(value) or not 0 <= value <= 1:
+        raise UserError(where, "must be a number from 0 to 1", shown(value))
+    return float(value)
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: the repr of the Python value for a scalar of numpy or torch.
 
     Args:
         value: The value.
 
     Example:
         >>> import numpy as np
-        >>> is_finite(np.float32(0.5)), is_finite(True), is_finite(float("nan")), is_finite("1")
-        (True, False, False, False)
+        >>> shown(np.int64(3)), shown("3")
+        ('3', "'3'")
     """
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
+    return repr(_scalar(value))
+
+
+def _scalar(value: Any) -> object:
+    """The Python value of a scalar of numpy or torch, without importing either."""
+    if isinstance(value, (bool, int, float, str)) or getattr(value, "ndim", None) != 0:
+        return value
+    item = getattr(value, "item", None)
+    return item() if callable(item) else value
+
+
+def _range(least: int | None, most: int | None) -> str:
+    if least is None and most is None:
+        return ""
+    if most is None:
+        return f" of at least {least}"
+    return f" of at most {most}" if least is None else f" from {least} to {most}"

@@ -1,28 +1,27 @@
 """Task names, and modules stored by task."""
 
-import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 
 from torch import nn
 
+from polytask._checks import is_name
 from polytask._errors import UserError, hint
 
 SHARING = "sharing"
 RESERVED = ("loss", "total", SHARING, "train", "val", "test", "predict", "step", "epoch")
 PREFIX = "task_"
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def check_task_names(names: Iterable[str], where: str = "tasks") -> tuple[str, ...]:
-    """The names as a tuple, once each of them may name a task.
+    """The names as a tuple, if each of them is a valid task name.
 
     Args:
         names: Task names.
         where: The argument they came from, for the message.
 
     Raises:
-        UserError: Where a name is not ``[A-Za-z][A-Za-z0-9_]*``, is one of the words that
-            log keys use, or stands twice; or where there is none.
+        UserError: If there is no name, or a name is not ``[A-Za-z][A-Za-z0-9_]*``, is reserved for
+            log keys, or occurs twice.
 
     Example:
         >>> check_task_names(["digit", "parity"])
@@ -32,23 +31,23 @@ def check_task_names(names: Iterable[str], where: str = "tasks") -> tuple[str, .
     if not names:
         raise UserError(where, "needs at least one task", "none")
     for name in names:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not is_name(name):
             raise UserError(
                 where,
-                "a task name is a letter followed by letters, digits or underscores",
+                "a task name must be a letter followed by letters, digits or underscores",
                 repr(name),
                 "Rename the task",
             )
         if name in RESERVED:
-            raise UserError(where, f"'{name}' is a word that log keys use", None, "Rename the task")
+            raise UserError(where, f"'{name}' is reserved for log keys", None, "Rename the task")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(where, "a task is named once", f"'{twice}' twice")
+        raise UserError(where, "task names must be unique", f"'{twice}' twice")
     return names
 
 
 def check_known(given: Iterable[str], tasks: Iterable[str], where: str) -> None:
-    """Raise where a name is not one of the tasks.
+    """Raise if a name is not one of the tasks.
 
     Raises:
         UserError: With the nearest task name.
@@ -65,13 +64,13 @@ def check_known(given: Iterable[str], tasks: Iterable[str], where: str) -> None:
 class TaskModules(nn.Module):
     """Modules by task name, in order; a task may have any name, ``type`` and ``keys`` too.
 
-    Stored under ``task_<name>``, so that no name meets an attribute of `torch.nn.Module`.
+    Stored under ``task_<name>``, so that no name collides with an attribute of `torch.nn.Module`.
 
     Args:
         modules: One module per task.
 
     Raises:
-        UserError: Where a name may not name a task, or a value is not a module.
+        UserError: If a name is no valid task name, or a value is not a module.
 
     Example:
         >>> heads = TaskModules({"type": nn.Linear(2, 1)})

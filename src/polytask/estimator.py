@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from polytask._checks import is_finite, is_integer
+from polytask._checks import check_integer, is_finite
 from polytask._errors import UserError
 from polytask._tasks import check_known
 from polytask.arrays._keep_best import KeepBest
@@ -164,8 +164,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         fraction = self.validation_fraction
         if fraction is not None and not (is_finite(fraction) and 0 < fraction < 1):
             raise UserError("validation_fraction", "must be between 0 and 1, or None", repr(fraction))
-        if not is_integer(self.patience, 1):
-            raise UserError("patience", "must be an integer of at least 1", repr(self.patience))
+        check_integer(self.patience, "patience", 1)
         if self.weighting is not None and not isinstance(self.weighting, Weighting):
             raise UserError(
                 "weighting", "must be a polytask.weighting.Weighting", type(self.weighting).__name__

@@ -17,11 +17,11 @@ def named_parameters(model: nn.Module, criterion: nn.Module | None = None) -> di
     """Trainable parameters by the names that groups use.
 
     The model's parameters keep their names; modules stored by task lose the prefix ``task_``
-    (``heads.digit.weight``); the criterion's stand under ``weighting`` or ``criterion``.
+    (``heads.digit.weight``); the criterion's names begin with ``weighting`` or ``criterion``.
 
     Args:
         model: The model.
-        criterion: A criterion that may have parameters of its own.
+        criterion: A criterion, which may have parameters.
 
     Example:
         >>> list(named_parameters(nn.Sequential(nn.Linear(2, 1))))
@@ -33,7 +33,7 @@ def named_parameters(model: nn.Module, criterion: nn.Module | None = None) -> di
         name = name if name.startswith("weighting.") else f"criterion.{name}"
         if name in named:
             raise UserError(
-                "model", f"'{name}' is a name of the criterion's", None, "Rename the model's module"
+                "model", f"'{name}' is a parameter of the criterion too", None, "Rename the model's module"
             )
         named[name] = parameter
     return named
@@ -57,18 +57,18 @@ def parameter_groups(
 ) -> list[Group]:
     """Parameter groups for an optimizer, chosen by dotted prefixes of parameter names.
 
-    A parameter belongs to the group with the longest prefix of its name. Parameters that no
-    prefix fits form the group ``rest``, which comes first and takes the optimizer's own options.
+    A parameter belongs to the group with the longest prefix of its name. All other parameters
+    form the group ``rest``, which comes first and has the optimizer's own options.
 
     Args:
         model: The model; ``backbone``, ``heads.digit`` and the like are prefixes of its names.
         groups: Options such as ``lr`` by prefix; ``weighting`` and ``criterion`` mean the
             criterion's parameters.
-        criterion: A criterion that may have parameters of its own.
+        criterion: A criterion, which may have parameters.
 
     Raises:
-        UserError: Where groups are no mapping, a prefix fits no parameter, options are none, or nothing
-            is trainable.
+        UserError: If groups or options are no mapping, a prefix fits no parameter, or nothing is
+            trainable.
 
     Example:
         >>> model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 1)})
@@ -77,7 +77,7 @@ def parameter_groups(
     """
     named = named_parameters(model, criterion)
     if not named:
-        raise UserError("optimizer", "needs parameters to train", "none that requires a gradient")
+        raise UserError("optimizer", "requires parameters to train", "none that requires a gradient")
     groups = {} if groups is None else groups
     _check_groups(groups)
     rest: list[nn.Parameter] = []
@@ -89,8 +89,8 @@ def parameter_groups(
         if not any(f"{name}.".startswith(f"{prefix}.") for name in named):
             raise UserError(
                 f"optimizer.groups.{prefix}",
-                "is a prefix of parameter names",
-                "no trainable parameter under it",
+                "must be a prefix of parameter names",
+                "no trainable parameter with this prefix",
                 hint(prefix, _prefixes(named)),
             )
     first = [{"params": rest, "name": "rest"}] if rest else []
@@ -103,7 +103,7 @@ def parameter_groups(
 
 def _check_groups(groups: Any) -> None:
     if not isinstance(groups, Mapping):
-        rule = "are a mapping from a prefix of parameter names to options"
+        rule = "must be a mapping from a prefix of parameter names to options"
         raise UserError("optimizer.groups", rule, repr(groups), "Write for example {backbone: {lr: 1e-4}}")
     for prefix, options in groups.items():
         _check_options(options, f"optimizer.groups.{prefix}")
@@ -111,9 +111,9 @@ def _check_groups(groups: Any) -> None:
 
 def _check_options(options: Any, where: str) -> None:
     if not isinstance(options, Mapping):
-        raise UserError(where, "is a mapping of options", repr(options), "Write for example {lr: 1e-4}")
+        raise UserError(where, "must be a mapping of options", repr(options), "Write for example {lr: 1e-4}")
     for option in {"params", "name"} & options.keys():
-        raise UserError(f"{where}.{option}", "is set by the group itself", None, "Remove it")
+        raise UserError(f"{where}.{option}", "must not be an option: the group sets it", None, "Remove it")
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
@@ -145,23 +145,23 @@ class OptimizerFactory:
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         if not callable(build):
-            raise UserError("optimizer", "is a callable from parameters to an optimizer", repr(build))
+            raise UserError("optimizer", "must be a callable from parameters to an optimizer", repr(build))
         self.build = build
         self.groups = groups
 
     @classmethod
     def of(cls, optimizer: Any) -> "OptimizerFactory | None":
-        """The factory itself, one that calls what is given, or None.
+        """The factory itself, a factory of the given callable, or None.
 
         Raises:
-            UserError: Where it is an optimizer already, or cannot be called.
+            UserError: If it is an optimizer already, or not callable.
         """
         if optimizer is None or isinstance(optimizer, cls):
             return optimizer
         if isinstance(optimizer, Optimizer):
             raise UserError(
                 "optimizer",
-                "is a callable from parameters to an optimizer",
+                "must be a callable from parameters to an optimizer",
                 f"an {type(optimizer).__name__}",
                 f"Pass functools.partial(torch.optim.{type(optimizer).__name__}, lr=...)",
             )
@@ -171,7 +171,7 @@ class OptimizerFactory:
         """The optimizer of the model's and the criterion's parameters.
 
         Raises:
-            UserError: Where a group fits no parameter, or an option is not the optimizer's.
+            UserError: If a group fits no parameter, or an option is unknown to the optimizer.
         """
         groups = parameter_groups(model, self.groups, criterion)
         optimizer = self._built(groups)
@@ -181,7 +181,7 @@ class OptimizerFactory:
             for option in group.keys() - {"params", "name"} - optimizer.defaults.keys():
                 raise UserError(
                     f"optimizer.groups.{group['name']}.{option}",
-                    f"is an option of {type(optimizer).__name__}",
+                    f"must be an option of {type(optimizer).__name__}",
                     None,
                     hint(option, optimizer.defaults),
                 )
@@ -197,17 +197,17 @@ class OptimizerFactory:
 
 
 class SchedulerFactory:
-    """A learning-rate scheduler without its optimizer, and when it steps.
+    """A learning-rate scheduler without its optimizer, and the interval of its steps.
 
     Args:
         build: From an optimizer to a scheduler, such as
             ``functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1)``.
         interval: ``epoch`` or ``step`` (an optimizer step).
-        monitor: The log key that a plateau scheduler watches, ``val/loss/total/epoch`` say. Such a
-            scheduler steps whenever that key is logged, whatever the interval.
+        monitor: The log key that a plateau scheduler monitors, such as ``val/loss/total/epoch``. Such a
+            scheduler steps whenever that key is logged, regardless of the interval.
 
     Raises:
-        UserError: Where the interval is neither.
+        UserError: If the interval is neither.
 
     Example:
         >>> import functools, torch
@@ -224,16 +224,16 @@ class SchedulerFactory:
         monitor: str | None = None,
     ) -> None:
         if not callable(build):
-            raise UserError("scheduler", "is a callable from an optimizer to a scheduler", repr(build))
+            raise UserError("scheduler", "must be a callable from an optimizer to a scheduler", repr(build))
         if interval not in ("epoch", "step"):
-            raise UserError("scheduler.interval", "is 'epoch' or 'step'", repr(interval))
+            raise UserError("scheduler.interval", "must be 'epoch' or 'step'", repr(interval))
         self.build = build
         self.interval = interval
         self.monitor = monitor
 
     @classmethod
     def of(cls, scheduler: Any) -> "SchedulerFactory | None":
-        """The factory itself, one that calls what is given, or None."""
+        """The factory itself, a factory of the given callable, or None."""
         return scheduler if scheduler is None or isinstance(scheduler, cls) else cls(scheduler)
 
     def scheduler(self, optimizer: Optimizer) -> Any:

@@ -230,7 +230,7 @@ def test_tasks_whose_inputs_differ_in_kind():
     run = System(net, criterion(), functools.partial(torch.optim.SGD, lr=0.1), dataloaders={"train": train})
     before = parameters(run)
     trainer(max_epochs=2).fit(run)
-    assert run.criterion.last.names == ("kind", "height")
+    assert run.criterion.measurement.last.names == ("kind", "height")
     assert not any(map(torch.equal, parameters(run), before))
 
 

@@ -59,7 +59,7 @@ def test_a_module_of_the_users_keeps_its_name():
 def test_a_name_of_the_criterions_is_refused():
     given = nn.ModuleDict({"weighting": nn.Module()})
     given["weighting"].scale = nn.Parameter(torch.ones(1))
-    with pytest.raises(UserError, match=r"^model: 'weighting\.scale' is a name of the criterion's"):
+    with pytest.raises(UserError, match=r"^model: 'weighting\.scale' is a parameter of the criterion too"):
         named_parameters(given, criterion())
 
 
@@ -76,10 +76,12 @@ def test_frozen_parameters_are_left_out():
     given = model()
     given.backbone.requires_grad_(False)
     assert all(name.startswith("heads.") for name in named_parameters(given))
-    with pytest.raises(UserError, match=r"^optimizer\.groups\.backbone: .*no trainable parameter under it"):
+    with pytest.raises(
+        UserError, match=r"^optimizer\.groups\.backbone: .*no trainable parameter with this prefix"
+    ):
         parameter_groups(given, {"backbone": {"lr": 1.0}})
     given.requires_grad_(False)
-    with pytest.raises(UserError, match="needs parameters to train"):
+    with pytest.raises(UserError, match="requires parameters to train"):
         parameter_groups(given)
 
 
@@ -134,21 +136,27 @@ def test_every_parameter_is_in_one_group(prefixes):
     [
         (
             {"backbon": {"lr": 1}},
-            "optimizer.groups.backbon: is a prefix of parameter names. "
-            "got no trainable parameter under it. Did you mean 'backbone'?",
+            "optimizer.groups.backbon: must be a prefix of parameter names, "
+            "got no trainable parameter with this prefix. Did you mean 'backbone'?",
         ),
         (
             [1],
-            "optimizer.groups: are a mapping from a prefix of parameter names to options, got [1]. "
+            "optimizer.groups: must be a mapping from a prefix of parameter names to options, got [1]. "
             "Write for example {backbone: {lr: 1e-4}}.",
         ),
-        ("backbone", "optimizer.groups: are a mapping from a prefix of parameter names to options."),
-        ({"backbone": 1e-4}, "optimizer.groups.backbone: is a mapping of options, got 0.0001"),
-        ({"backbone": {"params": []}}, "optimizer.groups.backbone.params: is set by the group itself"),
-        ({"backbone": {"name": "x"}}, "optimizer.groups.backbone.name: is set by the group itself"),
+        ("backbone", "optimizer.groups: must be a mapping from a prefix of parameter names to options, got"),
+        ({"backbone": 1e-4}, "optimizer.groups.backbone: must be a mapping of options, got 0.0001"),
+        (
+            {"backbone": {"params": []}},
+            "optimizer.groups.backbone.params: must not be an option: the group sets it",
+        ),
+        (
+            {"backbone": {"name": "x"}},
+            "optimizer.groups.backbone.name: must not be an option: the group sets it",
+        ),
         (
             {"backbone": {"momentun": 1}},
-            "optimizer.groups.backbone.momentun: is an option of SGD. Did you mean 'momentum'?",
+            "optimizer.groups.backbone.momentun: must be an option of SGD. Did you mean 'momentum'?",
         ),
     ],
 )
@@ -188,9 +196,9 @@ def test_an_optimizer_that_cannot_be_built(build, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OptimizerFactory("Adam"), "optimizer: is a callable"),
-        (lambda: SchedulerFactory("StepLR"), "scheduler: is a callable"),
-        (lambda: SchedulerFactory(StepLR, interval="batch"), "scheduler.interval: is 'epoch' or 'step'"),
+        (lambda: OptimizerFactory("Adam"), "optimizer: must be a callable"),
+        (lambda: SchedulerFactory("StepLR"), "scheduler: must be a callable"),
+        (lambda: SchedulerFactory(StepLR, interval="batch"), "scheduler.interval: must be 'epoch' or 'step'"),
     ],
 )
 def test_factories_that_cannot_be(make, message):

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_version": (),
     "_errors": (),
     "_checks": ("_errors",),
-    "_tasks": ("_errors",),
+    "_tasks": ("_errors", "_checks"),
     "_distributed": ("_errors",),
     "_lightning": ("_errors",),
     "_console": (),

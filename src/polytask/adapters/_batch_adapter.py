@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polytask._checks import is_integer
 from polytask._errors import UserError, hint, nearest
 from polytask._tasks import check_known
 from polytask.batch import (
@@ -123,7 +124,7 @@ class BatchAdapter:
                 name: access(batch, accessor, f"adapters.batch.input_accessor.{name}")
                 for name, accessor in self.input_accessor.items()
             }
-        if isinstance(batch, Tensor) and isinstance(self.input_accessor, int):
+        if isinstance(batch, Tensor) and is_integer(self.input_accessor):
             return batch
         return access(batch, self.input_accessor, "adapters.batch.input_accessor")
 

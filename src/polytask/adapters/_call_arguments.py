@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
 
 Argument = int | str | None
@@ -28,7 +29,10 @@ class CallArguments:
         self, pred_argument: Argument, target_argument: Argument, input_argument: Argument, owner: str
     ) -> None:
         given = (pred_argument, target_argument, input_argument)
-        positions = sorted((key, i) for i, key in enumerate(given) if isinstance(key, int))
+        for key in given:
+            if not (key is None or isinstance(key, str) or is_integer(key)):
+                raise UserError(owner, "arguments must be a position, a keyword or None", repr(key))
+        positions = sorted((key, i) for i, key in enumerate(given) if is_integer(key))
         self._positional = [i for _, i in positions]
         self._named = {key: i for i, key in enumerate(given) if isinstance(key, str)}
         if [key for key, _ in positions] != list(range(len(positions))):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import is_integer, is_number
 from polytask._errors import UserError
 from polytask.adapters._call_arguments import Argument, CallArguments
 from polytask.adapters._transforms import TaskTransforms, Transforms, apply
@@ -117,7 +118,7 @@ def _each(transforms: Transforms, values: Any, name: str) -> Any:
 
 def _recounted(targets: Targets, changed: Mapping[str, Any], criterion: nn.Module) -> Targets:
     """Targets after their transforms: elements may be more or fewer, missing labels stay missing."""
-    ignore_index = criterion.ignore_index if isinstance(criterion, MultiTaskLoss) else None
+    ignore_index = criterion.measurement.ignore_index if isinstance(criterion, MultiTaskLoss) else None
     partly = {
         name: target
         for name, target in changed.items()
@@ -151,6 +152,9 @@ def _read(value: Any, criterion: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
                 f"the keys {', '.join(map(str, value))}",
             )
         total, losses = value["total"], value
+    if isinstance(criterion, MultiTaskLoss) and not isinstance(total, Tensor) and is_integer(total, 0, 0):
+        # The sum of no losses, if no rank has a label.
+        total = torch.zeros(())
     if not isinstance(total, Tensor) or total.numel() != 1:
         rule = f"{type(criterion).__name__} must return one number, or a dict with 'total'"
         raise UserError("criterion", rule, _kind(total))
@@ -158,10 +162,10 @@ def _read(value: Any, criterion: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def _number(loss: Any, name: str) -> Tensor:
-    if isinstance(loss, (int, float)):
-        return torch.tensor(float(loss))
     if isinstance(loss, Tensor) and loss.numel() == 1:
         return loss
+    if is_number(loss):
+        return torch.tensor(float(loss))
     raise UserError("criterion", f"the loss '{name}' must be one number", _kind(loss))
 
 

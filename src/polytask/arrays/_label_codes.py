@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from polytask._checks import is_number
 from polytask._errors import UserError, hint
 from polytask._tasks import check_known, check_task_names
-from polytask.batch import IGNORE_INDEX
+from polytask.batch import IGNORE_INDEX, are_labels, are_strings, unknown_class, whole_labels
 
 Kind = Literal["classification", "regression"]
 KINDS = ("classification", "regression")
@@ -63,7 +65,7 @@ def _values(name: str, column: Any) -> tuple[Array, Array]:
     else:
         missing = np.zeros(len(column), dtype=bool)
     array = np.asarray(column)
-    if array.dtype.kind in "US" and not isinstance(column, np.ndarray):
+    if are_strings(array.dtype.kind) and not isinstance(column, np.ndarray):
         # numpy has turned numbers among strings into strings.
         array = np.array(column, dtype=object)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -82,7 +84,7 @@ def _values(name: str, column: Any) -> tuple[Array, Array]:
 
 
 def _is_nan(value: Any) -> bool:
-    return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
+    return is_number(value) and value != value
 
 
 def _check_one_kind(name: str, known: Array) -> None:
@@ -125,7 +127,7 @@ class LabelCodes:
         known, _ = _values(name, column)
         if len(known) == 0:
             raise UserError(f"task '{name}'", "must have a label", "none in its targets", "Remove the task")
-        if known.dtype.kind not in "biufUS":
+        if not are_labels(known.dtype.kind) and known.dtype.kind != "f":
             raise UserError(f"task '{name}'", _TYPES, str(known.dtype))
         if known.dtype.kind == "f" and np.isinf(known).any():
             raise UserError(f"task '{name}'", "targets must be finite", "infinity")
@@ -151,7 +153,7 @@ class LabelCodes:
         self.size = len(self.classes)
 
     def _learn_scale(self, known: Array) -> None:
-        if known.dtype.kind in "US":
+        if are_strings(known.dtype.kind):
             found = f"strings such as {known.tolist()[0]!r}"
             raise UserError(f"task '{self.name}'", "targets of a regression must be numbers", found)
         if known.ndim > 2:
@@ -181,10 +183,7 @@ class LabelCodes:
         indices = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
         unknown = labels[self.classes[indices] != labels]
         if len(unknown):
-            fix = hint(str(unknown[0]), [str(label) for label in self.classes], "Classes")
-            raise UserError(
-                f"task '{self.name}'", "must be one of the classes", repr(unknown.tolist()[0]), fix
-            )
+            raise unknown_class(unknown.tolist()[0], self.classes, f"task '{self.name}'")
         codes[present] = indices
         return codes
 
@@ -221,9 +220,9 @@ class LabelCodes:
 
 
 def _kind(name: str, known: Array) -> Kind:
-    if known.dtype.kind in "USb":
+    if are_strings(known.dtype.kind) or known.dtype.kind == "b":
         return "classification"
-    whole = known.dtype.kind != "f" or np.array_equal(known, np.trunc(known))
+    whole = are_labels(known.dtype.kind) or np.array_equal(known, np.trunc(known))
     if known.ndim > 1 or not whole:
         return "regression"
     number = len(np.unique(known))
@@ -243,10 +242,7 @@ def _whole(name: str, known: Array) -> Array:
     """Classes as integers; a missing label has made them floating point."""
     if known.dtype.kind != "f":
         return known
-    whole = known.astype(np.int64)
-    if not np.array_equal(whole, known):
-        rule = "classes must be integers, strings or booleans"
-        raise UserError(f"task '{name}'", rule, f"{known[whole != known][0]}")
+    whole: Array = whole_labels(torch.from_numpy(known.astype(np.float64)), f"task '{name}'").numpy()
     return whole
 
 

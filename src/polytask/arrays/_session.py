@@ -11,7 +11,7 @@ from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch import nn
 from torch.optim import Optimizer
 
-from polytask._checks import is_finite, is_integer
+from polytask._checks import check_integer, is_finite
 from polytask._errors import UserError
 from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT, quiet_lightning
@@ -87,13 +87,12 @@ class Session:
         Returns:
             By log key a list with a value for each of these epochs, NaN for an epoch without one.
         """
-        if not is_integer(epochs, 1):
-            raise UserError("epochs", "must be an integer of at least 1", repr(epochs))
+        epochs = check_integer(epochs, "epochs", 1)
         done = len(self.history.epochs)
         loaders = {"train": train} if val is None else {"train": train, "val": _one(val)}
         # The history comes last: it clears the values that other callbacks read when an epoch starts.
         own = [*callbacks, self.history]
-        with self._trainer(loaders, own, max_epochs=done + int(epochs)) as trainer:
+        with self._trainer(loaders, own, max_epochs=done + epochs) as trainer:
             _begin_at(trainer, done)
             trainer.fit(self.system)
         return self.history.by_key(done)

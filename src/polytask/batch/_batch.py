@@ -1,4 +1,4 @@
-"""One batch on its way through a step, and how its parts are found in what a loader yields."""
+"""One batch on its way through a step, and access to the parts of what a loader yields."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polytask._checks import is_integer
 from polytask._errors import UserError, hint
 from polytask.batch._targets import Targets
 
@@ -19,14 +20,14 @@ class Batch:
     """One batch, its labels counted.
 
     Attributes:
-        inputs: What the model is called with.
-        targets: Targets by task (`polytask.losses.Targets`), whatever a foreign criterion takes, or
+        inputs: The model's inputs.
+        targets: Targets by task (`polytask.losses.Targets`), whatever a third-party criterion takes, or
             None.
-        size: Rows.
-        labelled: Rows that metrics see, by task, None for all: rows labelled throughout where targets
-            are floating point, rows with any label where they are integers.
-        rows: The rows of each task, where the batch carries task ids; a task whose rows are the
-            whole batch has None.
+        size: The number of rows.
+        labelled: Rows that metrics see, by task, None for all: rows with all labels if targets are
+            floating point, rows with any label if they are integers.
+        rows: The rows of each task, if the batch has task ids; None for a task whose rows are the
+            whole batch.
     """
 
     inputs: Any
@@ -53,18 +54,18 @@ class Batch:
 
 
 class TaskBatches(dict[str, Any]):
-    """What one step draws from several tasks' loaders: by task a batch of its own data."""
+    """The batches of one step from several tasks' loaders: by task a batch of its own data."""
 
 
 class JoinedBatch(Batch):
-    """Several tasks' own batches in one step: ``inputs`` by task, and their rows one after another."""
+    """Several tasks' own batches in one step: ``inputs`` by task, and their rows concatenated."""
 
     @classmethod
     def of(cls, parts: Mapping[str, Batch]) -> "JoinedBatch":
         """The batches as one.
 
         Args:
-            parts: By task a batch of its own.
+            parts: A batch for each task.
 
         Example:
             >>> parts = {"a": Batch(torch.ones(2), None, 2), "b": Batch(torch.zeros(1), None, 1)}
@@ -116,19 +117,19 @@ def move(value: Any, device: torch.device) -> Any:
 
 
 def count_rows(value: Any) -> int:
-    """The rows of the first tensor with any in the value; without one, of the first list of texts, else 1.
+    """The length of the first tensor with rows in the value; else of the first list of strings; else 1.
 
     Example:
         >>> count_rows({"name": ["a", "b", "c", "d"], "mask": None, "image": torch.zeros(4, 3)})
         4
     """
     tensors = (part for part in _leaves(value) if isinstance(part, Tensor) and part.ndim)
-    texts = (part for part in _leaves(value) if isinstance(part, (list, tuple)))
-    return next((len(part) for part in itertools.chain(tensors, texts)), 1)
+    strings = (part for part in _leaves(value) if isinstance(part, (list, tuple)))
+    return next((len(part) for part in itertools.chain(tensors, strings)), 1)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """The parts of a value that hold no others, depth first; a list of texts is one part."""
+    """The parts of a value that hold no others, depth first; a list of strings is one part."""
     if (
         isinstance(value, (Tensor, str, bytes))
         or not hasattr(value, "__iter__")
@@ -141,7 +142,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def take_rows(value: Any, rows: Tensor | None) -> Any:
-    """The value with every tensor in it cut to some rows, all of them where None.
+    """The value with some rows of every tensor in it, or all rows if None.
 
     Example:
         >>> take_rows([torch.arange(3)], torch.tensor([2, 0]))
@@ -159,7 +160,7 @@ def take_rows(value: Any, rows: Tensor | None) -> Any:
 
 
 def check_accessor(accessor: Any, where: str, by_name: bool = False) -> None:
-    """Raise where an accessor is none.
+    """Raise if a value is no accessor.
 
     Args:
         accessor: An index, a key or dotted path, or a callable.
@@ -167,7 +168,7 @@ def check_accessor(accessor: Any, where: str, by_name: bool = False) -> None:
         by_name: Whether it may be a mapping to accessors.
 
     Raises:
-        UserError: Where it is something else.
+        UserError: If it is something else.
 
     Example:
         >>> check_accessor({"digit": "labels.digit"}, "target_accessor", by_name=True)
@@ -175,9 +176,9 @@ def check_accessor(accessor: Any, where: str, by_name: bool = False) -> None:
     if by_name and isinstance(accessor, Mapping):
         for name, own in accessor.items():
             check_accessor(own, f"{where}.{name}")
-    elif isinstance(accessor, bool) or not (isinstance(accessor, (int, str)) or callable(accessor)):
+    elif not (isinstance(accessor, str) or is_integer(accessor) or callable(accessor)):
         kinds = "an index, a key, a dotted path or a callable" + (", or a mapping to them" if by_name else "")
-        raise UserError(where, f"is {kinds}", repr(accessor))
+        raise UserError(where, f"must be {kinds}", repr(accessor))
 
 
 def access(batch: Any, accessor: Accessor, where: str) -> Any:
@@ -189,7 +190,7 @@ def access(batch: Any, accessor: Accessor, where: str) -> Any:
         where: The argument that the accessor came from, for the message.
 
     Raises:
-        UserError: Where there is no such part; says what the batch holds.
+        UserError: If there is no such part; with what the batch holds.
 
     Example:
         >>> access({"labels": {"digit": 7}}, "labels.digit", "target_accessor")
@@ -199,13 +200,15 @@ def access(batch: Any, accessor: Accessor, where: str) -> Any:
         return accessor(batch)
     found, part = find(batch, accessor)
     if not found:
-        raise UserError(where, f"no {accessor!r} in the batch", *_contents(batch, accessor))
+        raise UserError(
+            where, f"must name a part of the batch, not {accessor!r}", *_contents(batch, accessor)
+        )
     return part
 
 
 def find(batch: Any, accessor: int | str) -> tuple[bool, Any]:
     """Whether the batch has such a part, and the part."""
-    if isinstance(accessor, int) or (isinstance(batch, Mapping) and accessor in batch):
+    if not isinstance(accessor, str) or (isinstance(batch, Mapping) and accessor in batch):
         return _step(batch, accessor)
     part: Any = batch
     for key in accessor.split("."):

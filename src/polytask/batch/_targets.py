@@ -6,18 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polytask.batch._labels import IGNORE_INDEX, Labels, is_missing
+from polytask.batch._label_masks import IGNORE_INDEX, Labels, is_missing
 
 
 class Targets(dict[str, Any]):
     """Targets by task, with the number of labels that was counted before they left the host.
 
-    A plain dict to everybody else. Tasks without a label, or with None for a target, are not in it.
+    Otherwise a plain dict. Tasks without a label, or with None for a target, are not in it.
 
     Args:
         targets: Targets by task.
         counts: Labelled elements by task.
-        partial: Where the labels are, for the tasks that lack some; the others are in ``full``.
+        partial: The positions of labels, for the tasks that lack some; the others are in ``full``.
 
     Example:
         >>> import torch
@@ -42,7 +42,7 @@ class Targets(dict[str, Any]):
 
         Args:
             targets: Targets by task.
-            ignore_index: The integer that means "no label", by task; -100 where not given.
+            ignore_index: The integer that means "no label", by task; -100 by default.
         """
         ignored = ignore_index or {}
         kept, counts, partial = {}, {}, {}
@@ -74,6 +74,6 @@ class Targets(dict[str, Any]):
         return joined
 
     def to(self, device: torch.device) -> "Targets":
-        """Where the labels are, on the device; the targets themselves are moved by the batch."""
+        """Move the positions of labels to the device; the batch moves the targets themselves."""
         self.partial = {name: labels.to(device) for name, labels in self.partial.items()}
         return self

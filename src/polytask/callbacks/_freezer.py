@@ -6,7 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from polytask._checks import is_integer
+from polytask._checks import check_integer
 from polytask._errors import UserError, hint
 from polytask.optim import named_parameters
 
@@ -158,6 +158,4 @@ def _strings(value: object, where: str) -> tuple[str, ...]:
 def _count(value: object, where: str) -> int | None:
     if value is None:
         return None
-    if not is_integer(value, 0):
-        raise UserError(where, "must be an integer of at least 0", repr(value))
-    return int(value)
+    return check_integer(value, where, 0)

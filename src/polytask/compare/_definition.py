@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from polytask._checks import is_finite
 from polytask._errors import UserError
 from polytask.compare._candidates import (
     BASE,
@@ -165,7 +166,7 @@ class Comparison:
     def _learning_rates(self) -> Space:
         optimizer = self.config.plain["system"].get("optimizer")
         rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
-        if not isinstance(rate, int | float) or rate <= 0:
+        if not is_finite(rate) or rate <= 0:
             rule = "without --space, must be a learning rate above 0 to tune around"
             raise UserError("system.optimizer.lr", rule, repr(rate), "Write a --space file")
         return Space({"system.optimizer.lr": {"low": rate / 10.0, "high": rate * 10.0, "log": True}})

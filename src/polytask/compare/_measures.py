@@ -7,6 +7,7 @@ from typing import Any
 
 from torchmetrics import Metric
 
+from polytask._checks import is_integer
 from polytask._errors import RunError, UserError, hint
 from polytask.config import Config
 from polytask.experiment._builders import make_system
@@ -77,7 +78,7 @@ def _check_validates(trainer: Mapping[str, Any]) -> None:
     if trainer.get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches", rule, "0", "Leave it out")
     epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch")
-    if isinstance(epochs, int) and isinstance(every, int) and 0 <= epochs < every:
+    if is_integer(epochs, 0) and is_integer(every) and epochs < every:
         found = f"{every} with {epochs} epochs"
         raise UserError("trainer.check_val_every_n_epoch", rule, found, f"Write {epochs} at most")
 

@@ -1,10 +1,10 @@
 """Search spaces over config keys, and trials that are sampled from them."""
 
 import hashlib
-import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
+from polytask._checks import is_finite, is_integer
 from polytask._errors import UserError, hint
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _entry(value: Any, where: str) -> Any:
                 where, f"unknown option '{option}' of a range", None, hint(str(option), _RANGE, "Options")
             )
     low, high, log = (value.get(option) for option in _RANGE)
-    if not (_is_number(low) and _is_number(high) and low <= high):
+    if not (is_finite(low) and is_finite(high) and low <= high):
         raise UserError(where, "low and high must be finite numbers, low not above high", dict(value))
     if log not in (None, True, False):
         raise UserError(f"{where} log", "must be true or false", repr(log))
@@ -110,15 +110,11 @@ def _entry(value: Any, where: str) -> Any:
     return {"low": low, "high": high, "log": bool(log)}
 
 
-def _is_number(bound: Any) -> TypeGuard[int | float]:
-    return isinstance(bound, int | float) and not isinstance(bound, bool) and math.isfinite(bound)
-
-
 def _distribution(kinds: Any, value: Any) -> "BaseDistribution":
     if isinstance(value, list):
         made: BaseDistribution = kinds.CategoricalDistribution(value)
     else:
-        whole = isinstance(value["low"], int) and isinstance(value["high"], int)
+        whole = is_integer(value["low"]) and is_integer(value["high"])
         kind = kinds.IntDistribution if whole else kinds.FloatDistribution
         made = kind(value["low"], value["high"], log=value["log"])
     return made

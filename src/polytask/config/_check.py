@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from polytask._checks import is_integer
 from polytask._errors import UserError, hint, nearest
 from polytask.config._build import WORDS, Builder, Call, deferral
 from polytask.config._kinds import check_arguments, is_kind, is_value
@@ -50,7 +51,7 @@ def _top(plain: Plain, where: Where) -> Iterator[UserError]:
         elif key in ("trainer", "system", "vars") and not isinstance(value, dict):
             yield UserError(where((key,)), "must be a mapping", repr(value))
     seed = plain.get("seed")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
+    if seed is not None and not is_integer(seed, 0, 2**32 - 1):
         yield UserError(where(("seed",)), "must be an integer from 0 to 4294967295", repr(seed))
     if "system" not in plain:
         fix = "Add system: {model: ..., criterion: ..., optimizer: ...}"

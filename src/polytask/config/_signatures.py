@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
+from polytask._checks import is_integer, is_number
 from polytask._errors import hint
 
 _KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -236,9 +237,9 @@ def _accepts(annotation: Any, value: Any) -> bool:
     if annotation is bool:
         return isinstance(value, bool)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return is_integer(value)
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number(value)
     if annotation is str:
         return isinstance(value, str)
     if (origin or annotation) in (dict, Mapping) and isinstance(value, list | dict):

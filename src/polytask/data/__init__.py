@@ -1,4 +1,12 @@
-"""Loaders and data sets."""
+"""Data sets and loaders: arrays, tables, streams of files, and several tasks' own loaders.
+
+Begin with `create_multitask_dataloader` for arrays, `TableDataset` for CSV and Parquet files, and
+`TaskLoader` if each task has a data set of its own. Loaders yield plain pairs of inputs and targets by task,
+and can resume in the middle of an epoch (``_replay.py``, ``_seeded.py``). Which labels are missing is
+decided in `polytask.batch`.
+
+This room knows no model, no loss and no trainer.
+"""
 
 from polytask.data._array_dataset import ArrayDataset
 from polytask.data._array_loader import ArrayLoader, create_multitask_dataloader

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask._tasks import check_known, check_task_names
-from polytask.batch import IGNORE_INDEX
-from polytask.data._arrays import by_name, check_class_names, check_gaps, target_of, tensor_of
+from polytask.batch import IGNORE_INDEX, check_classes
+from polytask.data._array_values import by_name, check_gaps, target_of, tensor_of
 
 Sample = tuple[Any, dict[str, Tensor]]
-# torch gathers none of these, but the same bytes under another name.
+# torch cannot gather these types, but it can gather the same bytes as signed integers.
 _AS_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
@@ -23,24 +24,24 @@ class ArrayDataset(Dataset[Sample]):
     """Rows of arrays, with a target for each task.
 
     Arrays are numpy arrays, tensors, lists or data frames, or paths of ``.npy`` files, which are mapped and
-    not read. Nothing is copied but what a batch takes. In a batch, floating point numbers have torch's
-    default type, classes are ``int64``, and other inputs keep their type. A label is missing where a floating
-    point target is NaN or an integer is ``ignore_index``; with named classes, where there is no text.
+    not read. Only the rows of a batch are copied. In a batch, floating point numbers have torch's default
+    type, classes are ``int64``, and other inputs keep their type. A label is missing if a floating point
+    target is NaN or an integer is ``ignore_index``; with named classes, if there is no string.
 
     Args:
-        inputs: One array, or a dict of arrays that the model is given as a dict.
+        inputs: One array, or a dict of arrays, which the model receives as a dict.
         targets: By task an array with a row for each row of the inputs. Integers are classes: whole numbers
-            that are values have to be floating point. Booleans are two classes, or several labels where a row
-            has more than one. None where nothing is to be learnt.
-        classes: By task how many classes there are, or their names in order; targets may then be texts, or
-            floating point with NaN where one is missing.
+            that are values must be floating point. Booleans are two classes, or several labels if a row
+            has more than one. None for prediction only.
+        classes: By task the number of classes, or their names in order; targets may then be strings, or
+            floating point with NaN for missing ones.
         ignore_index: The integer that means "no label".
 
     Shape:
         - An item is (inputs ``(...)`` or a dict of them, targets ``(...)`` by task).
 
     Raises:
-        UserError: Where arrays differ in length, are no numbers, a task has no label, or a class is none.
+        UserError: If arrays differ in length or are not numbers, a task has no label, or a class is invalid.
 
     Example:
         >>> data = ArrayDataset([[0.5], [1.5]], {"kind": [0, 1], "height": [2.0, float("nan")]})
@@ -50,7 +51,7 @@ class ArrayDataset(Dataset[Sample]):
         (2, tensor([1, 0]))
     """
 
-    # A subclass that makes its arrays itself has none.
+    # A subclass that makes its arrays itself has no files.
     _files: Mapping[tuple[str, str], Any] = MappingProxyType({})
 
     def __init__(
@@ -61,17 +62,20 @@ class ArrayDataset(Dataset[Sample]):
         classes: Mapping[str, int | Sequence[str]] | None = None,
         ignore_index: int = IGNORE_INDEX,
     ) -> None:
-        self.ignore_index = ignore_index
+        self.ignore_index = check_integer(ignore_index, "ignore_index")
         self.classes = dict(classes or {})
         self.single = not isinstance(inputs, Mapping)
         self.inputs = by_name(inputs, "inputs")
         if targets is not None and not isinstance(targets, Mapping):
-            raise UserError("targets", "is a dict by task", type(targets).__name__, "Write {'task': ...}")
+            raise UserError(
+                "targets", "must be a dict by task", type(targets).__name__, "Write {'task': ...}"
+            )
         names = check_task_names(targets, "targets") if targets else ()
         check_known(self.classes, names, "classes")
-        check_class_names(self.classes)
+        for name, own in self.classes.items():
+            check_classes(own, f"classes.{name}")
         self.targets = {
-            name: target_of(name, own, self.classes.get(name), ignore_index)
+            name: target_of(name, own, self.classes.get(name), self.ignore_index)
             for name, own in (targets or {}).items()
         }
         self._files = {
@@ -86,7 +90,7 @@ class ArrayDataset(Dataset[Sample]):
         self._check_lengths()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker maps a file again instead of being sent what is in it.
+        # A worker maps a file again instead of receiving its content.
         return {
             **self.__dict__,
             **{
@@ -109,16 +113,16 @@ class ArrayDataset(Dataset[Sample]):
         first = next(iter(inputs))
         for where, own in {**inputs, **{f"task '{name}'": own for name, own in self.targets.items()}}.items():
             if len(own) != rows:
-                rule = f"needs a row for each of the {rows} rows of {first}"
+                rule = f"must have a row for each of the {rows} rows of {first}"
                 raise UserError(where, rule, f"{len(own)}, in an array of shape {tuple(own.shape)}")
         if rows == 0:
-            raise UserError(first, "needs one row at least", "none")
+            raise UserError(first, "must have at least one row", "none")
 
     def check_gaps(self) -> None:
-        """Raise where a task's classes, unless they were given, are not 0, 1, … each with a row.
+        """Raise if a task's classes, unless they were given, are not 0, 1, … each with a row.
 
         Raises:
-            UserError: With the task and the first class that is not there.
+            UserError: With the task and the first missing class.
         """
         for name, target in self.targets.items():
             if name not in self.classes:
@@ -138,7 +142,7 @@ class ArrayDataset(Dataset[Sample]):
         """A batch, with one gather for each array.
 
         Args:
-            rows: Places of rows, 0 or more, ``(rows,)``.
+            rows: Indices of rows, 0 or more, ``(rows,)``.
 
         Returns:
             The inputs, and the targets by task, ``(rows, ...)`` each.

@@ -1,4 +1,4 @@
-"""A loader that takes whole batches from arrays."""
+"""A loader of whole batches from arrays."""
 
 import itertools
 from collections import deque
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polytask._checks import is_integer
+from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask.batch import IGNORE_INDEX
 from polytask.data._array_dataset import ArrayDataset
@@ -18,7 +18,7 @@ from polytask.data._replay import State, check_same
 from polytask.data._seeded import SeededLoader, ranks
 
 Augment = Callable[[Any, dict[str, Tensor]], tuple[Any, dict[str, Tensor]]]
-# Batches made ahead where a device computes meanwhile.
+# Batches made ahead while a device computes.
 _AHEAD = 2
 
 
@@ -28,27 +28,28 @@ class ArrayLoader(SeededLoader):
     A batch is (inputs, targets by task). The order of a pass follows from the seed and the pass' number, so
     that ``state_dict`` and ``load_state_dict`` resume it at any batch.
 
-    Several processes share the rows out by themselves, and Lightning leaves them alone. Without shuffling
-    every row is seen by one process, once. With shuffling all processes have the same number of rows: of
-    those that do not divide, fewer than processes, other ones are left out in each pass.
+    With several processes the loader itself splits the rows among them, and Lightning adds no sampler.
+    Without shuffling each row is seen by one process, once. With shuffling all processes have the same
+    number of rows: the remainder, which is fewer rows than there are processes, is left out, other rows in
+    each pass.
 
     With a CUDA device batches are made in a thread, two ahead, in pinned memory.
 
     Args:
         dataset: The rows.
         batch_size: Rows of a batch on each process.
-        shuffle: Whether each pass has an order of its own, as training wants. Then classes have to be 0, 1, …
-            with a row each, unless the data set was told them.
+        shuffle: Whether each pass has another random order, as in training. Classes must then be 0, 1, …
+            with a row each, unless the data set was given them.
         drop_last: Whether a last batch with fewer rows is left out.
-        seed: Of the order, 0 or more; torch's own seed at this moment where None. Several processes need one.
+        seed: Seed of the order, 0 or more; None for torch's own seed at this moment. Required with several
+            processes.
         normalize: (mean, standard deviation) of every input, single numbers or one for each channel, which
-            is the first dimension of a row; or such pairs by input. Bytes are taken as 0 to 1 and made
-            floating point.
+            is the first dimension of a row; or such pairs by input. Bytes are scaled to 0 to 1 first.
         augment: Called with the inputs and targets of each batch; returns both.
-        prefetch: Batches made ahead in a thread; 2 with a CUDA device and 0 without where None.
+        prefetch: Batches made ahead in a thread; None for 2 with a CUDA device and 0 without.
 
     Raises:
-        UserError: Where a number is out of range, an input is not known, or no batch is left.
+        UserError: If a number is out of range, an input is unknown, or no batch is left.
 
     Example:
         >>> data = ArrayDataset(torch.arange(5.0), {"double": 2 * torch.arange(5.0)})
@@ -75,18 +76,20 @@ class ArrayLoader(SeededLoader):
         _check_kind(dataset)
         cuda = torch.cuda.is_available()
         self.dataset = dataset
-        self.batch_size = _integer(batch_size, 1, "batch_size")
+        self.batch_size = check_integer(batch_size, "batch_size", 1)
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.normalizers = normalizers(normalize, dataset)
         self.augment = augment
-        self.prefetch = (_AHEAD if cuda else 0) if prefetch is None else _integer(prefetch, 0, "prefetch")
+        self.prefetch = _AHEAD if cuda else 0
+        if prefetch is not None:
+            self.prefetch = check_integer(prefetch, "prefetch", 0)
         self.pin = cuda
         if shuffle:
             dataset.check_gaps()
         if not len(self) or len(dataset) < ranks()[1]:
             found = f"{len(dataset)} rows for {ranks()[1]} processes with batch_size={batch_size}"
-            raise UserError("batch_size", "leaves one batch at least", found, "Make it smaller")
+            raise UserError("batch_size", "must leave at least one batch", found, "Reduce it")
 
     def __len__(self) -> int:
         rows, steps = self._share()
@@ -96,11 +99,11 @@ class ArrayLoader(SeededLoader):
         return _share(len(self.dataset), self.batch_size, self.shuffle or self.drop_last, *ranks())
 
     def batches(self, number: int, first: int) -> Iterator[Any]:
-        """The batches of a pass from one of them on.
+        """The batches of a pass, from a given one on.
 
         Args:
             number: The pass, from 0.
-            first: The batch to begin with, from 0.
+            first: The first batch, from 0.
         """
         made = ahead(self._batch, self._rows(number)[first:], self.prefetch)
         return made if self.augment is None else (self.augment(*batch) for batch in made)
@@ -128,17 +131,17 @@ class ArrayLoader(SeededLoader):
         return (_pinned(inputs), _pinned(targets)) if self.pin else (inputs, targets)
 
     def state_dict(self) -> State:
-        """The seed, the passes begun and the batches taken of the last one; 0 of them between two passes."""
+        """The seed, the number of passes begun, and the batches yielded in the last one, 0 between passes."""
         return {**super().state_dict(), "rows": len(self.dataset)}
 
     def load_state_dict(self, state: State) -> None:
-        """Take a state; the next pass goes on from there.
+        """Restore a state; the next pass continues from there.
 
         Args:
-            state: What `state_dict` gave.
+            state: What `state_dict` returned.
 
         Raises:
-            UserError: Where rows or batches are not as many as the state's.
+            UserError: If the number of rows or batches differs from the state's.
         """
         check_same("rows", state["rows"], len(self.dataset), "rows")
         super().load_state_dict(state)
@@ -168,18 +171,18 @@ def create_multitask_dataloader(
         targets: By task an array with a row for each row of the inputs; missing labels are NaN or
             ``ignore_index``.
         batch_size: Rows of a batch on each process.
-        shuffle: Whether each pass has an order of its own, as training wants.
-        classes: By task how many classes there are, or their names in order; targets may then be texts.
+        shuffle: Whether each pass has another random order, as in training.
+        classes: By task the number of classes, or their names in order; targets may then be strings.
         ignore_index: The integer that means "no label".
         drop_last: Whether a last batch with fewer rows is left out.
-        seed: Of the order, 0 or more; torch's own seed at this moment where None.
-        normalize: (mean, standard deviation) of every input, or such pairs by input; bytes are taken as 0
-            to 1.
+        seed: Seed of the order, 0 or more; None for torch's own seed at this moment.
+        normalize: (mean, standard deviation) of every input, or such pairs by input; bytes are scaled to
+            0 to 1 first.
         augment: Called with the inputs and targets of each batch; returns both.
-        prefetch: Batches made ahead in a thread; 2 with a CUDA device and 0 without where None.
+        prefetch: Batches made ahead in a thread; None for 2 with a CUDA device and 0 without.
 
     Raises:
-        UserError: Where the arrays, or an option, cannot be used; with the task or the input at fault.
+        UserError: If the arrays or an option are invalid; with the task or the input at fault.
 
     Example:
         >>> import numpy as np
@@ -205,12 +208,12 @@ def create_multitask_dataloader(
 
 
 def ahead(make: Callable[[Tensor], Any], rows: Iterable[Tensor], count: int) -> Iterator[Any]:
-    """What a function makes of each item, so many of them ahead in a thread.
+    """The results of a function for each item, a number of them ahead in a thread.
 
     Args:
         make: The function.
         rows: Its arguments.
-        count: How many are made ahead; 0 for none, without a thread.
+        count: The number of results made ahead; 0 for none, without a thread.
 
     Example:
         >>> list(ahead(torch.neg, torch.arange(3), 2))
@@ -231,7 +234,7 @@ def ahead(make: Callable[[Tensor], Any], rows: Iterable[Tensor], count: int) -> 
 def _share(rows: int, batch_size: int, even: bool, rank: int, world: int) -> tuple[int, int]:
     """This process' number of rows, and of batches.
 
-    Batches are as many on each process, as far as there are rows, so that none waits for another.
+    All processes have the same number of batches, as far as there are rows, so that none waits for another.
     """
     if even:
         own = rows // world
@@ -248,11 +251,5 @@ def _pinned(batch: Any) -> Any:
 
 def _check_kind(dataset: object) -> None:
     if not isinstance(dataset, ArrayDataset):
-        fix = "Give any other data set to torch.utils.data.DataLoader"
-        raise UserError("dataset", "is a polytask.data.ArrayDataset", type(dataset).__name__, fix)
-
-
-def _integer(value: object, least: int, where: str) -> int:
-    if not is_integer(value, least):
-        raise UserError(where, f"is an integer, {least} or more", repr(value))
-    return int(value)
+        fix = "Use torch.utils.data.DataLoader for any other data set"
+        raise UserError("dataset", "must be a polytask.data.ArrayDataset", type(dataset).__name__, fix)

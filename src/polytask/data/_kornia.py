@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import check_integer
 from polytask._errors import UserError, hint
 from polytask.batch import IGNORE_INDEX, is_missing
 
@@ -13,14 +14,14 @@ from polytask.batch import IGNORE_INDEX, is_missing
 class KorniaAugmentation:
     """Augments a batch's images, and the masks among its targets with the same parameters.
 
-    Give it to a loader as ``augment``. Masks are transformed by nearest neighbours, so that classes stay
-    classes; where a transform shows what lies outside of an image, or a label is missing, it is missing in
-    the result. Needs ``pip install polytask[kornia]``.
+    Pass it to a loader as ``augment``. Masks are transformed by nearest neighbours, so that classes stay
+    classes. Pixels from outside of an image and missing labels are missing in the result. Requires
+    ``pip install polytask[kornia]``.
 
     Args:
         transforms: Augmentations of kornia (``kornia.augmentation.RandomHorizontalFlip()``), in order.
         masks: Tasks whose targets are maps of the image's size.
-        input: The images' name, where inputs are a dict.
+        input: The images' name, if inputs are a dict.
         ignore_index: The integer that means "no label".
 
     Shape:
@@ -28,7 +29,7 @@ class KorniaAugmentation:
         - masks: ``(rows, height, width)`` or ``(rows, channels, height, width)``.
 
     Raises:
-        UserError: Where kornia is not installed, a transform is no module, or a batch has no such part.
+        UserError: If kornia is not installed, a transform is no module, or a batch has no such part.
 
     Example:
         >>> from kornia.augmentation import RandomHorizontalFlip
@@ -48,16 +49,16 @@ class KorniaAugmentation:
         try:
             from kornia.augmentation import AugmentationSequential
         except ImportError as error:
-            rule = "needs kornia"
+            rule = "requires kornia"
             raise UserError("KorniaAugmentation", rule, str(error), "pip install polytask[kornia]") from error
         given: list[Any] = list(transforms)
         for transform in given:
             if not isinstance(transform, nn.Module):
                 found = type(transform).__name__
-                raise UserError("KorniaAugmentation.transforms", "are augmentations of kornia", found)
+                raise UserError("KorniaAugmentation.transforms", "must be augmentations of kornia", found)
         self.masks = [masks] if isinstance(masks, str) else list(masks)
         self.input = input
-        self.ignore_index = ignore_index
+        self.ignore_index = check_integer(ignore_index, "ignore_index")
         keys = ["input", *["mask"] * len(self.masks)]
         self.pipeline = AugmentationSequential(*given, data_keys=keys) if given else None
 
@@ -65,7 +66,7 @@ class KorniaAugmentation:
         """The batch, augmented.
 
         Args:
-            inputs: Images, or a dict with them.
+            inputs: Images, or a dict that holds them.
             targets: Targets by task.
         """
         if self.pipeline is None:
@@ -82,7 +83,7 @@ class KorniaAugmentation:
         return inputs, {**targets, **changed}
 
     def _with_presence(self, mask: Tensor) -> Tensor:
-        """Channels of labels, and as many of where they are."""
+        """Channels of labels, and the same number of channels of their presence."""
         missing = is_missing(mask, self.ignore_index)
         labels, there = mask.masked_fill(missing, 0), ~missing
         parts = [part if part.ndim == 4 else part.unsqueeze(1) for part in (labels, there)]
@@ -101,6 +102,6 @@ class KorniaAugmentation:
 
 def _part(parts: Mapping[str, Tensor], name: str | None, where: str) -> Tensor:
     if name is None or name not in parts:
-        fix = hint(str(name), parts, "In the batch")
-        raise UserError(f"KorniaAugmentation.{where}", "no such part of the batch", repr(name), fix)
+        fix = hint(str(name), parts, "Parts")
+        raise UserError(f"KorniaAugmentation.{where}", "must be a part of the batch", repr(name), fix)
     return parts[name]

@@ -1,4 +1,4 @@
-"""Means and standard deviations taken out of whole batches."""
+"""Whole batches normalised by means and standard deviations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polytask._checks import is_finite
+from polytask._checks import check_number
 from polytask._errors import UserError, hint
 from polytask.data._array_dataset import ArrayDataset
 
@@ -15,15 +15,15 @@ Normalization = Sequence[float | Sequence[float]]
 
 
 class Normalizer:
-    """Takes a mean out of batches and divides them by a standard deviation; bytes are taken as 0 to 1.
+    """Subtracts a mean from batches and divides by a standard deviation; bytes are scaled to 0 to 1 first.
 
     Args:
         mean: One number, or one for each channel, the first dimension of a row.
         std: Likewise, above 0.
-        where: The argument they came from, for messages.
+        where: The argument of both, for messages.
 
     Raises:
-        UserError: Where a number is not finite, or a standard deviation not above 0.
+        UserError: If a number is not finite, or a standard deviation not above 0.
 
     Example:
         >>> Normalizer(0.5, 0.5, "normalize")(torch.tensor([[0, 255]], dtype=torch.uint8))
@@ -33,21 +33,21 @@ class Normalizer:
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float], where: str) -> None:
         self.mean, self.std = _numbers(mean, where), _numbers(std, where)
         if not (self.std > 0).all():
-            raise UserError(where, "divides by standard deviations above 0", std)
+            raise UserError(where, "standard deviations must be above 0", std)
         self.channels = max(self.mean.numel(), self.std.numel())
 
     def __call__(self, batch: Tensor) -> Tensor:
         """The batch, floating point.
 
         Args:
-            batch: ``(rows, ...)``, or ``(rows, channels, ...)`` where there are numbers for each channel.
+            batch: ``(rows, ...)``, or ``(rows, channels, ...)`` if there are numbers for each channel.
         """
         scale = 255.0 if batch.dtype == torch.uint8 else 1.0
         shape = (-1, *[1] * (batch.ndim - 2)) if self.channels > 1 else ()
         kind = torch.get_default_dtype()
         factor = (1.0 / (scale * self.std)).to(batch.device, kind)
         offset = (self.mean / self.std).to(batch.device, kind)
-        # A copy in any case, which may be changed in place.
+        # Always a copy, so that it can be changed in place.
         result = batch.to(kind, copy=True)
         return result.mul_(_shaped(factor, shape)).sub_(_shaped(offset, shape))
 
@@ -57,10 +57,10 @@ def normalizers(given: Any, dataset: ArrayDataset) -> dict[str, Normalizer]:
 
     Args:
         given: (mean, standard deviation) of every input, or such pairs by input; None for none.
-        dataset: Whose inputs they are for.
+        dataset: The data set with these inputs.
 
     Raises:
-        UserError: Where an input is not known, or channels do not fit.
+        UserError: If an input is unknown, or channels do not fit.
     """
     if given is None:
         return {}
@@ -68,21 +68,23 @@ def normalizers(given: Any, dataset: ArrayDataset) -> dict[str, Normalizer]:
     for name, pair in (given if isinstance(given, Mapping) else dict.fromkeys(dataset.inputs, given)).items():
         where = f"normalize.{name}" if name else "normalize"
         if name not in dataset.inputs:
-            raise UserError(where, "no such input", None, hint(str(name), dataset.inputs, "Inputs"))
+            raise UserError(
+                where, f"no input is called '{name}'", None, hint(str(name), dataset.inputs, "Inputs")
+            )
         found[name] = _fitting(pair, dataset.inputs[name], where)
     return found
 
 
 def _fitting(pair: Any, array: Tensor, where: str) -> Normalizer:
     if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-        raise UserError(where, "is a pair of mean and standard deviation", repr(pair))
+        raise UserError(where, "must be a pair of mean and standard deviation", repr(pair))
     found = Normalizer(pair[0], pair[1], where)
     channels = array.shape[1] if array.ndim > 1 else 1
     for numbers in (found.mean, found.std):
         if numbers.numel() not in (1, channels):
             shape = tuple(array.shape)
             raise UserError(
-                where, f"has 1 number or {channels} for rows of shape {shape[1:]}", numbers.numel()
+                where, f"must have 1 number, or {channels} for rows of shape {shape[1:]}", numbers.numel()
             )
     return found
 
@@ -91,10 +93,7 @@ def _numbers(value: object, where: str) -> Tensor:
     if isinstance(value, (np.ndarray, Tensor)):
         value = value.tolist()
     values: list[Any] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    for number in values:
-        if not is_finite(number):
-            raise UserError(where, "has finite numbers", repr(number))
-    return torch.tensor([float(number) for number in values], dtype=torch.float64)
+    return torch.tensor([check_number(number, where) for number in values], dtype=torch.float64)
 
 
 def _shaped(numbers: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -19,19 +19,19 @@ def host_state() -> State:
         >>> bool(torch.rand(()) == first)
         True
     """
-    version, words, gauss = random.getstate()
+    version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
-        "python": [version, list(words), gauss],
+        "python": [version, list(internal), gauss],
         "numpy": [str(name), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
     }
 
 
 def set_host_state(state: State) -> None:
-    """Put back what `host_state` returned."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
+    """Restore what `host_state` returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
@@ -43,14 +43,14 @@ def full_state() -> State:
 
 
 def set_full_state(state: State) -> None:
-    """Put back what `full_state` returned; devices that are not here are left out."""
+    """Restore what `full_state` returned; devices that do not exist here are left out."""
     set_host_state(state)
     for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(device_state, device)
 
 
 def drawn(before: State, after: State) -> set[str]:
-    """The sources that were drawn from between two host states.
+    """The sources whose random numbers were used between two host states.
 
     Example:
         >>> before = host_state()

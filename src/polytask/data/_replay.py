@@ -15,55 +15,55 @@ State = dict[str, Any]
 
 
 class Resumable(ABC):
-    """A loader that says where it is, in batches, so that a run goes on from there."""
+    """A loader with a position in batches, so that a run can continue from there."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
-        """The batches; the rest of them after `load_state_dict`."""
+        """The batches; after `load_state_dict`, the rest of them."""
 
     @abstractmethod
     def state_dict(self) -> State:
-        """Where it is, as plain data and tensors; ``batches`` is 0 between epochs."""
+        """The position, as plain data and tensors; ``batches`` is 0 between epochs."""
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Take a state; the next epoch goes on from there."""
+        """Restore a state; the next epoch continues from there."""
 
     @staticmethod
     def owns(state: State) -> bool:
-        """Whether a state is of a loader of this package, among those of other loaders in a checkpoint."""
+        """Whether a state in a checkpoint comes from a loader of this package."""
         return {"batches", "length"} <= state.keys()
 
 
 class ReplayableLoader(Resumable):
-    r"""A loader that can go on in the middle of an epoch, with the batches that were still to come.
+    r"""A loader that can continue in the middle of an epoch, with the batches that were still to come.
 
-    It yields what ``loader`` yields, drawn from the same random numbers. When an epoch begins it notes the
-    random states of python, numpy and torch and of the loader's own generators. After `load_state_dict` the
-    next epoch is a replay: those states are set, the order is drawn anew, the batches that were used are
-    passed over, and the random states are put back as they were found. The epoch begins, and random numbers
-    are drawn, with the first ``next``, not with ``iter``.
+    It yields what ``loader`` yields, with the same random numbers. When an epoch begins, it records the
+    random states of Python, numpy and torch and of the loader's own generators. After `load_state_dict` the
+    next epoch is a replay: those states are set, the order is generated again, the batches that were used are
+    skipped, and the random states are restored. The epoch begins, and random numbers are generated, with the
+    first ``next``, not with ``iter``.
 
-    A map-style data set without workers is passed over in the sampler and nothing is loaded. Everything else
-    is loaded and discarded, because a worker's random numbers move with every sample it loads.
+    For a map-style data set without workers, batches are skipped in the sampler and nothing is loaded. In all
+    other cases they are loaded and discarded, because a worker's random state changes with each sample.
 
-    Lightning saves and restores the position by itself; `polytask.callbacks.ExactResume` adds the rest. Under
-    several ranks Lightning puts a distributed sampler into bare `DataLoader`\ s only: wrap a loader that has
-    one already.
+    Lightning saves and restores the position; `polytask.callbacks.ExactResume` adds the rest. Under several
+    ranks Lightning adds a distributed sampler to bare `DataLoader`\ s only: wrap a loader that has one
+    already.
 
     What cannot be replayed exactly:
 
     - Random numbers of persistent workers after their first epoch. Their order is exact; a warning says so.
-    - An iterable data set without workers that draws from a global source which training draws from too,
-      or a sampler that draws from it at every index instead of once. The former is found out and warned of.
-    - A data set that keeps random state of its own in this process.
+    - An iterable data set without workers that uses a global random source which training uses too, or a
+      sampler that uses it for each index instead of once. The former causes a warning.
+    - A data set with a random state of its own in this process.
 
     Args:
         loader: A `torch.utils.data.DataLoader` or any other iterable of batches without a state of its own.
 
     Raises:
-        UserError: Where the loader has a ``state_dict`` already, or, when resuming, where the number of
-            batches or of workers is not that of the checkpoint.
+        UserError: If the loader has a ``state_dict`` already, or, when resuming, if the number of batches or
+            of workers differs from the checkpoint's.
 
     Example:
         >>> loader = ReplayableLoader(DataLoader(range(6), batch_size=2, shuffle=True))
@@ -81,7 +81,7 @@ class ReplayableLoader(Resumable):
         if hasattr(loader, "state_dict"):
             raise UserError(
                 "loader",
-                "a loader with a state of its own needs no replay",
+                "must not have a state_dict, since such a loader resumes without replay",
                 type(loader).__name__,
                 "Pass it as it is",
             )
@@ -101,9 +101,9 @@ class ReplayableLoader(Resumable):
         self._batches = 0
 
     def state_dict(self) -> State:
-        """Where the epoch began and how many batches it has yielded, as plain data and tensors.
+        """The random states at the epoch's begin and the number of batches since, as plain data and tensors.
 
-        ``batches`` is 0 between epochs. A loop that fetches ahead of its steps has to lower it.
+        ``batches`` is 0 between epochs. A loop that fetches ahead of its steps must lower it.
         """
         return {
             "batches": 0 if self._batches == length_of(self.loader) else self._batches,
@@ -114,7 +114,7 @@ class ReplayableLoader(Resumable):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Take a state; the next epoch goes on from there."""
+        """Restore a state; the next epoch continues from there."""
         check_same("length", state["length"], length_of(self.loader), "batches")
         check_same("workers", state["workers"], self._workers(), "workers")
         self._start, self._batches = state["start"], state["batches"]
@@ -133,7 +133,7 @@ class ReplayableLoader(Resumable):
         return iterator
 
     def _replay(self) -> Iterator[Any]:
-        """The rest of the epoch that the loaded state stopped in, or a new epoch between two of them."""
+        """The rest of the epoch of the loaded state, or a new epoch if it was between two."""
         self._resume = False
         assert self._start is not None
         found = host_state()
@@ -153,15 +153,15 @@ class ReplayableLoader(Resumable):
     def _prime(self) -> None:
         """Start the persistent workers, which the stopped run had done in an earlier epoch.
 
-        Their start draws a seed; later epochs do not, so the draw must not count.
+        Their start uses a random number; later epochs do not, so the states are restored.
         """
         states = [generator.get_state() for generator in self._generators()]
         iter(self.loader)
         for generator, state in zip(self._generators(), states, strict=True):
             generator.set_state(state)
         warnings.warn(
-            "Persistent workers were started anew: the order of the data is replayed exactly, random numbers "
-            "drawn inside the workers are not. Use persistent_workers=False where they have to be.",
+            "Persistent workers were started again: the order of the data is replayed exactly, but random "
+            "numbers inside the workers are not. Use persistent_workers=False if they must be.",
             stacklevel=2,
         )
 
@@ -176,9 +176,9 @@ class ReplayableLoader(Resumable):
         after = host_state()
         if not self._workers() and drawn(before, after) & drawn(after, found):
             warnings.warn(
-                "The data set and training draw random numbers from the same source: the rest of this epoch "
-                "may differ from the run that was stopped. Give the data set a generator of its own, seeded "
-                "when its iteration begins.",
+                "The data set and training use the same source of random numbers: the rest of this epoch may "
+                "differ from the run that was stopped. Give the data set a generator of its own, seeded when "
+                "its iteration begins.",
                 stacklevel=2,
             )
 
@@ -211,7 +211,7 @@ class ReplayableLoader(Resumable):
 
     @property
     def batch_size(self) -> int | None:
-        """Samples in a batch, or None where the loader makes no batches."""
+        """Samples in a batch, or None if the loader makes no batches."""
         size: int | None = self.loader.batch_size
         return size
 
@@ -237,7 +237,7 @@ class ReplayableLoader(Resumable):
 
     @property
     def _iterator(self) -> Any:
-        """The iterator that holds persistent workers; Lightning shuts them down through it."""
+        """The iterator of persistent workers, through which Lightning shuts them down."""
         return self.loader._iterator
 
     @_iterator.setter
@@ -246,7 +246,7 @@ class ReplayableLoader(Resumable):
 
 
 def length_of(loader: Any) -> int | None:
-    """The number of batches, or None where the loader does not know it.
+    """The number of batches, or None if the loader does not know it.
 
     Example:
         >>> length_of([1, 2]), length_of(iter([1, 2]))
@@ -259,7 +259,7 @@ def length_of(loader: Any) -> int | None:
 
 
 def check_same(key: str, saved: int | None, found: int | None, noun: str) -> None:
-    """Raise where a loader is not the one that a state was taken of.
+    """Raise if a loader differs from the one that a state comes from.
 
     Args:
         key: What is compared, for the message.
@@ -268,12 +268,12 @@ def check_same(key: str, saved: int | None, found: int | None, noun: str) -> Non
         noun: What is counted.
 
     Raises:
-        UserError: Where the numbers differ.
+        UserError: If the numbers differ.
     """
     if saved != found:
         raise UserError(
             f"train loader ({key})",
-            f"a run resumes with as many {noun} as it was stopped with, here {saved}",
+            f"a resumed run must have the number of {noun} of the checkpoint, {saved}",
             found,
             "Resume with the same data, batch size and workers, or start a new run from the weights",
         )

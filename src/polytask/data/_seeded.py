@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from polytask._checks import is_integer
+from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask.data._replay import Resumable, State, check_same, length_of
 
@@ -25,22 +25,20 @@ def ranks() -> tuple[int, int]:
 
 
 class SeededLoader(Resumable):
-    """A loader whose every pass is drawn from its seed and the pass' number, and from nothing else.
+    """A loader whose random numbers in a pass follow from its seed and the pass' number alone.
 
-    A state is therefore the seed, the passes begun, and the batches taken of the last one.
+    A state is therefore the seed, the number of passes begun, and the batches yielded in the last one.
 
     Args:
-        seed: Of the order, 0 or more; torch's own seed at this moment where None.
+        seed: Seed of the order, 0 or more; None for torch's own seed at this moment.
 
     Raises:
-        UserError: Where the seed is none.
+        UserError: If the seed is no such integer.
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        if seed is not None and not is_integer(seed, 0):
-            raise UserError("seed", "is an integer, 0 or more", repr(seed))
         self._given = seed is not None
-        self.seed = torch.initial_seed() if seed is None else int(seed)
+        self.seed = torch.initial_seed() if seed is None else check_integer(seed, "seed", 0)
         self._passes = 0
         self._batches = 0
         self._resume = False
@@ -51,23 +49,23 @@ class SeededLoader(Resumable):
 
         Args:
             number: The pass, from 0.
-            first: The batch to begin with, from 0.
+            first: The first batch, from 0.
         """
 
     def generator(self, *key: int) -> torch.Generator:
-        """Random numbers of their own for a key, the same on all processes.
+        """A random generator for a key, the same on all processes.
 
         Args:
-            key: Numbers of 0 or more.
+            key: Integers of 0 or more.
 
         Raises:
-            UserError: Where several processes were given no common seed.
+            UserError: If several processes have no common seed.
         """
         if not self._given and ranks()[1] > 1:
-            found = f"{ranks()[1]} processes, each with a seed of its own"
-            raise UserError(type(self).__name__, "needs a seed where there are several processes", found)
-        words = np.random.SeedSequence([self.seed, *key]).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(words[0]))
+            found = f"None on {ranks()[1]} processes"
+            raise UserError(f"{type(self).__name__}.seed", "is required with several processes", found)
+        mixed = np.random.SeedSequence([self.seed, *key]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(mixed[0]))
 
     def __iter__(self) -> Iterator[Any]:
         if not self._resume:
@@ -79,7 +77,7 @@ class SeededLoader(Resumable):
         self._batches = 0
 
     def state_dict(self) -> State:
-        """The seed, the passes begun and the batches taken of the last one; 0 of them between two passes."""
+        """The seed, the number of passes begun, and the batches yielded in the last one, 0 between passes."""
         length = length_of(self)
         return {
             "batches": 0 if self._batches == length else self._batches,
@@ -89,13 +87,13 @@ class SeededLoader(Resumable):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Take a state; the next pass goes on from there.
+        """Restore a state; the next pass continues from there.
 
         Args:
-            state: What `state_dict` gave.
+            state: What `state_dict` returned.
 
         Raises:
-            UserError: Where the loader has another number of batches than the state's.
+            UserError: If the number of batches differs from the state's.
         """
         check_same("length", state["length"], length_of(self), "batches")
         self._passes, self._batches, self.seed = state["passes"], state["batches"], state["seed"]

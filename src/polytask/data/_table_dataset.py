@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from polytask._checks import is_finite
+from polytask._checks import check_integer, is_finite
 from polytask._errors import UserError
 from polytask.batch import IGNORE_INDEX
 from polytask.data._array_dataset import ArrayDataset, Sample
@@ -22,28 +22,29 @@ Inputs = Tensor | Mapping[str, Tensor]
 class TableDataset(ArrayDataset):
     """A table from CSV or Parquet files in memory, with inputs and targets by task.
 
-    A row is a pair: what ``columns`` makes of it, and a dict of targets by task. It is an `ArrayDataset`, so
-    that an `ArrayLoader` takes whole batches from it. `TableStream` is for files that are larger than memory.
+    A row is a pair: what ``columns`` makes of it, and a dict of targets by task. The data set is an
+    `ArrayDataset`, so that an `ArrayLoader` takes whole batches from it. `TableStream` is for files that are
+    larger than memory.
 
     Args:
-        files: A ``.parquet`` file, any other as CSV (gzipped, where it ends in ``.gz``), a folder of
+        files: A ``.parquet`` file, any other as CSV (gzipped, if it ends in ``.gz``), a folder of
             ``.parquet`` or of ``.csv`` and ``.csv.gz`` files, or a list of them.
-        columns: What the inputs are made of: a `TableColumns`, or a `TableInputs` of your own. Data sets of
-            one run share one object.
-        targets: The column of each task, or a `TableTargets`; none where it is only predicted.
+        columns: The inputs: a `TableColumns`, or a `TableInputs` of your own. The data sets of a run share
+            one object.
+        targets: The column of each task, or a `TableTargets`; None for prediction only.
         part: The share of the rows from one number to another, both in [0, 1], after a shuffle by ``seed``;
             None takes all rows, in order.
-        seed: Decides which rows these are.
-        train: Whether ``columns`` learns from these rows. Every task then needs labels, without gaps between
-            its classes.
-        names: The columns of CSV files that have no line with their names.
-        delimiter: What stands between two cells of a CSV file.
-        missing: Texts, besides empty ones, that stand for a missing value.
+        seed: Seed of that shuffle.
+        train: Whether ``columns`` learns from these rows. Every task must then have labels, without gaps
+            between its classes.
+        names: The columns of CSV files without a header line.
+        delimiter: The character between two cells of a CSV file.
+        missing: Strings, in addition to the empty one, that stand for a missing value.
 
     Raises:
-        UserError: Where a file cannot be read, a row has too few or too many cells, a column is not there, a
-            text is no number or no class, or a task has no label; where rows are read before anything was
-            learnt.
+        UserError: If a file cannot be read, a row has too few or too many cells, a column does not exist, a
+            string is no number or no class, or a task has no label; if rows are read before anything was
+            learned.
 
     Example:
         >>> import tempfile
@@ -70,6 +71,7 @@ class TableDataset(ArrayDataset):
         delimiter: str = ",",
         missing: Sequence[str] = (),
     ) -> None:
+        seed = check_integer(seed, "seed")
         self.columns = check_inputs(columns)
         labels = targets_of(targets)
         needed = [*columns.names, *(labels.names if labels else ())]
@@ -91,10 +93,10 @@ class TableDataset(ArrayDataset):
     def take(self, rows: Tensor) -> Sample:
         """A batch, with one gather for each column of the model's inputs.
 
-        The table is encoded when it is first asked for: until then a checkpoint may be loaded.
+        The table is encoded on first use: until then a checkpoint may be loaded.
 
         Args:
-            rows: Places of rows, 0 or more, ``(rows,)``.
+            rows: Indices of rows, 0 or more, ``(rows,)``.
 
         Returns:
             The inputs, and the targets by task, ``(rows, ...)`` each.
@@ -107,7 +109,7 @@ class TableDataset(ArrayDataset):
         return super().take(rows)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not read again: the file may be another by then.
+        # Not read again: the file may have changed by then.
         return _restored, (type(self), self.__dict__)
 
     def __len__(self) -> int:
@@ -124,10 +126,10 @@ def _restored(kind: type[TableDataset], state: dict[str, Any]) -> TableDataset:
 
 
 def check_inputs(columns: Any) -> TableInputs:
-    """The columns, once they are some."""
+    """The columns, if they are a `TableInputs`."""
     if not isinstance(columns, TableInputs):
         found = type(columns).__name__
-        raise UserError("columns", "is a polytask.data.TableColumns, or another TableInputs", found)
+        raise UserError("columns", "must be a polytask.data.TableColumns, or another TableInputs", found)
     return columns
 
 
@@ -141,9 +143,11 @@ def targets_of(targets: TableTargets | Mapping[str, str] | None) -> TableTargets
 def _rows(count: int, part: Sequence[float], seed: int) -> Any:
     numbers = len(part) == 2 and all(map(is_finite, part))
     if not numbers or not 0 <= part[0] < part[1] <= 1:
-        raise UserError("part", "is two rising numbers in [0, 1]", repr(part), "Write for example [0, 0.8]")
+        raise UserError(
+            "part", "must be two rising numbers from 0 to 1", repr(part), "Write for example [0, 0.8]"
+        )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     chosen = order[round(part[0] * count) : round(part[1] * count)]
     if not len(chosen):
-        raise UserError("part", f"holds a row at least of {count}", repr(part))
+        raise UserError("part", f"must hold at least one of {count} rows", repr(part))
     return chosen.numpy()

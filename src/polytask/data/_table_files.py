@@ -1,4 +1,4 @@
-"""A table in CSV or Parquet files: which files they are, and what is wrong with them."""
+"""A table in CSV or Parquet files: which files they are, and whether they can be read."""
 
 import csv
 import gzip
@@ -31,23 +31,23 @@ def is_parquet(path: Path) -> bool:
 
 
 def table_files(files: PathLike | Sequence[PathLike]) -> list[Path]:
-    """The files of a table: those that are named, and those in a folder that is, by name.
+    """The files of a table: the named ones, and those in named folders, sorted by name.
 
     Args:
         files: A file, a folder, or a list of them.
 
     Raises:
-        UserError: Where there is no such file, or a folder holds none, or CSV beside Parquet.
+        UserError: If there is no such file, or a folder holds none, or both CSV and Parquet.
     """
     given = [files] if isinstance(files, str | Path) else list(files)
     found = [path for name in given for path in _in_folder(Path(name))]
     if not found:
-        raise UserError("files", "needs one file at least", "none")
+        raise UserError("files", "must name at least one file", "none")
     for path in found:
         if not path.is_file():
-            beside = path.parent.iterdir() if path.parent.is_dir() else ()
-            names = [other.name for other in sorted(beside)]
-            fix = hint(path.name, names, "There") if names else "Name a file, or a folder of Parquet files"
+            others = path.parent.iterdir() if path.parent.is_dir() else ()
+            names = [other.name for other in sorted(others)]
+            fix = hint(path.name, names, "In the folder") if names else "Name a file, or a folder of files"
             raise UserError(str(path), "there is no such file", None, fix)
     return found
 
@@ -59,8 +59,8 @@ def _in_folder(path: Path) -> list[Path]:
     named = (p for p in path.rglob("*") if p.name.lower().endswith(_ENDINGS))
     inside = sorted(p for p in named if not p.name.startswith(hidden))
     if len({is_parquet(p) for p in inside}) != 1:
-        found = f"{inside[0].name} beside {inside[-1].name}" if inside else f"none in {', '.join(_ENDINGS)}"
-        raise UserError(str(path), "a folder holds tables of one kind", found, "Name the files")
+        found = f"{inside[0].name} and {inside[-1].name}" if inside else f"none of {', '.join(_ENDINGS)}"
+        raise UserError(str(path), "a folder must hold files of one format", found, "Name the files")
     return inside
 
 
@@ -69,8 +69,8 @@ class CSVFormat:
     """How a CSV file is written.
 
     Args:
-        names: The columns, where the file has no line with their names.
-        delimiter: What stands between two cells.
+        names: The columns, if the file has no header line.
+        delimiter: The character between two cells.
     """
 
     names: Sequence[str] | None = None
@@ -78,20 +78,24 @@ class CSVFormat:
 
     def __post_init__(self) -> None:
         if not isinstance(self.delimiter, str) or len(self.delimiter) != 1:
-            raise UserError("delimiter", "is one character", repr(self.delimiter))
+            raise UserError("delimiter", "must be one character", repr(self.delimiter))
 
     def header(self, path: Path) -> list[str]:
         """The columns of a file."""
         with whole(path), _opened(path) as lines:
             first = next(csv.reader(lines, delimiter=self.delimiter), [])
         if not first:
-            raise UserError(str(path), "needs a line at least", "an empty file")
+            raise UserError(str(path), "must have at least one line", "an empty file")
         if self.names is not None and len(self.names) != len(first):
-            raise UserError(f"{path}, line 1", f"names has {len(self.names)} columns", f"{len(first)} cells")
+            raise UserError(
+                f"{path}, line 1",
+                f"must have as many cells as names, {len(self.names)}",
+                f"{len(first)} cells",
+            )
         return [name.strip() for name in first] if self.names is None else list(self.names)
 
     def read(self, path: Path, columns: Sequence[str]) -> pa.Table:
-        """These columns of a file, as texts."""
+        """These columns of a file, as strings."""
         header = self.header(path)
         check_columns(columns, header, path)
         with whole(path):
@@ -110,7 +114,7 @@ class CSVFormat:
                 raise
 
     def _refuse_open_quote(self, path: Path) -> None:
-        """Arrow reads the rows behind a quote that is not closed as part of its cell."""
+        """Arrow reads the rows after a quote that is not closed as part of its cell."""
         with _opened(path) as lines:
             quotes = sum(part.count(b'"') for part in iter(partial(lines.buffer.read, 2**20), b""))
         # Reading rows in Python takes long, and pairs of quotes hardly hide an open one.
@@ -123,10 +127,10 @@ class CSVFormat:
                 for _ in reader:
                     begin = reader.line_num + 1
             except csv.Error as error:
-                # Arrow has no limit to a cell's length, and more to say of what else there is.
+                # Arrow does not limit a cell's length, and reports all other errors better.
                 if "field limit" in str(error):
                     return
-                rule = "a quoted cell ends with a quote"
+                rule = "a quoted cell must end with a quote"
                 raise UserError(f"{path}, line {begin}", rule, str(error), "Close the quote") from error
 
     def _refuse_ragged(self, path: Path, width: int) -> None:
@@ -136,7 +140,10 @@ class CSVFormat:
             for row in reader:
                 if row and len(row) != width:
                     raise UserError(
-                        f"{path}, line {begin}", f"a row has {width} cells", f"{len(row)}", "Mend the row"
+                        f"{path}, line {begin}",
+                        f"a row must have {width} cells",
+                        f"{len(row)}",
+                        "Correct the row",
                     )
                 begin = reader.line_num + 1
 
@@ -147,20 +154,20 @@ def read_table(
     """These columns of all files, one after the other.
 
     Args:
-        files: What `table_files` gave.
+        files: What `table_files` returned.
         columns: Names; each is read once.
         form: How CSV files are written.
-        missing: Texts that stand for a missing value.
+        missing: Strings that stand for a missing value.
 
     Raises:
-        UserError: Where a column is not there, a file is not whole, or files do not fit each other.
+        UserError: If a column does not exist, a file cannot be read, or files do not fit each other.
     """
     columns = list(dict.fromkeys(columns))
     tables = [_read(path, columns, form) for path in files]
     with _one_type(files):
         table = pa.concat_tables(tables, promote_options="permissive")
     if not len(table):
-        raise UserError(str(files[0]), "needs one row at least", "none")
+        raise UserError(str(files[0]), "must have at least one row", "none")
     return cleaned(table, missing)
 
 
@@ -175,7 +182,7 @@ def open_parquet(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     """A Parquet file that has these columns.
 
     Raises:
-        UserError: Where it is not whole, or a column is not there.
+        UserError: If it cannot be read, or a column does not exist.
     """
     with whole(path):
         # Pages come one by one: several row groups are open at a time.
@@ -185,14 +192,14 @@ def open_parquet(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
 
 
 def common_schema(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """The types that the columns of all files fit: whole numbers beside others are numbers, for example.
+    """The types that fit the columns of all files: integers and floats become floats, for example.
 
     Args:
         files: The files, for the message.
         schemas: Their columns, the same names in one order.
 
     Raises:
-        UserError: Where a column's types do not go together.
+        UserError: If a column's types cannot be combined.
     """
     with _one_type(files):
         return pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
@@ -203,28 +210,27 @@ def _one_type(files: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        rule = "a column has one type in all files"
-        raise UserError(str(files[0].parent), rule, " ".join(str(error).split())) from error
+        rule = "a column must have one type in all files"
+        raise UserError(str(files[0].parent), rule, str(error)) from error
 
 
 def check_columns(columns: Sequence[str], header: Sequence[str], path: Path) -> None:
-    """Raise where a column is not there, or there twice."""
+    """Raise if a column does not exist, or exists twice."""
     for name in columns:
         if name not in header:
-            raise UserError(str(path), f"has no column '{name}'", None, hint(name, header, "Columns"))
+            raise UserError(str(path), f"no column is called '{name}'", None, hint(name, header, "Columns"))
         if list(header).count(name) > 1:
-            raise UserError(str(path), f"has two columns '{name}'", None, "Rename one of them")
+            raise UserError(str(path), "column names must be unique", f"'{name}' twice", "Rename one of them")
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[None]:
-    """Say which file it is that cannot be read."""
+    """Name the file that cannot be read."""
     try:
         yield
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        reason = " ".join(str(error).split())[:200]
-        rule = f"is not a whole {'Parquet' if is_parquet(path) else 'CSV'} file"
-        raise UserError(str(path), rule, reason, "Copy or write it again") from error
+        rule = f"must be a complete {'Parquet' if is_parquet(path) else 'CSV'} file"
+        raise UserError(str(path), rule, str(error), "Copy or write it again") from error
 
 
 def _opened(path: Path) -> TextIO:

@@ -1,4 +1,4 @@
-"""What a table's columns become before a model sees them."""
+"""What turns a table's columns into a model's inputs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class TableInputs(ABC):
-    """What a table's columns become before a model sees them; a base for your own.
+    """Base of what turns a table's columns into a model's inputs.
 
     `TableColumns` is the one for numbers and categories.
 
     Attributes:
-        revision: A number that changes whenever `encode` may answer otherwise than before.
+        revision: A number that changes whenever the result of `encode` may change.
 
     Example:
         >>> import torch
@@ -28,7 +28,7 @@ class TableInputs(ABC):
     """
 
     names: tuple[str, ...]
-    """The columns that `encode` needs."""
+    """The columns that `encode` requires."""
     revision: int = 0
 
     @abstractmethod
@@ -36,11 +36,11 @@ class TableInputs(ABC):
         """The model's inputs, a row of each tensor for each row of the table.
 
         Args:
-            table: The columns, texts trimmed, null where a value is missing.
+            table: The columns, strings trimmed, null if a value is missing.
         """
 
     def learn(self, tables: Iterable[Any]) -> None:
-        """Take from the training table what `encode` needs; nothing, where a subclass does not say.
+        """Learn from the training table what `encode` requires; nothing by default.
 
         Args:
             tables: The parts of the table, one after the other.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from polytask._checks import is_integer
+from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask.data._seeded import ranks
 from polytask.data._table_dataset import Inputs, check_inputs, targets_of
@@ -39,31 +39,31 @@ class _Piece:
 class TableStream(IterableDataset[Rows]):
     """Parquet files, or a folder of them, of any size: whole batches, shuffled in windows.
 
-    It is a loader by itself; workers read for it in ``DataLoader(stream, batch_size=None, num_workers=2)``.
-    A batch is a pair of inputs and a dict of targets by task, as a `TableDataset` gives for a list of rows.
+    The stream is a loader; ``DataLoader(stream, batch_size=None, num_workers=2)`` reads in workers. A batch
+    is a pair of inputs and a dict of targets by task, as from a `TableDataset`.
 
-    With ``shuffle`` the row groups come in random order, four at a time, into a window, and batches are
-    drawn from the window. The order is drawn anew for each epoch from torch's random numbers, as that of a
-    shuffling `torch.utils.data.DataLoader` is, so that a seeded run has one order and resumes in it.
+    With ``shuffle`` the row groups are read in random order, four at a time, into a window, and batches are
+    random rows of the window. Each epoch has another order from torch's random numbers, like that of a
+    shuffling `torch.utils.data.DataLoader`, so that a seeded run has one order and resumes in it.
 
     Several processes, and workers within them, share the rows: each reads a part of its own, the same in
-    every epoch, and nothing is read twice. With ``shuffle``, processes get equally many rows, and fewer than
-    one row for each process is left out; without, no row is.
+    every epoch, and nothing is read twice. With ``shuffle``, all processes get the same number of rows, and
+    the remainder, fewer rows than processes, is left out; without, no row is.
 
     Args:
         files: ``.parquet`` files, a folder of them, or a list.
-        columns: What the inputs are made of: a `TableColumns`, or a `TableInputs` of your own.
-        targets: The column of each task, or a `TableTargets`; none where it is only predicted.
+        columns: The inputs: a `TableColumns`, or a `TableInputs` of your own.
+        targets: The column of each task, or a `TableTargets`; None for prediction only.
         batch_size: Rows in a batch; the last one may have fewer.
         shuffle: Whether the order is random.
-        window: Rows that are shuffled together, and that memory holds.
+        window: Rows that are shuffled together and held in memory.
         train: Whether ``columns`` learns from these files, which reads them once before training. Every task
-            then needs labels, without gaps between its classes.
-        missing: Texts, besides empty ones, that stand for a missing value.
+            must then have labels, without gaps between its classes.
+        missing: Strings, in addition to the empty one, that stand for a missing value.
 
     Raises:
-        UserError: Where a file is not a whole Parquet file, or lacks a column; where a size is below 1; and
-            as `TableDataset` does for what a column holds.
+        UserError: If a file is no complete Parquet file, or lacks a column; if a size is below 1; and as
+            `TableDataset` does for the values of a column.
 
     Example:
         >>> import tempfile
@@ -89,23 +89,22 @@ class TableStream(IterableDataset[Rows]):
         train: bool = False,
         missing: Sequence[str] = (),
     ) -> None:
-        for argument, size in (("batch_size", batch_size), ("window", window)):
-            if not is_integer(size, 1):
-                raise UserError(f"TableStream.{argument}", "is a whole number of at least 1", repr(size))
         self.columns = check_inputs(columns)
         self.labels = targets_of(targets)
-        self.batch_size, self.shuffle, self.window = batch_size, shuffle, window
+        self.batch_size = check_integer(batch_size, "TableStream.batch_size", 1)
+        self.window = check_integer(window, "TableStream.window", 1)
+        self.shuffle = shuffle
         self.missing = ["", *missing]
         needed = (*columns.names, *(self.labels.names if self.labels else ()))
         self._needed = list(dict.fromkeys(needed))
         paths = table_files(files)
         found = [_row_groups(path, self._needed) for path in paths]
         self._groups = [piece for pieces, _ in found for piece in pieces]
-        # A file's own types are not the table's: whole numbers in one may be fractions in another.
+        # A file's own types are not the table's: integers in one may be floats in another.
         self._schema = common_schema(paths, [schema for _, schema in found])
         self.rows = sum(piece.end - piece.begin for piece in self._groups)
         if not self.rows:
-            raise UserError("files", "need one row at least", "none")
+            raise UserError("files", "must have at least one row", "none")
         if train:
             if self.labels:
                 self.labels.check(self._tables(list(self.labels.names)))
@@ -117,12 +116,12 @@ class TableStream(IterableDataset[Rows]):
         return math.ceil((last - first) / self.batch_size)
 
     def __iter__(self) -> Iterator[Rows]:
-        # Drawn here and not with the first batch: the state before it is what a resumed run goes back to.
+        # Here and not with the first batch: a resumed run restores the random state from before.
         generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
         return self._batches(_cut(self._groups, *self._worker_rows()), generator)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that is spawned does not know which process it works for.
+        # A spawned worker does not know the rank of its process.
         return {**self.__dict__, "_process": _process(self)}
 
     # ---- who reads what -----------------------------------------------------------------------
@@ -135,7 +134,7 @@ class TableStream(IterableDataset[Rows]):
         return self.rows * rank // processes, self.rows * (rank + 1) // processes
 
     def _worker_rows(self) -> tuple[int, int]:
-        """The rows of this worker: as many batches for each, so that their number is that of one reader."""
+        """The rows of this worker: whole batches, so that their number is that of one reader."""
         first, last = self._own_rows()
         worker = get_worker_info()
         if worker is None:
@@ -200,13 +199,13 @@ class TableStream(IterableDataset[Rows]):
     def _read(self, piece: _Piece, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
         schema = pa.schema([self._schema.field(name) for name in columns])
         for table in _read(piece, columns, size):
-            # Types only widen; of whole numbers as numbers all that is lost are digits beyond 2 ** 53.
+            # Types only widen; integers as floats lose nothing but digits beyond 2 ** 53.
             yield table.select(columns).cast(schema, safe=False)
 
 
 def _row_groups(path: Path, columns: Sequence[str]) -> tuple[list[_Piece], pa.Schema]:
     if not is_parquet(path):
-        raise UserError(str(path), "a stream reads Parquet files", path.suffix, "Use a TableDataset")
+        raise UserError(str(path), "must be a Parquet file", path.suffix, "Use a TableDataset")
     with open_parquet(path, columns) as file:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         schema = pa.schema([file.schema_arrow.field(name) for name in columns])
@@ -214,7 +213,7 @@ def _row_groups(path: Path, columns: Sequence[str]) -> tuple[list[_Piece], pa.Sc
 
 
 def _cut(groups: Sequence[_Piece], first: int, last: int) -> list[_Piece]:
-    """What lies between two rows of all."""
+    """The pieces between two rows of all rows."""
     pieces, start = [], 0
     for group in groups:
         begin, end = max(first - start, 0), min(last - start, group.end)
@@ -225,22 +224,22 @@ def _cut(groups: Sequence[_Piece], first: int, last: int) -> list[_Piece]:
 
 
 def _read(piece: _Piece, columns: Sequence[str], size: int) -> Iterator[pa.Table]:
-    """A piece's rows, so many at a time."""
+    """A piece's rows, in tables of at most ``size`` rows."""
     with open_parquet(piece.path, columns) as file, whole(piece.path):
-        place = 0
+        start = 0
         for batch in file.iter_batches(size, row_groups=[piece.group], columns=list(columns)):
-            begin, end = max(piece.begin - place, 0), min(piece.end - place, len(batch))
+            begin, end = max(piece.begin - start, 0), min(piece.end - start, len(batch))
             if begin < end:
                 yield pa.Table.from_batches([batch.slice(begin, end - begin)])
-            place += len(batch)
-            if place >= piece.end:
+            start += len(batch)
+            if start >= piece.end:
                 return
 
 
 def _taken(inputs: Any, rows: Tensor) -> Any:
     if isinstance(inputs, Mapping):
         return {name: _taken(part, rows) for name, part in inputs.items()}
-    # Several times as fast as an index in brackets.
+    # Several times as fast as indexing with brackets.
     return inputs.index_select(0, rows)
 
 

@@ -1,4 +1,4 @@
-"""Columns as targets: classes and numbers by task, missing where a cell is empty."""
+"""Columns as targets: classes and values by task, missing if a cell is empty."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -11,7 +11,15 @@ from torch import Tensor
 
 from polytask._errors import UserError, hint
 from polytask._tasks import check_known, check_task_names
-from polytask.batch import IGNORE_INDEX
+from polytask.batch import (
+    IGNORE_INDEX,
+    are_labels,
+    check_classes,
+    check_labels,
+    check_no_gaps,
+    unknown_class,
+    whole_labels,
+)
 from polytask.data._table_values import Numbers, as_numbers, as_text, is_text
 
 TaskType = Literal["regression", "classification"]
@@ -19,20 +27,20 @@ _TYPES = ("regression", "classification")
 
 
 class TableTargets:
-    """Columns as targets by task; a label is missing where a cell is empty.
+    """Columns as targets by task; a label is missing if its cell is empty.
 
-    Classes are int64, -100 where missing; numbers are float32, NaN where missing. Unless ``task_types`` says
-    what a column is, whole numbers and truth values are classes, and other numbers are numbers. In a CSV file
-    that is told from what is written: ``1`` is whole, ``1.0`` is not.
+    Classes are int64, -100 if missing; values are float32, NaN if missing. Unless ``task_types`` sets the
+    type of a task, integers and booleans are classes, and other numbers are values. In a CSV file ``1`` is an
+    integer and ``1.0`` is not.
 
     Args:
         columns: The column of each task.
-        classes: For columns of text the classes, in order; or one text, which is class 1 and all others
-            class 0. For columns of numbers how many classes there are, where not each has a row.
-        task_types: ``regression`` or ``classification``, for tasks of which it would be told wrongly.
+        classes: For columns of strings the classes, in order; or one string, which is class 1 while all
+            others are class 0. For columns of numbers the number of classes, if not each of them has a row.
+        task_types: ``regression`` or ``classification``, for tasks whose columns suggest the other type.
 
     Raises:
-        UserError: Where a task, a type or the classes cannot be used.
+        UserError: If a task, a type or the classes are invalid.
 
     Example:
         >>> targets = TableTargets({"income": "income", "rain": "mm"}, {"income": ["low", "high"]})
@@ -54,7 +62,12 @@ class TableTargets:
         check_known(self.task_types, self.tasks, "task_types")
         for task, kind in self.task_types.items():
             if kind not in _TYPES:
-                raise UserError(f"task_types.{task}", "is no type of task", repr(kind), hint(kind, _TYPES))
+                raise UserError(
+                    f"task_types.{task}",
+                    f"must be one of {', '.join(_TYPES)}",
+                    repr(kind),
+                    hint(str(kind), _TYPES),
+                )
         for task, known in self.classes.items():
             _check_known_classes(task, known)
 
@@ -67,15 +80,15 @@ class TableTargets:
         """Targets by task.
 
         Args:
-            table: The columns, texts trimmed, null where a value is missing.
+            table: The columns, strings trimmed, null if a value is missing.
 
         Raises:
-            UserError: Where a text or a number is no class, or texts have none.
+            UserError: If a string or a number is no class, or strings have no classes.
         """
         return {task: self._target(task, table[name]) for task, name in self.columns.items()}
 
     def check(self, tables: Iterable[pa.Table]) -> None:
-        """Raise where a task has no label to learn from, or classes have gaps.
+        """Raise if a task has no label to learn from, or classes have gaps.
 
         Args:
             tables: The parts of the training table, one after the other.
@@ -92,17 +105,19 @@ class TableTargets:
             found = sorted(seen[task] - {IGNORE_INDEX})
             if not found and task not in labelled:
                 where = f"task '{task}'"
-                raise UserError(where, "needs a label", f"none in column '{self.columns[task]}'")
+                raise UserError(where, "requires a label", f"none in column '{self.columns[task]}'")
             if task not in self.classes:
-                _check_gaps(task, found)
+                count = found[-1] + 1 if found else 0
+                fix = f"Renumber them, or write classes: {{{task}: {count}}}. {_values_fix(task)}"
+                check_no_gaps(found, f"task '{task}'", fix)
 
     def _target(self, task: str, column: Any) -> Tensor:
         known = self.classes.get(task)
-        if known is not None and not isinstance(known, int):
+        if isinstance(known, Sequence):
             return _indexed(task, column, known)
         kind = self.task_types.get(task)
         if kind is None:
-            kind = "classification" if known or _is_whole(task, column) else "regression"
+            kind = "classification" if known or _holds_labels(task, column) else "regression"
         numbers = as_numbers(column, self.columns[task])
         if kind == "regression":
             return torch.from_numpy(numbers.astype(np.float32))
@@ -113,71 +128,48 @@ class TableTargets:
 
 
 def _check_known_classes(task: str, known: int | Sequence[str]) -> None:
-    if isinstance(known, str) or (isinstance(known, int) and known > 0 and known is not True):
+    where, fix = f"classes.{task}", "Quote numbers and booleans that stand for strings"
+    if isinstance(known, str):
         return
-    texts = list(known) if isinstance(known, Sequence) else []
-    if not texts or not all(isinstance(text, str) for text in texts) or len(set(texts)) < len(texts):
-        raise UserError(
-            f"classes.{task}",
-            "are texts, each of them once; one text; or their number",
-            repr(known),
-            "Quote numbers and truth values that stand for texts",
-        )
+    check_classes(known, where, fix)
+    if isinstance(known, Sequence) and not all(isinstance(name, str) for name in known):
+        raise UserError(where, "must be strings, one string, or the number of classes", repr(known), fix)
 
 
 def _indexed(task: str, column: Any, classes: Sequence[str]) -> Tensor:
-    texts = as_text(column)
+    strings = as_text(column)
     if isinstance(classes, str):
-        numbers = pc.equal(texts, classes).cast(pa.int64())
+        numbers = pc.equal(strings, classes).cast(pa.int64())
     else:
-        numbers = pc.index_in(texts, value_set=pa.array(list(classes), pa.string())).cast(pa.int64())
-        unknown = pc.and_(pc.is_null(numbers), pc.is_valid(texts))
+        numbers = pc.index_in(strings, value_set=pa.array(list(classes), pa.string())).cast(pa.int64())
+        unknown = pc.and_(pc.is_null(numbers), pc.is_valid(strings))
         if pc.any(unknown).as_py():
-            text = pc.filter(texts, unknown)[0].as_py()
-            raise UserError(
-                f"task '{task}'", f"no class is called '{text}'", None, hint(text, classes, "Classes")
-            )
+            raise unknown_class(pc.filter(strings, unknown)[0].as_py(), classes, f"task '{task}'")
     return torch.tensor(np.asarray(pc.fill_null(numbers, IGNORE_INDEX)))
 
 
-def _is_whole(task: str, column: Any) -> bool:
-    """Whether a column holds whole numbers or truth values and nothing else."""
+def _holds_labels(task: str, column: Any) -> bool:
+    """Whether a column holds class labels unless a task type says otherwise."""
     if not is_text(column.type):
-        return bool(pa.types.is_integer(column.type) or pa.types.is_boolean(column.type))
+        integer, boolean = pa.types.is_integer(column.type), pa.types.is_boolean(column.type)
+        return are_labels("i" if integer else "b" if boolean else "f")
     for kind in (pa.int64(), pa.float64()):
         try:
             pc.cast(column, kind)
         except pa.ArrowInvalid:
             continue
         return bool(kind == pa.int64())
-    text = next(value for value in column.drop_null().to_pylist())
-    rule = "targets are numbers, or texts whose classes are named"
-    raise UserError(f"task '{task}'", rule, repr(text), f"Write classes: {{{task}: [...]}}")
+    string = next(value for value in column.drop_null().to_pylist())
+    rule = "targets must be numbers, or strings with named classes"
+    raise UserError(f"task '{task}'", rule, repr(string), f"Write classes: {{{task}: [...]}}")
 
 
 def _classes(task: str, numbers: Numbers, count: int | None) -> Tensor:
-    known = np.where(np.isfinite(numbers), numbers, IGNORE_INDEX)
-    labels = known.astype(np.int64)
-    bad = (labels != known) | ((labels < 0) & (labels != IGNORE_INDEX)) | np.isinf(numbers)
-    if bad.any():
-        rule = "class labels are whole numbers from 0 on"
-        raise UserError(f"task '{task}'", rule, f"{numbers[bad][0]:g}", _fix(task, ""))
-    if count is not None and labels.max(initial=0) >= count:
-        found = f"class {labels.max()}"
-        raise UserError(f"task '{task}'", f"has {count} classes, 0 to {count - 1}", found)
-    return torch.from_numpy(labels)
+    where, fix = f"task '{task}'", _values_fix(task)
+    labels = whole_labels(torch.tensor(numbers), where, fix=fix)
+    check_labels(labels, where, count, fix=fix)
+    return labels
 
 
-def _fix(task: str, otherwise: str) -> str:
-    return f"{otherwise}Write task_types: {{{task}: regression}} if these are numbers"
-
-
-def _check_gaps(task: str, classes: Sequence[int]) -> None:
-    if classes and len(classes) <= classes[-1]:
-        gap = next(i for i in range(classes[-1]) if i not in classes)
-        raise UserError(
-            f"task '{task}'",
-            "class labels have no gaps",
-            f"labels up to {classes[-1]} without {gap}",
-            _fix(task, f"Number them anew, or write classes: {{{task}: {classes[-1] + 1}}}. "),
-        )
+def _values_fix(task: str) -> str:
+    return f"Write task_types: {{{task}: regression}} if these are values"

@@ -1,4 +1,4 @@
-"""What stands in a table's columns, as text or as numbers, with empty cells missing."""
+"""The values of a table's columns, as strings or as numbers, with empty cells missing."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,23 +14,23 @@ Numbers = NDArray[np.float64]
 
 
 def cleaned(table: pa.Table, missing: Sequence[str]) -> pa.Table:
-    """The table with its texts trimmed, and null where one of them stands for a missing value.
+    """The table with its strings trimmed, and null for those that stand for a missing value.
 
     Example:
         >>> cleaned(pa.table({"a": [" 1", "?", ""]}), ["", "?"])["a"].to_pylist()
         ['1', None, None]
     """
     absent = pa.array(list(missing), pa.string())
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if is_text(field.type):
-            trimmed = pc.utf8_trim_whitespace(as_text(table.column(place)))
+            trimmed = pc.utf8_trim_whitespace(as_text(table.column(index)))
             known = pc.if_else(pc.is_in(trimmed, value_set=absent), pa.scalar(None, pa.string()), trimmed)
-            table = table.set_column(place, field.name, known)
+            table = table.set_column(index, field.name, known)
     return table
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds text, as it is or numbered.
+    """Whether a column of this type holds strings, plain or dictionary-encoded.
 
     Example:
         >>> is_text(pa.dictionary(pa.int8(), pa.string())), is_text(pa.int8())
@@ -42,7 +42,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def as_text(column: Any) -> Any:
-    """The column's values as text; those of numbers as they are written.
+    """The column's values as strings; numbers as they are printed.
 
     Example:
         >>> as_text(pa.array([3, None])).to_pylist()
@@ -52,14 +52,14 @@ def as_text(column: Any) -> Any:
 
 
 def as_numbers(column: Any, name: str) -> Numbers:
-    """The column's values as numbers, NaN where missing.
+    """The column's values as numbers, NaN if missing.
 
     Args:
-        column: Numbers, truth values or texts of numbers.
+        column: Numbers, booleans or strings of numbers.
         name: The column, for the message.
 
     Raises:
-        UserError: Where a value is no number; names the row.
+        UserError: If a value is no number; with the row.
 
     Example:
         >>> as_numbers(pa.array(["1.5", None]), "height")
@@ -75,7 +75,7 @@ def as_numbers(column: Any, name: str) -> Numbers:
 
 
 def _array(column: Any) -> NDArray[Any]:
-    # An array, other than one in chunks, refuses a copy unless it is told.
+    # Unlike a chunked array, a plain one does not copy by default.
     options = {} if isinstance(column, pa.ChunkedArray) else {"zero_copy_only": False}
     array: NDArray[Any] = column.to_numpy(**options)
     return array
@@ -91,7 +91,7 @@ def _no_number(column: Any, name: str) -> UserError:
         f"column '{name}'",
         "must hold numbers",
         f"{value!r} in row {row}",
-        "Name it as categorical, or add the text to missing",
+        "Name it as categorical, or add the string to missing",
     )
 
 

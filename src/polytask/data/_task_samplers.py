@@ -1,4 +1,4 @@
-"""Which tasks a step draws."""
+"""Which tasks a training step takes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from polytask._checks import is_finite
+from polytask._checks import check_integer, check_number
 from polytask._errors import UserError
 from polytask._tasks import check_known
 
@@ -14,24 +14,24 @@ Sizes = Mapping[str, int | None]
 
 
 class TaskSampler(ABC):
-    """Draws the tasks of each step, by probability.
+    """Samples the tasks of each step, by probability.
 
-    Without a state: what is drawn follows from the random numbers that it is given.
+    It has no state: the samples follow from the given random generator.
     """
 
     @abstractmethod
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
-        """The tasks' probabilities, ``(tasks,)``, which add up to 1.
+        """The tasks' probabilities, ``(tasks,)``, which sum to 1.
 
         Args:
-            sizes: Batches of each task's loader; None where that is not known.
+            sizes: Batches of each task's loader; None if that is not known.
             number: The epoch, from 0.
         """
 
     def draw(
         self, sizes: Sizes, number: int, first: int, shape: tuple[int, int], generator: torch.Generator
     ) -> Tensor:
-        """Places of tasks, ``(steps, tasks_per_step)``, each in a step once.
+        """Indices of tasks, ``(steps, tasks_per_step)``, different ones in each step.
 
         Args:
             sizes: Batches of each task's loader.
@@ -50,7 +50,7 @@ class TaskSampler(ABC):
 
 
 class Uniform(TaskSampler):
-    """Every task is as likely as any other.
+    """All tasks have the same probability.
 
     Example:
         >>> Uniform().probabilities({"a": 10, "b": 30}, 0)
@@ -68,7 +68,7 @@ class Uniform(TaskSampler):
 
 
 class RoundRobin(Uniform):
-    """One task after another, in the loaders' order, and over again; each epoch begins with another task.
+    """One task after another, in the loaders' order, in turns; each epoch begins with another task.
 
     Example:
         >>> RoundRobin().draw({"a": 1, "b": 1, "c": 1}, 0, 0, (3, 2), torch.Generator())
@@ -80,7 +80,7 @@ class RoundRobin(Uniform):
     def draw(
         self, sizes: Sizes, number: int, first: int, shape: tuple[int, int], generator: torch.Generator
     ) -> Tensor:
-        """Places of tasks, ``(steps, tasks_per_step)``.
+        """Indices of tasks, ``(steps, tasks_per_step)``.
 
         Args:
             sizes: Batches of each task's loader.
@@ -95,10 +95,10 @@ class RoundRobin(Uniform):
 
 
 class Proportional(TaskSampler):
-    """Tasks are drawn in proportion to their batches, so that every row is seen as often as any other.
+    """Tasks are sampled in proportion to their batches, so that all rows are seen equally often.
 
     Raises:
-        UserError: Where a loader does not know its number of batches.
+        UserError: If a loader does not know its number of batches.
 
     Example:
         >>> Proportional().probabilities({"a": 10, "b": 30}, 0)
@@ -119,11 +119,11 @@ class Temperature(TaskSampler):
     r"""Between proportional and uniform: :math:`p_t \propto \min(n_t, K)^{1/\tau}`.
 
     Args:
-        tau: :math:`\tau`, above 0; 1 is proportional, and the higher, the more uniform.
-        cap: :math:`K`, the batches that count of a large task; no cap where None.
+        tau: :math:`\tau`, above 0; 1 is proportional, and larger values are more uniform.
+        cap: :math:`K`, the largest number of batches that counts for a task; None for no cap.
 
     Raises:
-        UserError: Where a number is not above 0, or a loader does not know its number of batches.
+        UserError: If a number is not above 0, or a loader does not know its number of batches.
 
     Example:
         >>> Temperature(tau=2.0).probabilities({"a": 1, "b": 9}, 0)
@@ -140,8 +140,8 @@ class Temperature(TaskSampler):
     """
 
     def __init__(self, tau: float = 1.0, cap: float | None = None) -> None:
-        self.tau = _positive(tau, "Temperature.tau")
-        self.cap = None if cap is None else _positive(cap, "Temperature.cap")
+        self.tau = check_number(tau, "Temperature.tau", above=0)
+        self.cap = None if cap is None else check_number(cap, "Temperature.cap", above=0)
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
         """The tasks' probabilities, ``(tasks,)``.
@@ -157,16 +157,16 @@ class Temperature(TaskSampler):
 class Annealed(TaskSampler):
     r"""From proportional towards uniform over the epochs: :math:`p_t \propto n_t^{\alpha}`.
 
-    :math:`\alpha` goes in equal steps from ``start`` in the first epoch to ``end`` in the last one, and stays
-    there.
+    :math:`\alpha` changes in equal steps from ``start`` in the first epoch to ``end`` in the last one, and
+    stays there.
 
     Args:
-        epochs: Epochs that it takes.
+        epochs: Number of epochs from ``start`` to ``end``.
         start: The first :math:`\alpha`, 0 or more.
         end: The last :math:`\alpha`, 0 or more.
 
     Raises:
-        UserError: Where a number is out of range, or a loader does not know its number of batches.
+        UserError: If a number is out of range, or a loader does not know its number of batches.
 
     Example:
         >>> sampler = Annealed(epochs=5, end=0.0)
@@ -182,11 +182,9 @@ class Annealed(TaskSampler):
     """
 
     def __init__(self, epochs: int, start: float = 1.0, end: float = 0.2) -> None:
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise UserError("Annealed.epochs", "is an integer, 1 or more", repr(epochs))
-        self.epochs = epochs
-        self.start = _positive(start, "Annealed.start", zero=True)
-        self.end = _positive(end, "Annealed.end", zero=True)
+        self.epochs = check_integer(epochs, "Annealed.epochs", 1)
+        self.start = check_number(start, "Annealed.start", least=0)
+        self.end = check_number(end, "Annealed.end", least=0)
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
         """The tasks' probabilities, ``(tasks,)``.
@@ -200,13 +198,13 @@ class Annealed(TaskSampler):
 
 
 class FixedProbabilities(TaskSampler):
-    """Tasks are drawn with given probabilities.
+    """Tasks are sampled with given probabilities.
 
     Args:
         values: By task a number, 0 or more; they are divided by their sum.
 
     Raises:
-        UserError: Where a number is negative or not finite, all are 0, or a task has none or is unknown.
+        UserError: If a number is negative or not finite, all are 0, or a task has none or is unknown.
 
     Example:
         >>> FixedProbabilities({"a": 1, "b": 3}).probabilities({"b": 10, "a": 10}, 0)
@@ -215,12 +213,12 @@ class FixedProbabilities(TaskSampler):
 
     def __init__(self, values: Mapping[str, float]) -> None:
         if not isinstance(values, Mapping) or not values:
-            raise UserError("FixedProbabilities", "needs a number by task", repr(values))
+            raise UserError("FixedProbabilities", "must be a mapping from task to number", repr(values))
         self.values = {
-            name: _positive(value, f"FixedProbabilities.{name}", zero=True) for name, value in values.items()
+            name: check_number(value, f"FixedProbabilities.{name}", least=0) for name, value in values.items()
         }
         if not sum(self.values.values()):
-            raise UserError("FixedProbabilities", "needs a number above 0", "0 for every task")
+            raise UserError("FixedProbabilities", "must have a number above 0", "0 for every task")
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
         """The tasks' probabilities, ``(tasks,)``.
@@ -232,15 +230,15 @@ class FixedProbabilities(TaskSampler):
         check_known(self.values, sizes, "FixedProbabilities")
         for name in sizes:
             if name not in self.values:
-                fix = "Write 0 where it is not to be drawn"
+                fix = "Write 0 to leave it out"
                 raise UserError(
-                    "FixedProbabilities", "needs a number for every task", f"none for '{name}'", fix
+                    "FixedProbabilities", "must have a number for every task", f"none for '{name}'", fix
                 )
         return _shares(torch.tensor([self.values[name] for name in sizes], dtype=torch.float64), 1.0)
 
 
 def _shares(sizes: Tensor, power: float) -> Tensor:
-    # A high power of a large size has no place in a float.
+    # A high power of a large size would overflow.
     shares = (sizes / sizes.max()) ** power
     return (shares / shares.sum()).float()
 
@@ -250,16 +248,8 @@ def _known(sizes: Sizes, sampler: TaskSampler) -> Tensor:
         if size is None:
             raise UserError(
                 f"task '{name}'",
-                f"needs a loader with a length for {type(sampler).__name__}",
+                f"must have a loader with a length for {type(sampler).__name__}",
                 "none",
                 "Choose Uniform, RoundRobin or FixedProbabilities",
             )
     return torch.tensor([size for size in sizes.values() if size is not None], dtype=torch.float64)
-
-
-def _positive(value: object, where: str, zero: bool = False) -> float:
-    if not is_finite(value) or value < 0 or (value == 0 and not zero):
-        raise UserError(
-            where, "is a finite number, 0 or more" if zero else "is a finite number above 0", repr(value)
-        )
-    return float(value)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
-from polytask.data._arrays import tensor_of
+from polytask.data._array_values import tensor_of
 
-# Torch compares and counts these nowhere.
+# Torch can neither compare nor count these.
 _WIDE = (torch.uint16, torch.uint32, torch.uint64)
 
 
@@ -18,11 +18,11 @@ def as_tensor(value: Any, where: str) -> Tensor:
     """An array as a tensor; unsigned integers above a byte become int64.
 
     Args:
-        value: A tensor, or whatever numpy makes an array of.
-        where: What it is, for the message.
+        value: A tensor, or anything that numpy can make an array of.
+        where: The argument, for the message.
 
     Raises:
-        UserError: Where it does not hold numbers.
+        UserError: If it does not hold numbers.
 
     Example:
         >>> as_tensor(np.array([1, 2], dtype=np.uint16), "targets").dtype
@@ -37,17 +37,17 @@ def as_tensors(values: Mapping[str, Any], where: str) -> dict[str, Tensor]:
 
     Args:
         values: Arrays by name.
-        where: What they are, for the message.
+        where: The argument, for the message.
 
     Raises:
-        UserError: Where they are no mapping, or one does not hold numbers.
+        UserError: If they are no mapping, or one does not hold numbers.
 
     Example:
         >>> as_tensors({"digit": [3, 7]}, "targets")
         {'digit': tensor([3, 7])}
     """
     if not isinstance(values, Mapping):
-        raise UserError(where, "are a dict by task", type(values).__name__)
+        raise UserError(where, "must be a dict by task", type(values).__name__)
     return {name: as_tensor(value, f"{where}.{name}") for name, value in values.items()}
 
 
@@ -57,10 +57,10 @@ def as_inputs(inputs: Any, dtype: torch.dtype, device: torch.device | None = Non
     Args:
         inputs: An array, or a dict, list or tuple of them.
         dtype: The model's.
-        device: Where they are to be; where they are if None.
+        device: Their device; unchanged if None.
 
     Raises:
-        UserError: Where one does not hold numbers.
+        UserError: If one does not hold numbers.
 
     Example:
         >>> as_inputs({"x": np.zeros(2), "word": np.array([5])}, torch.float32)
@@ -75,7 +75,7 @@ def as_inputs(inputs: Any, dtype: torch.dtype, device: torch.device | None = Non
 
 
 def float_dtype(module: nn.Module) -> torch.dtype:
-    """The floating point dtype of a module's parameters; torch's default where it has none.
+    """The floating point dtype of a module's parameters; torch's default if it has none.
 
     Example:
         >>> float_dtype(nn.Linear(1, 1).double())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from polytask._checks import check_number
 from polytask._errors import UserError
 from polytask.diagnostics._gradients import GramianRecorder
 from polytask.diagnostics._store import AFFINITY
@@ -77,10 +78,9 @@ class Affinity(GramianRecorder):
         folder: str | Path | None = None,
     ) -> None:
         super().__init__(every, folder)
-        if learning_rate is not None and not (isinstance(learning_rate, int | float) and learning_rate > 0):
-            raise UserError("Affinity.learning_rate", "is a number above 0", repr(learning_rate))
         self.lookahead = lookahead
-        self.learning_rate = learning_rate
+        rate = learning_rate
+        self.learning_rate = None if rate is None else check_number(rate, "Affinity.learning_rate", above=0)
         self._batch: Any = None
 
     def notes(self, task_backward: TaskBackward) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask.diagnostics._read import Affinities
 
@@ -69,10 +70,7 @@ def group_tasks(affinities: Affinities, groups: int, budget: int | None = None) 
         Every task is in one model, where the paper also lets a model train tasks that another one serves.
     """
     tasks = affinities.tasks
-    if isinstance(groups, bool) or not isinstance(groups, int) or not 1 <= groups <= len(tasks):
-        raise UserError(
-            "groups", f"is a whole number from 1 to {len(tasks)}, the number of tasks", repr(groups)
-        )
+    groups = check_integer(groups, "groups", 1, len(tasks))
     values = affinities.values.copy()
     np.fill_diagonal(values, 0)
     for i, j in combinations(range(len(tasks)), 2):
@@ -109,7 +107,7 @@ def _within(affinities: Affinities, groups: int, budget: int | None) -> int:
     if shared is None:
         raise UserError("budget", "needs the numbers of parameters", "records without them", "Leave it out")
     one = shared + _own(affinities)
-    if budget < one:
+    if check_integer(budget, "budget") < one:
         raise UserError("budget", f"holds one model at least, of {one} parameters", str(budget))
     return min(groups, (budget - one) // max(shared, 1) + 1)
 

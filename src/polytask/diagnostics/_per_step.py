@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polytask.diagnostics._recorder import Recorder
 from polytask.diagnostics._store import LOSSES, WEIGHTS
+from polytask.losses._reported_weights import own_and_effective_weights
 
 
 class WeightRecorder(Recorder):
@@ -47,7 +48,7 @@ class WeightRecorder(Recorder):
     ) -> None:
         """Keep the step's weights before the step changes them."""
         if self.due(trainer):
-            names, *weights = self.task_backward_of(pl_module).criterion.own_and_effective_weights()
+            names, *weights = own_and_effective_weights(self.task_backward_of(pl_module).criterion)
             self.add(trainer, [(name,) for name in names], torch.stack(weights, dim=1))
 
 

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask.diagnostics._store import FOLDER, RecordFile, Row
 from polytask.system import System
@@ -45,9 +46,7 @@ class Recorder(pl.Callback, ABC):
     schema: ClassVar[pa.Schema]
 
     def __init__(self, every: int, folder: str | Path | None) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise UserError(f"{type(self).__name__}.every", "is a whole number, 1 or more", repr(every))
-        self.every = every
+        self.every = check_integer(every, f"{type(self).__name__}.every", 1)
         self.folder = None if folder is None else Path(folder)
         self._entries: list[Entry] = []
         self._rows: list[Row] = []

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from polytask._checks import is_number
 from polytask._errors import UserError, hint
 from polytask._lightning._noise import SILENT
 from polytask.config import Config
@@ -103,7 +104,7 @@ def _stage_problems(plain: dict[str, Any]) -> list[UserError]:
     for stage, loader in given.items():
         if stage not in STAGES:
             found.append(UserError(where, f"unknown stage '{stage}'", None, hint(stage, STAGES)))
-        if isinstance(loader, (int, float)):
+        if isinstance(loader, bool) or is_number(loader):
             fix = "Write for example _target_: torch.utils.data.DataLoader"
             found.append(UserError(f"{where}.{stage}", "must be a loader", repr(loader), fix))
     return found

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polytask._checks import is_integer
+from polytask._checks import check_integer
 from polytask._distributed import Ranks
 from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
@@ -101,9 +101,7 @@ class Engine:
         if level is not None and level not in LEVELS:
             rule = f"must be one of {', '.join(LEVELS)}"
             raise UserError("level", rule, repr(level), hint(str(level), LEVELS))
-        every = self.refresh_every
-        if not is_integer(every, 1):
-            raise UserError("refresh_every", "must be an integer of at least 1", repr(every))
+        every = self.refresh_every = check_integer(self.refresh_every, "refresh_every", 1)
         if isinstance(self.weighting, LossWeighting):
             given = {"level": level is not None, "refresh_every": every > 1}
             given["scale_heads"] = self.scale_heads is not None
@@ -136,7 +134,7 @@ class Engine:
 
         Args:
             losses: Losses of the present tasks, scalars by task; or ``(tasks,)`` made by `torch.stack`;
-                or what `polytask.losses.MultiTaskLoss.measure` returns.
+                or `polytask.losses.TaskLosses`, as ``criterion.measurement.measure`` returns them.
             names: Which tasks a tensor's losses belong to; None means all tasks.
             scale: Factor of the losses, from a loss scaler: ``.grad`` is that of scaled losses, and the
                 weights do not depend on it. If scaled gradients are not finite, neither is ``.grad``, and

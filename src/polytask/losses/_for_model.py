@@ -1,4 +1,4 @@
-"""A criterion whose tasks the model names."""
+"""A criterion whose task names come from the model."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ def criterion_for(model: nn.Module, criterion: nn.Module) -> nn.Module:
     """The criterion with its tasks named; a single loss serves all tasks of the model.
 
     Args:
-        model: A model, with ``task_names`` where the criterion does not name the tasks.
+        model: A model, with ``task_names`` if the criterion does not name the tasks.
         criterion: A criterion, or one torch loss.
 
     Raises:
-        UserError: Where nobody names the tasks.
+        UserError: If neither the criterion nor the model names the tasks.
     """
     names: Sequence[str] | None = getattr(model, "task_names", None)
     if isinstance(criterion, nn.modules.loss._Loss) and names:
@@ -25,7 +25,7 @@ def criterion_for(model: nn.Module, criterion: nn.Module) -> nn.Module:
         if not names:
             raise UserError(
                 "criterion",
-                "a single loss needs to know the tasks it serves",
+                "a single loss requires a model with task_names",
                 f"a {type(model).__name__} without task_names",
                 "Give MultiTaskLoss a dict, or tasks=[...]",
             )

@@ -1,4 +1,4 @@
-"""Criteria with a weighting of their own, under the names and arguments they are known by."""
+"""Criteria that bring a weighting along, under the names and arguments of the literature."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -21,7 +21,7 @@ class UncertaintyWeighting(MultiTaskLoss):
         reduction: How a task's labelled elements combine: ``mean`` or ``sum``.
 
     Raises:
-        UserError: Where an argument cannot be used.
+        UserError: If an argument is invalid.
 
     Example:
         >>> losses = {"digit": nn.CrossEntropyLoss(), "height": nn.MSELoss()}
@@ -66,7 +66,7 @@ class DynamicWeightAverage(MultiTaskLoss):
         reduction: How a task's labelled elements combine: ``mean`` or ``sum``.
 
     Raises:
-        UserError: Where an argument cannot be used.
+        UserError: If an argument is invalid.
 
     Example:
         >>> criterion = DynamicWeightAverage({"digit": nn.CrossEntropyLoss(), "height": nn.MSELoss()})
@@ -92,15 +92,18 @@ class DynamicWeightAverage(MultiTaskLoss):
 
 
 class GradNorm(MultiTaskLoss):
-    """A `MultiTaskLoss` with the weighting `polytask.weighting.GradNorm`, which needs gradients.
+    """A `MultiTaskLoss` with the weighting `polytask.weighting.GradNorm`, which requires gradients.
+
+    The two share the paper's name. This class is a criterion, used as ``loss_fn``. The other is the weighting
+    alone, used as ``MultiTaskLoss(..., weighting=GradNorm(alpha))``, which is what this class constructs.
 
     Args:
         task_losses: A loss module for each task, or one that serves every task of the model.
-        alpha: How strongly slow tasks are pulled along, no unit, 0 or more.
+        alpha: How strongly the rates of the tasks are balanced, no unit, 0 or more.
         reduction: How a task's labelled elements combine: ``mean`` or ``sum``.
 
     Raises:
-        UserError: Where an argument cannot be used; at the second training step without an engine.
+        UserError: If an argument is invalid; at the second training step without an engine.
 
     Example:
         >>> criterion = GradNorm({"digit": nn.CrossEntropyLoss(), "height": nn.MSELoss()})

@@ -7,13 +7,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TaskLosses:
-    """Losses of the present tasks as sums and counts, so that means can be taken anywhere.
+    """Losses of the present tasks as sums and counts, so that batches can be averaged.
 
     Args:
         names: The tasks that have a label, in order.
         sums: Sum of the labelled elements' losses, ``(tasks,)``.
         counts: What the sums are divided by, ``(tasks,)``: the number of labelled elements; their
-            total class weight where a loss has class weights; 1 where losses are summed.
+            total class weight if a loss has class weights; 1 if losses are summed.
         here: The tasks among them that have a label on this rank; None for all.
 
     Example:

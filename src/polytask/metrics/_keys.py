@@ -12,6 +12,8 @@ from torchmetrics.classification import (
     MultilabelStatScores,
 )
 
+from polytask._checks import is_integer
+
 _KNOWN = tuple(f"torchmetrics.{room}." for room in ("classification", "regression", "segmentation"))
 _NOT_ONE = (
     BinaryFairness,
@@ -68,11 +70,11 @@ def _size(metric: Metric) -> int | None:
     # Wrappers show the settings of what they wrap.
     if not type(metric).__module__.startswith(_KNOWN) or type(metric) in _NOT_ONE:
         return None
-    sizes = [size for name in _SIZES if isinstance(size := getattr(metric, name, None), int)]
+    sizes = [size for name in _SIZES if is_integer(size := getattr(metric, name, None))]
     given = [name for name in _SEVERAL if hasattr(metric, name) and getattr(metric, name) in _SEVERAL[name]]
     if given in (["average"], ["per_class"]):
         return sizes[0] if sizes else None
     if given:
         return None
     outputs = getattr(metric, "num_outputs", 1)
-    return outputs if isinstance(outputs, int) else None
+    return outputs if is_integer(outputs) else None

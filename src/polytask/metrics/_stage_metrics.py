@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from polytask._checks import is_number
 from polytask._errors import UserError
 from polytask._tasks import TaskModules, check_task_names
 from polytask.adapters import MetricsAdapter
@@ -350,7 +351,7 @@ def _flat(key: str, value: Any) -> dict[str, Tensor]:
     """One entry for each number: dict entries by key, vectors by index."""
     if isinstance(value, Mapping):
         return {k: v for name, entry in value.items() for k, v in _flat(f"{key}_{name}", entry).items()}
-    if isinstance(value, (int, float)):
+    if not isinstance(value, Tensor) and (isinstance(value, bool) or is_number(value)):
         value = torch.tensor(float(value))
     if isinstance(value, Tensor) and value.numel() == 1:
         return {key: value.reshape(())}

@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
-from polytask._checks import is_finite, is_integer
+from polytask._checks import check_integer, check_number, check_probability, is_integer
 from polytask._errors import UserError
 
 
@@ -21,9 +21,7 @@ def check_size(value: object, where: str) -> int:
     Raises:
         UserError: If it is not.
     """
-    if not is_size(value):
-        raise UserError(where, "must be an integer of at least 1", repr(value))
-    return int(value)
+    return check_integer(value, where, 1)
 
 
 def check_count(value: object, where: str) -> int:
@@ -32,9 +30,7 @@ def check_count(value: object, where: str) -> int:
     Raises:
         UserError: If it is not.
     """
-    if not is_integer(value, 0):
-        raise UserError(where, "must be an integer of at least 0", repr(value))
-    return int(value)
+    return check_integer(value, where, 0)
 
 
 def check_sizes(values: object, where: str) -> tuple[int, ...]:
@@ -70,9 +66,7 @@ def check_dropout(value: object, where: str = "dropout") -> float:
     Raises:
         UserError: If it is not in [0, 1).
     """
-    if not is_finite(value) or not 0 <= value < 1:
-        raise UserError(where, "must be a number in [0, 1)", repr(value))
-    return float(value)
+    return check_number(value, where, least=0, below=1)
 
 
 def check_share(value: object, where: str) -> float:
@@ -81,9 +75,7 @@ def check_share(value: object, where: str) -> float:
     Raises:
         UserError: If it is not.
     """
-    if not is_finite(value) or not 0 <= value <= 1:
-        raise UserError(where, "must be a number from 0 to 1", repr(value))
-    return float(value)
+    return check_probability(value, where)
 
 
 def check_strength(value: object, where: str) -> float:
@@ -92,9 +84,7 @@ def check_strength(value: object, where: str) -> float:
     Raises:
         UserError: If it is not.
     """
-    if not is_finite(value) or value < 0:
-        raise UserError(where, "must be a number of at least 0", repr(value))
-    return float(value)
+    return check_number(value, where, least=0)
 
 
 def check_mapping(value: object, where: str) -> Mapping[Any, Any]:

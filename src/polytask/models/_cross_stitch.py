@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import check_integer
 from polytask.models._argument_checks import check_share
 from polytask.models._base import Heads
 from polytask.models._taps import Taps, check_channels, check_width
@@ -62,6 +63,7 @@ class CrossStitch(Towers):
         self, backbone: Backbone, heads: Heads, taps: Taps, *, own: float = 0.9, channel_dim: int = 1
     ) -> None:
         check_share(own, "own")
+        channel_dim = check_integer(channel_dim, "channel_dim")
         channels = check_channels(taps) if isinstance(taps, Mapping) else {}
 
         def unit(tap: str, tasks: Sequence[str]) -> Mixing:

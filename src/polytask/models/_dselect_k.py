@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polytask._checks import is_finite
+from polytask._checks import check_number
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
 from polytask.models._argument_checks import check_size, is_size
@@ -91,8 +91,7 @@ class DSelectK(ByTask):
         if check_size(k, "k") > check_size(num_experts, "num_experts"):
             rule = f"must be at most the number of experts, {num_experts}"
             raise UserError("k", rule, k, "Raise num_experts or lower k")
-        if not is_finite(gamma) or gamma <= 0:
-            raise UserError("gamma", "must be a number above 0", repr(gamma))
+        gamma = check_number(gamma, "gamma", above=0)
         if gate is None and gate_input is not None:
             fix = "Set gate, or leave gate_input out"
             raise UserError("gate_input", "requires gates with an input", "no gate", fix)

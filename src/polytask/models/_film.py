@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import check_integer
 from polytask._tasks import TaskModules
 from polytask.models._argument_checks import check_module
 from polytask.models._base import ByTask, Heads
@@ -56,6 +57,7 @@ class FiLM(ByTask):
     def __init__(
         self, backbone: nn.Module, heads: Heads, taps: Mapping[str, int], *, channel_dim: int = 1
     ) -> None:
+        channel_dim = check_integer(channel_dim, "channel_dim")
         super().__init__(heads)
         self.backbone = check_module(backbone, "backbone")
         channels = check_channels(taps)

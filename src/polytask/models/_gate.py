@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import is_integer
 from polytask._errors import UserError, hint
 from polytask.models._argument_checks import is_size
 from polytask.models._experts import Factory, make
@@ -65,8 +66,8 @@ def make_logits(gate: int | Factory, size: int, where: str = "gate") -> nn.Modul
         UserError: If it is neither.
     """
     if is_size(gate):
-        return MLP(gate, [], size)
-    if isinstance(gate, int):
+        return MLP(int(gate), [], size)
+    if isinstance(gate, int) or is_integer(gate):
         raise UserError(
             where, "must be an integer of at least 1, or a callable that returns a module", repr(gate)
         )
@@ -107,6 +108,6 @@ class GateInput(nn.Module):
 
 
 def _checked_feature(feature: object) -> nn.Module | str | int | None:
-    if feature is None or isinstance(feature, nn.Module | str | int):
+    if feature is None or isinstance(feature, nn.Module | str) or is_integer(feature):
         return feature
     raise UserError("gate_input", "must be a key, an index or a module", f"a {type(feature).__name__}")

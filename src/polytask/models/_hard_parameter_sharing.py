@@ -66,7 +66,7 @@ class HardParameterSharing(MultiHead):
         features = _features(backbone, representation_dim)
         self.shared_head: nn.Sequential | None = None
         if shared_head_dim is not None:
-            check_size(shared_head_dim, "shared_head_dim")
+            shared_head_dim = check_size(shared_head_dim, "shared_head_dim")
             self.shared_head = nn.Sequential(TaskHead(_known(features), shared_head_dim), nn.ReLU())
             features = shared_head_dim
         self._check_heads(features)

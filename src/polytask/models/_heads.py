@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polytask._checks import is_finite
+from polytask._checks import check_number, is_finite
 from polytask._errors import UserError
 from polytask.models._argument_checks import check_features
 from polytask.models._dense import Activation
@@ -114,8 +114,7 @@ class MultiLabelHead(PooledHead):
     ) -> None:
         super().__init__(input_dim, num_labels, hidden_dims, activation, dropout)
         if prior is not None:
-            if not is_finite(prior) or not 0 < prior < 1:
-                raise UserError("prior", "must be a number above 0 and below 1", repr(prior))
+            prior = check_number(prior, "prior", above=0, below=1)
             *_, last = self.layers.parameters()
             nn.init.constant_(last, math.log(prior / (1 - prior)))
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polytask._checks import is_finite
-from polytask._errors import UserError
+from polytask._checks import check_number
 from polytask.models._base import Heads
 from polytask.models._choice import Choice
 from polytask.models._taps import Taps
@@ -140,6 +139,4 @@ class _Branching(Mixing, Choice):
 
 
 def _check_positive(value: object, where: str, most: float) -> None:
-    if not (is_finite(value) and 0 < value <= most):
-        limit = "" if math.isinf(most) else f" and at most {most:g}"
-        raise UserError(where, f"must be a number above 0{limit}", repr(value))
+    check_number(value, where, above=0, most=most)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from polytask._checks import is_finite
+from polytask._checks import check_number
 from polytask._errors import UserError, hint
 from polytask._tasks import TaskModules, check_known
 from polytask.models._argument_checks import check_dropout, check_module, check_size
@@ -233,6 +233,4 @@ def _adaptable(layer: nn.Module, name: str, rank: int) -> Layer:
 def _scale(alpha: float | None, rank: int) -> float:
     if alpha is None:
         return 1.0
-    if not is_finite(alpha) or alpha <= 0:
-        raise UserError("alpha", "must be a number above 0", repr(alpha))
-    return alpha / rank
+    return check_number(alpha, "alpha", above=0) / rank

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import check_integer
 from polytask._tasks import TaskModules
 from polytask.models._argument_checks import check_share
 from polytask.models._base import Heads
@@ -67,7 +68,8 @@ class NDDR(Towers):
         norm: bool = True,
         channel_dim: int = 1,
     ) -> None:
-        check_share(own, "own")
+        own = check_share(own, "own")
+        channel_dim = check_integer(channel_dim, "channel_dim")
         channels = check_channels(taps)
 
         def unit(tap: str, tasks: Sequence[str]) -> Mixing:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from polytask._checks import check_integer
 from polytask._errors import UserError
 from polytask.models._argument_checks import check_share, check_size, check_strength
 from polytask.models._base import Heads
@@ -86,7 +87,8 @@ class Sluice(Towers):
         orthogonality: float = 0.0,
         channel_dim: int = 1,
     ) -> None:
-        check_share(own, "own")
+        own = check_share(own, "own")
+        channel_dim = check_integer(channel_dim, "channel_dim")
         parts = check_size(subspaces, "subspaces")
 
         def unit(tap: str, tasks: Sequence[str]) -> Mixing:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
 from polytask.compare._names import (
     COST,
@@ -229,6 +230,6 @@ def _tasks(file: Path, definition: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _trials(file: Path, definition: Mapping[str, Any]) -> int:
     found = definition.get("trials", 1)
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise UserError(f"{file}: trials", "is a whole number, 1 or more", repr(found), _FIX)
+    if not is_integer(found, 1):
+        raise UserError(f"{file}: trials", "must be an integer of at least 1", repr(found), _FIX)
     return found

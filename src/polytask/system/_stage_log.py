@@ -155,7 +155,7 @@ class StageLog(nn.Module):
         meter, metrics = self.meters[stage], self.of(stage)
         losses = meter.epoch(add_up)
         if stage != "train" and isinstance(criterion, MultiTaskLoss):
-            losses = criterion.added_up(losses)
+            losses = criterion.combination.with_total(losses)
         values = {f"{stage}/loss/{name}/epoch": loss for name, loss in losses.items()}
         values |= {f"{stage}/{key}/epoch": float(value) for key, value in metrics.compute(add_up).items()}
         meter.reset()

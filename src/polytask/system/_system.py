@@ -220,7 +220,9 @@ class System(pl.LightningModule):
         """
         if isinstance(batch, Batch):
             return batch
-        ignore = self.criterion.ignore_index if isinstance(self.criterion, MultiTaskLoss) else None
+        ignore = (
+            self.criterion.measurement.ignore_index if isinstance(self.criterion, MultiTaskLoss) else None
+        )
         adapted: Batch = self.adapters[stage]["batch"](
             batch, self.names, ignore, need_targets=stage != "predict"
         )

@@ -112,7 +112,7 @@ class TaskBackward:
 
     def start(self) -> None:
         """Begin a fit in one process; forget what a fit that was stopped has left."""
-        self.ranks = self.criterion.ranks = self.engine.ranks = None
+        self.ranks = self.criterion.measurement.ranks = self.engine.ranks = None
         self.engine.forget()
 
     def join(self, ranks: Ranks, buffers: nn.Module | None) -> None:
@@ -122,7 +122,7 @@ class TaskBackward:
             ranks: All processes.
             buffers: The module whose buffers are copied from the first rank in every step.
         """
-        self.ranks = self.criterion.ranks = self.engine.ranks = ranks
+        self.ranks = self.criterion.measurement.ranks = self.engine.ranks = ranks
         self._buffers = buffers
         ranks.copy_state(self.weighting)
 
@@ -148,7 +148,7 @@ class TaskBackward:
             total: Its total.
             losses: Its losses by task, and auxiliary losses such as a penalty.
         """
-        self.losses = self.criterion.last
+        self.losses = self.criterion.measurement.last
         self._batch = batch if self.weighting.remeasures else None
         self._step = total, losses
 
@@ -194,8 +194,8 @@ class TaskBackward:
     def _weighed(self, losses: Mapping[str, Tensor]) -> TaskLosses:
         """The losses that the weighting sees, with their graphs."""
         names = tuple(name for name in self.criterion.names if name in losses)
-        means = self.criterion.weighed(torch.stack([losses[name] for name in names]), names)
-        last = self.criterion.last
+        means = self.criterion.combination.weighed(torch.stack([losses[name] for name in names]), names)
+        last = self.criterion.measurement.last
         if last is None or last.names != names:
             self._refuse_ranks()
             return TaskLosses(names, means, torch.ones_like(means))
@@ -234,7 +234,9 @@ class TaskBackward:
         if batch is not None:
             losses = recompute(batch)
         with torch.no_grad():
-            self.weighting.after_step(self.criterion.weighed(losses.means, losses.names), losses.names)
+            self.weighting.after_step(
+                self.criterion.combination.weighed(losses.means, losses.names), losses.names
+            )
 
     @contextmanager
     def unobserved(self) -> Iterator[None]:
@@ -246,7 +248,7 @@ class TaskBackward:
             ...     criterion.weighting.training
             False
         """
-        last = self.criterion.last
+        last = self.criterion.measurement.last
         # The weighting has seen this batch, and must not take it for the next one.
         self.weighting.eval()
         try:
@@ -254,12 +256,12 @@ class TaskBackward:
                 yield
         finally:
             self.weighting.train()
-            self.criterion.last = last
+            self.criterion.measurement.last = last
 
     def last_losses(self) -> TaskLosses:
         """The losses of the criterion's last call."""
-        assert self.criterion.last is not None
-        return self.criterion.last
+        assert self.criterion.measurement.last is not None
+        return self.criterion.measurement.last
 
     def on_epoch_end(self, means: Mapping[str, float], device: torch.device) -> None:
         """Pass the epoch's mean losses, times their ``loss_weights``, to the weighting.
@@ -270,7 +272,7 @@ class TaskBackward:
         """
         names = tuple(name for name in self.criterion.names if name in means)
         losses = torch.tensor([means[name] for name in names], device=device)
-        self.weighting.on_epoch_end(self.criterion.weighed(losses, names), names)
+        self.weighting.on_epoch_end(self.criterion.combination.weighed(losses, names), names)
 
     def state_dict(self) -> dict[str, Any]:
         """The weights in use and the engine's state; plain data and tensors."""

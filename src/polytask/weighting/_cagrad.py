@@ -1,8 +1,8 @@
 """The best for the worst task, near the average gradient."""
 
+from polytask._checks import check_number
 from polytask._linalg import cosines, shrink, steepest_in_ball
 from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
-from polytask.weighting._values import check_number
 
 
 class CAGrad(GramianWeighting):

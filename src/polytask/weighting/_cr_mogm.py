@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask._errors import UserError
 from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._state import pick, put
-from polytask.weighting._values import check_number
 
 
 class CRMOGM(GramianWeighting):

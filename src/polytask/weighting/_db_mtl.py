@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask._errors import UserError
 from polytask.weighting._base import JacobianAggregator
 from polytask.weighting._bounded import BoundCheck
 from polytask.weighting._state import pick, put
 from polytask.weighting._task_rows import TaskRows
-from polytask.weighting._values import check_number
 
 _EPSILON = 1e-8
 

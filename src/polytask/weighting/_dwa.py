@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from polytask._checks import is_integer
+from polytask._checks import check_integer, check_number
 from polytask._errors import UserError
 from polytask.weighting._base import LossWeighting
 from polytask.weighting._state import pick, put
-from polytask.weighting._values import check_number
 
 
 class DWA(LossWeighting):
@@ -60,10 +59,7 @@ class DWA(LossWeighting):
     def __init__(self, temperature: float = 2.0, window_size: int = 2) -> None:
         super().__init__()
         self.temperature = check_number(temperature, "DWA.temperature", above=0)
-        if not is_integer(window_size, 2):
-            rule = "must be an integer of at least 2, since a ratio requires two epochs"
-            raise UserError("DWA.window_size", rule, repr(window_size))
-        self.window_size = int(window_size)
+        self.window_size = check_integer(window_size, "DWA.window_size", 2)
 
     def setup(self, names: Iterable[str]) -> None:
         """Make an empty history."""

@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask.weighting._bounded import BoundedLossWeighting
 from polytask.weighting._state import TaskAdam, pick, put
-from polytask.weighting._values import check_number, values_by_task
+from polytask.weighting._values import values_by_task
 
 _EPSILON = 1e-8
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polytask._checks import is_finite
+from polytask._checks import check_number
 from polytask._errors import UserError
 from polytask._tasks import check_known
 from polytask.weighting._base import LossWeighting
@@ -90,7 +90,5 @@ def check_weights(weights: Mapping[str, float], where: str) -> dict[str, float]:
     """
     if not isinstance(weights, Mapping):
         raise UserError(where, "must be a mapping from task to weight", repr(weights))
-    for name, weight in dict[str, Any](weights).items():
-        if not is_finite(weight) or weight < 0:
-            raise UserError(f"{where}.{name}", "must be a finite number of at least 0", repr(weight))
-    return {name: float(weight) for name, weight in weights.items()}
+    given = dict[str, Any](weights)
+    return {name: check_number(weight, f"{where}.{name}", least=0) for name, weight in given.items()}

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask.weighting._base import JacobianAggregator
 from polytask.weighting._random_stream import RandomStream
 from polytask.weighting._state import pick
-from polytask.weighting._values import check_number, values_by_task
+from polytask.weighting._values import values_by_task
 
 
 class GradDrop(JacobianAggregator):

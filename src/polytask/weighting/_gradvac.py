@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._random_stream import RandomStream
 from polytask.weighting._state import pick
 from polytask.weighting._surgery import random_order, turn
-from polytask.weighting._values import check_number
 
 
 class GradVac(GramianWeighting):

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask.weighting._base import JacobianAggregator
 from polytask.weighting._state import pick, put
 from polytask.weighting._task_rows import TaskRows
-from polytask.weighting._values import check_number
 
 
 class MoCo(JacobianAggregator):

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask._linalg import onto_simplex
 from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._shares import Shares
-from polytask.weighting._values import check_number
 
 
 class MoDo(GramianWeighting):

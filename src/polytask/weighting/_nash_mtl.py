@@ -2,9 +2,9 @@
 
 import torch
 
+from polytask._checks import check_number
 from polytask._linalg import balance, cosines, divide
 from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
-from polytask.weighting._values import check_number
 
 
 class NashMTL(GramianWeighting):

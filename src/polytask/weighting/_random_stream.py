@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from polytask._checks import is_integer
-from polytask._errors import UserError
+from polytask._checks import check_integer
 
 
 class RandomStream(nn.Module):
@@ -26,9 +25,7 @@ class RandomStream(nn.Module):
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
-        if seed is not None and not is_integer(seed, -(2**63)):
-            raise UserError("seed", "must be an integer or None", repr(seed))
-        self.seed = (torch.initial_seed() if seed is None else int(seed)) % 2**63
+        self.seed = (torch.initial_seed() if seed is None else check_integer(seed, "seed")) % 2**63
         self.steps = 0
 
     def step(self, device: torch.device | str = "cpu") -> torch.Generator:

@@ -5,12 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from polytask._checks import is_integer
-from polytask._errors import UserError
+from polytask._checks import check_integer, check_number
 from polytask._linalg import divide, onto_simplex
 from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._shares import Shares
-from polytask.weighting._values import check_number
 
 
 class SDMGrad(GramianWeighting):
@@ -66,9 +64,7 @@ class SDMGrad(GramianWeighting):
         self.strength = check_number(strength, "SDMGrad.strength", least=0)
         self.lr = check_number(lr, "SDMGrad.lr", above=0)
         self.momentum = check_number(momentum, "SDMGrad.momentum", least=0, most=1)
-        if not is_integer(iterations, 1):
-            raise UserError("SDMGrad.iterations", "must be an integer of at least 1", repr(iterations))
-        self.iterations = int(iterations)
+        self.iterations = check_integer(iterations, "SDMGrad.iterations", 1)
 
     def setup(self, names: Iterable[str]) -> None:
         """Begin with equal weights."""

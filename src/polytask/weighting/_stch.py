@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from polytask._checks import is_integer
-from polytask._errors import UserError
+from polytask._checks import check_integer, check_number
 from polytask.weighting._bounded import BoundedLossWeighting
 from polytask.weighting._state import pick, put
-from polytask.weighting._values import check_number, values_by_task
+from polytask.weighting._values import values_by_task
 
 
 class STCH(BoundedLossWeighting):
@@ -67,9 +66,7 @@ class STCH(BoundedLossWeighting):
     ) -> None:
         super().__init__()
         self.mu = check_number(mu, "STCH.mu", above=0)
-        if not is_integer(warmup_epochs, 1):
-            raise UserError("STCH.warmup_epochs", "must be an integer of at least 1", repr(warmup_epochs))
-        self.warmup_epochs = int(warmup_epochs)
+        self.warmup_epochs = check_integer(warmup_epochs, "STCH.warmup_epochs", 1)
         self.preferences = preferences
 
     def setup(self, names: Iterable[str]) -> None:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from polytask._checks import check_number
 from polytask.weighting._bounded import BoundedLossWeighting
-from polytask.weighting._values import check_number
 
 
 class UWSO(BoundedLossWeighting):

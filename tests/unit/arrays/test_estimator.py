@@ -279,7 +279,7 @@ def test_an_own_model():
         (None, "requires y to be passed, but the target y is None"),
         (Y["sum"], "y: must be a dict by task or a data frame .* got a ndarray"),
         ({}, "y: needs at least one task"),
-        ({"loss": Y["sum"]}, "'loss' is a word that log keys use"),
+        ({"loss": Y["sum"]}, "'loss' is reserved for log keys"),
         ({"sum": Y["sum"][:5]}, r"task 'sum': must have a target for each of the 120 rows of X, got 5"),
         ({"sum": np.full(120, np.nan)}, "task 'sum': must have a label, got none"),
         ({"sum": np.where(X[:, 0] > 0, np.inf, 0.5)}, "task 'sum': targets must be finite"),

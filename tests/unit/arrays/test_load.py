@@ -72,9 +72,9 @@ def test_inputs_of_any_kind_and_dropout_is_off(run, tmp_path):
     ("inputs", "message"),
     [
         (np.zeros((3, 5)), "model: Net failed on a tensor of shape"),
-        (np.zeros((0, 2)), "inputs: needs one row at least"),
-        (np.array([["a", "b"]]), "inputs: needs numbers"),
-        (points, "inputs: needs numbers"),
+        (np.zeros((0, 2)), "inputs: must have at least one row"),
+        (np.array([["a", "b"]]), "inputs: must hold numbers"),
+        (points, "inputs: must hold numbers"),
     ],
 )
 def test_inputs_that_do_not_fit(run, inputs, message):

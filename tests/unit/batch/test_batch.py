@@ -43,17 +43,35 @@ def test_accessors(batch, accessor, expected):
 @pytest.mark.parametrize(
     ("batch", "accessor", "message"),
     [
-        ((1, 2), 2, "x: no 2 in the batch, got a tuple of 2 parts. Parts are numbered from 0."),
-        ((1, 2), -3, "x: no -3 in the batch, got a tuple of 2 parts. Parts are numbered from 0."),
+        (
+            (1, 2),
+            2,
+            "x: must name a part of the batch, not 2, got a tuple of 2 parts. Parts are numbered from 0.",
+        ),
+        (
+            (1, 2),
+            -3,
+            "x: must name a part of the batch, not -3, got a tuple of 2 parts. Parts are numbered from 0.",
+        ),
         (
             {"image": 1},
             "imgae",
-            "x: no 'imgae' in the batch, got a dict with the keys image. Did you mean 'image'?",
+            "x: must name a part of the batch, not 'imgae', got a dict with the keys image. "
+            "Did you mean 'image'?",
         ),
-        ({"a": {"b": 1}}, "a.c", "x: no 'a.c' in the batch, got a dict with the keys a"),
-        ({"keys": 1}, "values", "x: no 'values' in the batch, got a dict with the keys keys"),
-        ({"a": 1}, 0, "x: no 0 in the batch, got a dict with the keys a"),
-        (3, "a", "x: no 'a' in the batch, got a int. Name the part by an index, a key or a dotted path."),
+        ({"a": {"b": 1}}, "a.c", "x: must name a part of the batch, not 'a.c', got a dict with the keys a"),
+        (
+            {"keys": 1},
+            "values",
+            "x: must name a part of the batch, not 'values', got a dict with the keys keys",
+        ),
+        ({"a": 1}, 0, "x: must name a part of the batch, not 0, got a dict with the keys a"),
+        (
+            3,
+            "a",
+            "x: must name a part of the batch, not 'a', got a int. "
+            "Name the part by an index, a key or a dotted path.",
+        ),
     ],
 )
 def test_a_part_that_is_not_there(batch, accessor, message):
@@ -65,7 +83,7 @@ def test_a_part_that_is_not_there(batch, accessor, message):
 
 @pytest.mark.parametrize("accessor", [None, 1.0, True, ["a"], {"a": None}, {"a": {"b": 0}}])
 def test_what_is_no_accessor(accessor):
-    with pytest.raises(UserError, match=r"^x.*: is an index, a key, a dotted path or a callable"):
+    with pytest.raises(UserError, match=r"^x.*: must be an index, a key, a dotted path or a callable"):
         check_accessor(accessor, "x", by_name=True)
 
 

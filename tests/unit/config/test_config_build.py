@@ -136,7 +136,7 @@ def test_an_error_of_our_own_keeps_its_rule_and_fix():
         "build": {"_target_": "torch.relu", "_partial_": True},
     }
 
-    with pytest.raises(UserError, match=r"x vars\.x: scheduler\.interval: is 'epoch' or 'step'.*'day'"):
+    with pytest.raises(UserError, match=r"x vars\.x: scheduler\.interval: must be 'epoch' or 'step'.*'day'"):
         config({"x": {**node, "interval": "day"}}).build("vars.x")
 
 

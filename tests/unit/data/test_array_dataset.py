@@ -141,34 +141,35 @@ def test_named_classes():
             np.zeros((4, 2)),
             {"a": np.zeros(3)},
             {},
-            "task 'a': needs a row for each of the 4 rows of inputs, got 3, in an array of shape (3,).",
+            "task 'a': must have a row for each of the 4 rows of inputs, got 3, in an array of shape (3,).",
         ),
         (
             {"left": np.zeros(4), "right": np.zeros(5)},
             {"a": np.zeros(4)},
             {},
-            "inputs.right: needs a row for each of the 4 rows of inputs.left, got 5, in an array of shape",
+            "inputs.right: must have a row for each of the 4 rows of inputs.left, got 5, "
+            "in an array of shape",
         ),
-        (np.zeros(2), {"a": [NAN, NAN]}, {}, "task 'a': needs a label, got none in its targets. Leave"),
-        (np.zeros(2), {"a": [-100, -100]}, {}, "task 'a': needs a label, got none in its targets. Leave"),
-        (np.zeros(2), {"a": [7, 7]}, {"ignore_index": 7}, "task 'a': needs a label, got none"),
+        (np.zeros(2), {"a": [NAN, NAN]}, {}, "task 'a': requires a label, got none in its targets. Leave"),
+        (np.zeros(2), {"a": [-100, -100]}, {}, "task 'a': requires a label, got none in its targets. Leave"),
+        (np.zeros(2), {"a": [7, 7]}, {"ignore_index": 7}, "task 'a': requires a label, got none"),
         (
             np.zeros(2),
             {"a": [0, -1]},
             {},
-            "task 'a': integers are classes from 0, or -100 for a missing label, got -1. Number",
+            "task 'a': class labels must be 0 or more, or -100 for a missing label, got class -1. Renumber",
         ),
         (
             np.zeros(2),
             {"a": [0, 3]},
             {"classes": {"a": 3}},
-            "task 'a': has 3 classes, 0 to 2, got class 3.",
+            "task 'a': class labels must be from 0 to 2 for 3 classes, got class 3.",
         ),
         (
             np.zeros(2),
             {"a": ["cat", "dog"]},
             {},
-            "task 'a': targets are numbers, or texts whose classes are named, got texts such as 'cat', "
+            "task 'a': targets must be numbers, or strings with named classes, got strings such as 'cat', "
             "'dog'. Pass classes={'a': [...]} with the classes' names in order.",
         ),
         (
@@ -178,20 +179,20 @@ def test_named_classes():
             "task 'a': no class is called 'dgo'. Did you mean 'dog'?",
         ),
         (np.zeros(1), {"a": [1]}, {"classes": {"b": 2}}, "classes: no task is called 'b'. Tasks: a."),
-        (np.zeros(1), [[1]], {}, "targets: is a dict by task, got list. Write {'task': ...}."),
-        (np.zeros(1), {"loss": [1]}, {}, "targets: 'loss' is a word that log keys use."),
-        ({}, {"a": [1]}, {}, "inputs: needs an array, got an empty dict."),
-        (np.zeros((0, 3)), None, {}, "inputs: needs one row at least, got none."),
+        (np.zeros(1), [[1]], {}, "targets: must be a dict by task, got list. Write {'task': ...}."),
+        (np.zeros(1), {"loss": [1]}, {}, "targets: 'loss' is reserved for log keys."),
+        ({}, {"a": [1]}, {}, "inputs: must hold at least one array, got an empty dict."),
+        (np.zeros((0, 3)), None, {}, "inputs: must have at least one row, got none."),
         (
             3.0,
             None,
             {},
-            "inputs: is a dense array of real numbers, with a row for each sample, got float64",
+            "inputs: must be a dense array of real numbers, with a row for each sample, got float64",
         ),
-        (np.zeros(2, complex), None, {}, "inputs: needs numbers, got complex128 such as 0j, 0j. Encode"),
-        (torch.zeros(2).to_sparse(), None, {}, "inputs: is a dense array of real numbers"),
-        (["a.txt", "b.txt"], None, {}, "inputs: needs numbers, got texts such as 'a.txt', 'b.txt'."),
-        ("nowhere.npy", None, {}, "inputs: no such file, got nowhere.npy."),
+        (np.zeros(2, complex), None, {}, "inputs: must hold numbers, got complex128 such as 0j, 0j. Encode"),
+        (torch.zeros(2).to_sparse(), None, {}, "inputs: must be a dense array of real numbers"),
+        (["a.txt", "b.txt"], None, {}, "inputs: must hold numbers, got strings such as 'a.txt', 'b.txt'."),
+        ("nowhere.npy", None, {}, "inputs: must be an existing file, got nowhere.npy."),
     ],
 )
 def test_arrays_that_cannot_be_used(inputs, targets, options, message):
@@ -211,14 +212,14 @@ def test_files_that_are_no_array(tmp_path, kind):
     elif kind == "npz":
         with path.open("wb") as file:
             np.savez(file, a=np.zeros(3))
-    with pytest.raises(UserError, match=re.escape("inputs: is an .npy file")):
+    with pytest.raises(UserError, match=re.escape("inputs: must be an .npy file")):
         ArrayDataset(path)
 
 
 def test_dense_labels_are_checked_throughout():
     maps = np.full((3, 2, 2), -100)
     maps[2, 1, 1] = -3
-    with pytest.raises(UserError, match=r"task 'a': integers are classes from 0.* got -3"):
+    with pytest.raises(UserError, match=r"task 'a': class labels must be 0 or more.* got class -3"):
         ArrayDataset(np.zeros(3), {"a": maps})
 
 
@@ -234,18 +235,20 @@ def test_classes_that_a_missing_one_made_floating_point(given):
     data = ArrayDataset(np.zeros(3), {"kind": [2.0, NAN, 0.0]}, classes={"kind": given})
     assert data.take(rows(0, 1, 2))[1]["kind"].tolist() == [2, -100, 0]
     assert data.take(rows(0))[1]["kind"].dtype == torch.int64
-    with pytest.raises(UserError, match=r"task 'kind': classes are whole numbers, got 0\.5\."):
+    with pytest.raises(UserError, match=r"task 'kind': class labels must be whole numbers, got 0\.5\."):
         ArrayDataset(np.zeros(2), {"kind": [0.5, 1.0]}, classes={"kind": given})
 
 
 @pytest.mark.parametrize("given", [0, -1, True, 2.5, "ab", [], ["a", "a"]])
 def test_classes_that_are_none(given):
-    with pytest.raises(UserError, match=r"classes\.kind: are texts in order, each once; or their number"):
+    with pytest.raises(
+        UserError, match=r"classes\.kind: must be the number of classes, or their unique names in order"
+    ):
         ArrayDataset(np.zeros(2), {"kind": [0, 1]}, classes={"kind": given})
 
 
 def test_values_that_are_told_from_texts():
     with pytest.raises(UserError, match="got objects such as True, None"):
         ArrayDataset(np.zeros(2), {"kind": np.array([True, None])})
-    with pytest.raises(UserError, match=r"inputs: has rows of one shape\."):
+    with pytest.raises(UserError, match=r"inputs: must have rows of one shape, got"):
         ArrayDataset([[1, 2], [3]])

@@ -95,7 +95,11 @@ def test_a_state_is_plain_data(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("other", "message"), [({"rows": 11}, r"as many rows.*here 10"), ({"batch_size": 5}, "as many batches")]
+    ("other", "message"),
+    [
+        ({"rows": 11}, r"the number of rows of the checkpoint, 10"),
+        ({"batch_size": 5}, "the number of batches of the checkpoint"),
+    ],
 )
 def test_the_state_of_another_loader_is_refused(other, message):
     with pytest.raises(UserError, match=message):
@@ -185,7 +189,7 @@ def test_processes_share_the_rows(rows, world, size, drop, shuffle):
 def test_processes_need_a_common_seed(processes):
     unseeded = loader(seed=None)
     processes(1, 2)
-    with pytest.raises(UserError, match=r"ArrayLoader: needs a seed where there are several processes"):
+    with pytest.raises(UserError, match=r"ArrayLoader.seed: is required with several processes"):
         list(unseeded)
     assert len(list(loader(seed=None, shuffle=False))) == 2
 
@@ -234,7 +238,7 @@ def test_training_needs_a_row_of_each_class(target, found):
     with pytest.raises(UserError) as caught:
         create_multitask_dataloader(np.zeros(3), {"kind": target})
     assert str(caught.value).startswith(
-        f"task 'kind': classes are 0 to {max(target)}, each with a row, got {found}."
+        f"task 'kind': class labels must be 0 to {max(target)} without gaps, got {found}."
     )
     assert f"classes={{'kind': {max(target) + 1}}}" in str(caught.value)
     create_multitask_dataloader(np.zeros(3), {"kind": target}, classes={"kind": 4})
@@ -245,17 +249,20 @@ def test_training_needs_a_row_of_each_class(target, found):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size: is an integer, 1 or more, got 0."),
-        ({"batch_size": True}, "batch_size: is an integer, 1 or more, got True."),
-        ({"batch_size": 11, "drop_last": True}, "batch_size: leaves one batch at least, got 10 rows for 1"),
-        ({"prefetch": -1}, "prefetch: is an integer, 0 or more, got -1."),
-        ({"seed": -1}, "seed: is an integer, 0 or more, got -1."),
-        ({"seed": 1.5}, "seed: is an integer, 0 or more, got 1.5."),
-        ({"normalize": 0.5}, "normalize: is a pair of mean and standard deviation, got 0.5."),
-        ({"normalize": (0.5, 0.0)}, "normalize: divides by standard deviations above 0, got 0.0."),
-        ({"normalize": (float("nan"), 1)}, "normalize: has finite numbers, got nan."),
-        ({"normalize": ([0, 0], [1, 1])}, "normalize: has 1 number or 1 for rows of shape (), got 2."),
-        ({"normalize": {"imgae": (0, 1)}}, "normalize.imgae: no such input."),
+        ({"batch_size": 0}, "batch_size: must be an integer of at least 1, got 0."),
+        ({"batch_size": True}, "batch_size: must be an integer of at least 1, got True."),
+        (
+            {"batch_size": 11, "drop_last": True},
+            "batch_size: must leave at least one batch, got 10 rows for 1",
+        ),
+        ({"prefetch": -1}, "prefetch: must be an integer of at least 0, got -1."),
+        ({"seed": -1}, "seed: must be an integer of at least 0, got -1."),
+        ({"seed": 1.5}, "seed: must be an integer of at least 0, got 1.5."),
+        ({"normalize": 0.5}, "normalize: must be a pair of mean and standard deviation, got 0.5."),
+        ({"normalize": (0.5, 0.0)}, "normalize: standard deviations must be above 0, got 0.0."),
+        ({"normalize": (float("nan"), 1)}, "normalize: must be a finite number, got nan."),
+        ({"normalize": ([0, 0], [1, 1])}, "normalize: must have 1 number, or 1 for rows of shape (), got 2."),
+        ({"normalize": {"imgae": (0, 1)}}, "normalize.imgae: no input is called 'imgae'."),
     ],
 )
 def test_options_that_cannot_be_used(options, message):
@@ -271,7 +278,7 @@ def test_one_pair_is_for_every_input():
 
 
 def test_other_data_sets_are_for_torchs_loader():
-    with pytest.raises(UserError, match=r"dataset: is a polytask.data.ArrayDataset, got list\."):
+    with pytest.raises(UserError, match=r"dataset: must be a polytask.data.ArrayDataset, got list\."):
         ArrayLoader([1, 2])
 
 

@@ -69,15 +69,15 @@ def test_colours_alone_need_no_mask():
     [
         (
             lambda: KorniaAugmentation([3]),
-            "KorniaAugmentation.transforms: are augmentations of kornia, got int.",
+            "KorniaAugmentation.transforms: must be augmentations of kornia, got int.",
         ),
         (
             lambda: KorniaAugmentation([augmentation.RandomInvert()], ["mpa"])(*batch()),
-            "KorniaAugmentation.masks: no such part of the batch, got 'mpa'. Did you mean 'map'?",
+            "KorniaAugmentation.masks: must be a part of the batch, got 'mpa'. Did you mean 'map'?",
         ),
         (
             lambda: KorniaAugmentation([augmentation.RandomInvert()])({"image": batch()[0]}, {}),
-            "KorniaAugmentation.input: no such part of the batch, got None. In the batch: image.",
+            "KorniaAugmentation.input: must be a part of the batch, got None. Parts: image.",
         ),
     ],
 )
@@ -96,5 +96,5 @@ def test_kornia_is_imported_by_those_who_name_it(monkeypatch):
         return found(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"needs kornia.*pip install polytask\[kornia\]"):
+    with pytest.raises(UserError, match=r"requires kornia.*pip install polytask\[kornia\]"):
         KorniaAugmentation([])

@@ -257,8 +257,8 @@ def test_a_stream_that_shares_numbers_with_training_is_told(draws, warns, recwar
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (DataLoader(ROWS, 2), "as many batches as it was stopped with, here 5, got 7."),
-        (DataLoader(ROWS, 3, num_workers=2), "as many workers as it was stopped with, here 0, got 2."),
+        (DataLoader(ROWS, 2), "the number of batches of the checkpoint, 5, got 7."),
+        (DataLoader(ROWS, 3, num_workers=2), "the number of workers of the checkpoint, 0, got 2."),
     ],
 )
 def test_another_loader_is_refused(loader, message):
@@ -268,7 +268,7 @@ def test_another_loader_is_refused(loader, message):
 
 
 def test_a_loader_with_its_own_state_is_refused():
-    with pytest.raises(UserError, match=r"needs no replay, got ReplayableLoader"):
+    with pytest.raises(UserError, match=r"such a loader resumes without replay, got ReplayableLoader"):
         ReplayableLoader(ReplayableLoader(DataLoader(ROWS)))
 
 

@@ -130,7 +130,7 @@ def test_an_infinite_number_stays_infinite_when_it_was_not_learnt_from(columns):
     ("values", "text"),
     [
         ([1.0, float("inf")], "column 'x': must hold finite numbers"),
-        ([None, None], "column 'x': needs a number in training"),
+        ([None, None], "column 'x': requires a number in training"),
         (["1", "one"], "column 'x': must hold numbers, got 'one' in row 2"),
     ],
 )
@@ -141,14 +141,14 @@ def test_what_cannot_be_learnt(values, text):
 
 
 def test_nothing_is_encoded_before_anything_is_learnt():
-    with pytest.raises(UserError, match="has learnt nothing yet"):
+    with pytest.raises(UserError, match="must learn from training data first"):
         new().encode(TRAIN)
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({}, "needs a column at least"),
+        ({}, "must have at least one column"),
         ({"numeric": ["a"], "categorical": ["a"]}, "'a' twice"),
         ({"numeric": ["a"], "max_categories": 0}, "max_categories"),
         ({"numeric": ["a"], "embedding_dim": 1.5}, "embedding_dim"),
@@ -186,7 +186,7 @@ def test_saving_what_was_loaded_changes_nothing(columns):
 def test_a_checkpoint_that_learnt_nothing_teaches_nothing():
     loaded = new()
     loaded.load_state_dict(new().state_dict())
-    with pytest.raises(UserError, match="has learnt nothing yet"):
+    with pytest.raises(UserError, match="must learn from training data first"):
         loaded.encode(TRAIN)
 
 

@@ -84,7 +84,7 @@ def test_what_is_loaded_after_the_rows_were_read_is_heeded(file, tmp_path):
 
 def test_without_training_there_is_nothing_to_encode_with(file):
     data = houses(file, train=False)
-    with pytest.raises(UserError, match="has learnt nothing yet"):
+    with pytest.raises(UserError, match="must learn from training data first"):
         data[0]
 
 
@@ -142,10 +142,10 @@ def test_inputs_of_ones_own(file):
     ("text", "message"),
     [
         ("rooms,city,price,sold\n1,a,2,maybe\n", "task 'sold': no class is called 'maybe'"),
-        ("rooms,city,price,sold\n1,a,,yes\n", "task 'price': needs a label"),
+        ("rooms,city,price,sold\n1,a,,yes\n", "task 'price': requires a label"),
         ("rooms,city,price,sold\nx,a,1.5,yes\n", "column 'rooms': must hold numbers"),
-        ("rooms,city,prise,sold\n1,a,1,yes\n", "has no column 'price'. Did you mean 'prise'?"),
-        ("rooms,city,price,sold\n1,a,1\n", "line 2: a row has 4 cells, got 3"),
+        ("rooms,city,prise,sold\n1,a,1,yes\n", "no column is called 'price'. Did you mean 'prise'?"),
+        ("rooms,city,price,sold\n1,a,1\n", "line 2: a row must have 4 cells, got 3"),
     ],
 )
 def test_tables_that_cannot_be_used(file, text, message):
@@ -157,7 +157,7 @@ def test_tables_that_cannot_be_used(file, text, message):
 
 
 def test_columns_are_inputs(file):
-    with pytest.raises(UserError, match=r"columns: is a polytask.data.TableColumns.*got list"):
+    with pytest.raises(UserError, match=r"columns: must be a polytask.data.TableColumns.*got list"):
         TableDataset(file, ["rooms"])
 
 
@@ -172,6 +172,6 @@ def test_a_task_without_a_label_is_no_matter_where_nothing_is_trained(file):
 def test_a_training_that_is_refused_teaches_nothing(file):
     made = columns()
     file.write_text("rooms,city,price,sold\n1,a,,yes\n")
-    with pytest.raises(UserError, match="needs a label"):
+    with pytest.raises(UserError, match="requires a label"):
         houses(file, made)
     assert made.revision == 0

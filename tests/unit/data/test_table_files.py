@@ -44,7 +44,9 @@ def test_a_file_without_a_line_of_names(tmp_path):
     path = tmp_path / "adult.data"
     path.write_text("1; x\n2; y\n")
     assert read(path, names=["a", "b"], delimiter=";") == {"a": ["1", "2"], "b": ["x", "y"]}
-    assert "line 1: names has 3 columns, got 2 cells" in message(path, names=["a", "b", "c"], delimiter=";")
+    assert "line 1: must have as many cells as names, 3, got 2 cells" in message(
+        path, names=["a", "b", "c"], delimiter=";"
+    )
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
@@ -65,7 +67,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
 def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path, text, line, found, ending):
     path = tmp_path / f"table.{ending}"
     path.write_bytes(gzip.compress(text.encode()) if ending == "csv.gz" else text.encode())
-    rule = f"a quoted cell ends with a quote, got {found}. Close the quote."
+    rule = f"a quoted cell must end with a quote, got {found}. Close the quote."
     assert message(path) == f"{path}, line {line}: {rule}"
 
 
@@ -87,7 +89,7 @@ def test_a_quote_within_a_cell_is_one(tmp_path):
 def test_a_ragged_row_is_named_with_its_line(tmp_path, text, line, cells):
     path = tmp_path / "t.csv"
     path.write_text(text)
-    assert message(path) == f"{path}, line {line}: a row has 2 cells, got {cells}. Mend the row."
+    assert message(path) == f"{path}, line {line}: a row must have 2 cells, got {cells}. Correct the row."
 
 
 def test_a_quoted_delimiter_ends_no_cell(tmp_path):
@@ -97,16 +99,16 @@ def test_a_quoted_delimiter_ends_no_cell(tmp_path):
 
 
 def test_a_column_that_is_not_there(tmp_path, table):
-    assert "has no column 'bb'. Did you mean 'b'?" in message(table, ("a", "bb"))
+    assert "no column is called 'bb'. Did you mean 'b'?" in message(table, ("a", "bb"))
     parquet = tmp_path / "t.parquet"
     pq.write_table(pa.table({"age": [1], "b": [1]}), parquet)
-    assert f"{parquet}: has no column 'agee'. Did you mean 'age'?" in message(parquet, ("agee",))
+    assert f"{parquet}: no column is called 'agee'. Did you mean 'age'?" in message(parquet, ("agee",))
 
 
 def test_a_column_that_is_there_twice(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,a\n1,2\n")
-    assert "has two columns 'a'" in message(path, ("a",))
+    assert "column names must be unique, got 'a' twice" in message(path, ("a",))
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -114,7 +116,7 @@ def test_a_parquet_file_that_is_cut_off(tmp_path, keep):
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"a": list(range(1000)), "b": ["x"] * 1000}), path)
     path.write_bytes(path.read_bytes()[:keep])
-    assert f"{path}: is not a whole Parquet file" in message(path)
+    assert f"{path}: must be a complete Parquet file" in message(path)
 
 
 def test_a_parquet_file_with_a_torn_page(tmp_path):
@@ -123,33 +125,33 @@ def test_a_parquet_file_with_a_torn_page(tmp_path):
     data = bytearray(path.read_bytes())
     data[4:400] = bytes(396)
     path.write_bytes(data)
-    assert f"{path}: is not a whole Parquet file" in message(path)
+    assert f"{path}: must be a complete Parquet file" in message(path)
 
 
 def test_a_gzip_file_that_is_cut_off(tmp_path):
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n" + b"1,x\n" * 20_000)[:-20])
-    assert f"{path}: is not a whole CSV file" in message(path)
+    assert f"{path}: must be a complete CSV file" in message(path)
 
 
 def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b"a,b\n1,\xff\xfe\n")
-    assert "is not a whole CSV file" in message(path)
+    assert "must be a complete CSV file" in message(path)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "a,b\n"])
 def test_a_file_without_rows(tmp_path, text):
     path = tmp_path / "t.csv"
     path.write_text(text)
-    assert "needs" in message(path)
+    assert "must have at least one" in message(path)
     assert "at least" in message(path)
 
 
 def test_files_that_are_not_there(tmp_path, table):
     assert "there is no such file. Did you mean 'table.csv'?" in message(tmp_path / "tabel.csv")
     assert "there is no such file" in message(tmp_path / "nowhere" / "x.csv")
-    assert "needs one file at least" in message([])
+    assert "must name at least one file" in message([])
 
 
 def test_a_folder_is_its_files_by_name(tmp_path):
@@ -158,11 +160,11 @@ def test_a_folder_is_its_files_by_name(tmp_path):
     (tmp_path / "_SUCCESS").touch()
     assert read(tmp_path)["a"] == [1, 2]
     (tmp_path / "c.csv").write_text(GOOD)
-    assert "a folder holds tables of one kind, got a.parquet beside c.csv" in message(tmp_path)
+    assert "a folder must hold files of one format, got a.parquet and c.csv" in message(tmp_path)
 
 
 def test_an_empty_folder(tmp_path):
-    assert "a folder holds tables of one kind, got none" in message(tmp_path)
+    assert "a folder must hold files of one format, got none" in message(tmp_path)
 
 
 def test_files_of_different_types(tmp_path):
@@ -170,7 +172,7 @@ def test_files_of_different_types(tmp_path):
     pq.write_table(pa.table({"a": [0.5], "b": [1]}), tmp_path / "2.parquet")
     assert read(tmp_path)["a"] == [1.0, 0.5]
     pq.write_table(pa.table({"a": ["x"], "b": [1]}), tmp_path / "3.parquet")
-    assert "a column has one type in all files" in message(tmp_path)
+    assert "a column must have one type in all files" in message(tmp_path)
 
 
 def test_missing_texts_and_spaces(tmp_path):
@@ -207,5 +209,5 @@ def test_a_text_that_is_no_number_is_named_with_its_row():
 
 @pytest.mark.parametrize("delimiter", ["", ";;", None])
 def test_a_delimiter_that_is_none(delimiter):
-    with pytest.raises(UserError, match="delimiter: is one character"):
+    with pytest.raises(UserError, match="delimiter: must be one character"):
         CSVFormat(delimiter=delimiter)

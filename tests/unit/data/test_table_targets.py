@@ -58,16 +58,17 @@ def test_one_text_against_all_others():
 @pytest.mark.parametrize(
     ("values", "options", "text"),
     [
-        (["low", "high"], {}, "task 't': targets are numbers, or texts whose classes are named, got 'low'"),
+        (["low", "high"], {}, "task 't': targets must be numbers, or strings with named classes, got 'low'"),
         (["lo"], {"classes": {"t": ["low", "up"]}}, "no class is called 'lo'. Did you mean 'low'?"),
         (
             [0, -1],
             {},
-            "class labels are whole numbers from 0 on, got -1. Write task_types: {t: regression}",
+            "class labels must be 0 or more, or -100 for a missing label, got class -1. "
+            "Write task_types: {t: regression}",
         ),
-        ([0.5], {"task_types": {"t": "classification"}}, "whole numbers from 0 on, got 0.5"),
-        ([math.inf], {"task_types": {"t": "classification"}}, "whole numbers from 0 on, got inf"),
-        ([0, 3], {"classes": {"t": 3}}, "has 3 classes, 0 to 2, got class 3"),
+        ([0.5], {"task_types": {"t": "classification"}}, "class labels must be whole numbers, got 0.5"),
+        ([math.inf], {"task_types": {"t": "classification"}}, "class labels must be whole numbers, got inf"),
+        ([0, 3], {"classes": {"t": 3}}, "class labels must be from 0 to 2 for 3 classes, got class 3"),
     ],
 )
 def test_labels_that_are_no_classes(values, options, text):
@@ -80,10 +81,10 @@ def test_labels_that_are_no_classes(values, options, text):
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        ([[0, 2], [3, 0]], "class labels have no gaps, got labels up to 3 without 1"),
-        ([[1, 2]], "labels up to 2 without 0"),
-        ([[None, None]], "needs a label, got none in column 'c'"),
-        ([pa.array([None, None], pa.float64())], "needs a label"),
+        ([[0, 2], [3, 0]], "class labels must be 0 to 3 without gaps, got none of class 1"),
+        ([[1, 2]], "class labels must be 0 to 2 without gaps, got none of class 0"),
+        ([[None, None]], "requires a label, got none in column 'c'"),
+        ([pa.array([None, None], pa.float64())], "requires a label"),
     ],
 )
 def test_what_cannot_be_trained_on(parts, text):
@@ -104,11 +105,11 @@ def test_what_can_be_trained_on():
     ("arguments", "text"),
     [
         (({},), "needs at least one task"),
-        (({"1": "c"},), "a task name is a letter"),
+        (({"1": "c"},), "a task name must be a letter"),
         (({"t": "c"}, {"s": ["a"]}), "no task is called 's'"),
-        (({"t": "c"}, {"t": ["a", "a"]}), "each of them once"),
-        (({"t": "c"}, {"t": []}), "each of them once"),
-        (({"t": "c"}, {"t": 0}), "or their number"),
+        (({"t": "c"}, {"t": ["a", "a"]}), "their unique names in order"),
+        (({"t": "c"}, {"t": []}), "their unique names in order"),
+        (({"t": "c"}, {"t": 0}), "the number of classes"),
         (({"t": "c"}, {"t": [False, True]}), "Quote numbers"),
         (({"t": "c"}, None, {"t": "regresion"}), "Did you mean 'regression'"),
     ],

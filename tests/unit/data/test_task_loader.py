@@ -176,9 +176,9 @@ def test_streams_have_no_length():
         len(evaluation)
     assert len(list(evaluation)) == 6
     assert len(list(TaskLoader(streams, RoundRobin(), epoch=9, seed=0))) == 9
-    with pytest.raises(UserError, match=r"epoch: is a number of steps where a loader has no length.*'a'"):
+    with pytest.raises(UserError, match=r"epoch: must be a number of steps if a loader has no length.*'a'"):
         TaskLoader(streams, Uniform())
-    with pytest.raises(UserError, match=r"task 'a': needs a loader with a length for Proportional"):
+    with pytest.raises(UserError, match=r"task 'a': must have a loader with a length for Proportional"):
         TaskLoader(streams, Proportional(), epoch=3)
 
 
@@ -217,7 +217,7 @@ def test_processes_draw_the_same_tasks_and_share_the_rows(monkeypatch):
         one, other = ({row for step in steps for row in step.get(name, [])} for steps in drawn)
         assert one
         assert not one & other
-    with pytest.raises(UserError, match=r"TaskLoader: needs a seed where there are several processes"):
+    with pytest.raises(UserError, match=r"TaskLoader.seed: is required with several processes"):
         list(TaskLoader(arrays, Uniform()))
 
 
@@ -225,7 +225,7 @@ def test_processes_draw_the_same_tasks_and_share_the_rows(monkeypatch):
 def test_a_torch_loader_has_to_share_its_rows_among_processes(monkeypatch, sampler):
     monkeypatch.setattr(module, "ranks", lambda: (0, 2))
     loader = TaskLoader({"a": torch_loader(4, 1)}, sampler, seed=0)
-    with pytest.raises(UserError, match=r"task 'a': its loader has to share rows out among the processes"):
+    with pytest.raises(UserError, match=r"task 'a': its loader must split the rows among the processes"):
         next(iter(loader))
     shared = torch_loader(4, 1, sampler=DistributedSampler(range(4), 2, 0))
     next(iter(TaskLoader({"a": shared}, sampler, seed=0)))
@@ -238,49 +238,51 @@ def test_a_torch_loader_has_to_share_its_rows_among_processes(monkeypatch, sampl
     ("given", "options", "message"),
     [
         ({}, {}, "loaders: needs at least one task, got none."),
-        ([[1]], {}, "loaders: is a dict of loaders by task, got list."),
-        ({"loss": [1]}, {}, "loaders: 'loss' is a word that log keys use."),
-        ({"a": 3}, {}, "task 'a': needs a loader, an iterable of batches, got int."),
+        ([[1]], {}, "loaders: must be a dict of loaders by task, got list."),
+        ({"loss": [1]}, {}, "loaders: 'loss' is reserved for log keys."),
+        ({"a": 3}, {}, "task 'a': must have a loader, an iterable of batches, got int."),
         (
             {"a": []},
             {},
-            "task 'a': needs a loader with one batch at least, got none. Look at its data set.",
+            "task 'a': must have a loader with at least one batch, got none. Check its data set.",
         ),
         (
             {"a": [1]},
             {"sampler": Uniform},
-            "sampler: is a task sampler of polytask.data, got Uniform. Pass an",
+            "sampler: must be a task sampler of polytask.data, got Uniform. Pass an",
         ),
-        ({"a": [1]}, {"sampler": "uniform"}, "sampler: is a task sampler of polytask.data, got str."),
+        ({"a": [1]}, {"sampler": "uniform"}, "sampler: must be a task sampler of polytask.data, got str."),
         (
             {"a": [1]},
             {"sampler": Uniform(), "tasks_per_step": 2},
-            "tasks_per_step: is an integer from 1 to 1.",
+            "tasks_per_step: must be an integer from 1 to 1, got",
         ),
         (
             {"a": [1]},
             {"sampler": Uniform(), "tasks_per_step": 0},
-            "tasks_per_step: is an integer from 1 to 1.",
+            "tasks_per_step: must be an integer from 1 to 1, got",
         ),
         (
             {"a": [1]},
             {"sampler": Uniform(), "epoch": "longst"},
-            "epoch: is 'shortest', 'longest' or a number of steps, got 'longst'. Did you mean 'longest'?",
+            "epoch: must be 'shortest', 'longest' or a number of steps, got 'longst'. "
+            "Did you mean 'longest'?",
         ),
         (
             {"a": [1]},
             {"sampler": Uniform(), "epoch": 0},
-            "epoch: is 'shortest', 'longest' or a number of steps.",
+            "epoch: must be 'shortest', 'longest' or a number of steps, got",
         ),
         (
             {"a": [1]},
             {"epoch": 3},
-            "epoch: is for training; without a sampler every loader is gone through once.",
+            "epoch: must be left at its default without a sampler, when every loader is used once, got",
         ),
         (
             {"a": [1], "b": [1]},
             {"sampler": FixedProbabilities({"a": 1, "b": 0}), "tasks_per_step": 2},
-            "tasks_per_step: 1 tasks have a probability above 0, got 2. Make it smaller.",
+            "tasks_per_step: must be at most 1, the number of tasks with a probability above 0, "
+            "got 2. Reduce it.",
         ),
     ],
 )
@@ -298,10 +300,10 @@ class Silent:
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (Silent(), r"task 'a': its loader has to yield batches.*got none in pass 1\. Look at its data set"),
+        (Silent(), r"task 'a': its loader must yield batches.*got none in pass 1\. Check its data set"),
         (
             iter([1, 2]),
-            r"task 'a': its loader has to yield batches.*got none in pass 2\. Pass a loader, not an",
+            r"task 'a': its loader must yield batches.*got none in pass 2\. Pass a loader, not an",
         ),
     ],
 )
@@ -312,11 +314,11 @@ def test_a_loader_that_yields_nothing_is_told_with_its_task(loader, message):
 
 def test_the_state_of_other_tasks_is_refused():
     state = TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=4).state_dict()
-    with pytest.raises(UserError, match="task 'c': has no position in the checkpoint"):
+    with pytest.raises(UserError, match="task 'c': requires a position in the checkpoint"):
         TaskLoader({"a": [1, 2], "c": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
-    with pytest.raises(UserError, match=r"as many tasks as it was stopped with, here 2, got 1"):
+    with pytest.raises(UserError, match=r"the number of tasks of the checkpoint, 2, got 1"):
         TaskLoader({"a": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
-    with pytest.raises(UserError, match=r"as many batches as it was stopped with, here 4, got 5"):
+    with pytest.raises(UserError, match=r"the number of batches of the checkpoint, 4, got 5"):
         TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=5).load_state_dict(state)
-    with pytest.raises(UserError, match="without a sampler is for evaluation"):
+    with pytest.raises(UserError, match=r"TaskLoader\.sampler: is required to resume"):
         TaskLoader({"a": [1, 2]}).load_state_dict(state)

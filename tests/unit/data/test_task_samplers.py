@@ -83,27 +83,30 @@ def test_closed_forms():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Temperature(0), "Temperature.tau: is a finite number above 0, got 0."),
-        (lambda: Temperature(cap=-1), "Temperature.cap: is a finite number above 0, got -1."),
-        (lambda: Temperature(float("nan")), "Temperature.tau: is a finite number above 0, got nan."),
-        (lambda: Annealed(0), "Annealed.epochs: is an integer, 1 or more, got 0."),
-        (lambda: Annealed(2, end=-1), "Annealed.end: is a finite number, 0 or more, got -1."),
+        (lambda: Temperature(0), "Temperature.tau: must be a finite number above 0, got 0."),
+        (lambda: Temperature(cap=-1), "Temperature.cap: must be a finite number above 0, got -1."),
+        (lambda: Temperature(float("nan")), "Temperature.tau: must be a finite number above 0, got nan."),
+        (lambda: Annealed(0), "Annealed.epochs: must be an integer of at least 1, got 0."),
+        (lambda: Annealed(2, end=-1), "Annealed.end: must be a finite number of at least 0, got -1."),
         (
             lambda: FixedProbabilities({"a": 0.5, "b": -0.5}),
-            "FixedProbabilities.b: is a finite number, 0 or more, got -0.5.",
+            "FixedProbabilities.b: must be a finite number of at least 0, got -0.5.",
         ),
         (
             lambda: FixedProbabilities({"a": True}),
-            "FixedProbabilities.a: is a finite number, 0 or more. Found",
+            "FixedProbabilities.a: must be a finite number of at least 0, got",
         ),
         (
             lambda: FixedProbabilities({"a": 0}),
-            "FixedProbabilities: needs a number above 0, got 0 for every",
+            "FixedProbabilities: must have a number above 0, got 0 for every",
         ),
-        (lambda: FixedProbabilities({}), "FixedProbabilities: needs a number by task, got {}."),
+        (
+            lambda: FixedProbabilities({}),
+            "FixedProbabilities: must be a mapping from task to number, got {}.",
+        ),
         (
             lambda: FixedProbabilities({"a": 1, "b": 1}).probabilities(SIZES, 0),
-            "FixedProbabilities: needs a number for every task, got none for 'c'. Write 0",
+            "FixedProbabilities: must have a number for every task, got none for 'c'. Write 0",
         ),
         (
             lambda: FixedProbabilities({"alpha": 1}).probabilities({"aplha": 1}, 0),
@@ -111,7 +114,7 @@ def test_closed_forms():
         ),
         (
             lambda: Proportional().probabilities({"a": 1, "b": None}, 0),
-            "task 'b': needs a loader with a length for Proportional, got none. Choose",
+            "task 'b': must have a loader with a length for Proportional, got none. Choose",
         ),
     ],
 )

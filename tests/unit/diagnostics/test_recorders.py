@@ -556,7 +556,7 @@ def test_recorders_write_where_they_are_told(tmp_path):
 @pytest.mark.parametrize("every", [0, -1, 1.5, True, "2"])
 @pytest.mark.parametrize("recorder", [GradientRecorder, WeightRecorder, LossRecorder, Affinity])
 def test_every_is_a_number_of_steps(recorder, every):
-    with pytest.raises(UserError, match="every: is a whole number"):
+    with pytest.raises(UserError, match="every: must be an integer"):
         recorder(every=every)
 
 

@@ -77,7 +77,7 @@ def test_lists_are_in_task_order():
 
 def test_the_order_of_keys_does_not_matter():
     outputs, targets = (dict(reversed(values.items())) for values in (OUTPUTS, TARGETS))
-    losses = regression().measure(outputs, targets)
+    losses = regression().measurement.measure(outputs, targets)
     assert losses.names == ("a", "b")
     assert losses.means.tolist() == [5.0, 2.5]
 
@@ -105,8 +105,8 @@ def test_an_absent_task_gets_no_gradient():
 def test_no_label_at_all():
     criterion = regression()
     assert criterion.compute_task_losses(OUTPUTS, {}) == {}
-    assert criterion.measure(OUTPUTS, {"a": torch.tensor([NAN, NAN])}).names == ()
-    with pytest.raises(UserError, match="one task at least needs a label"):
+    assert criterion.measurement.measure(OUTPUTS, {"a": torch.tensor([NAN, NAN])}).names == ()
+    with pytest.raises(UserError, match="must have a label of at least one task"):
         criterion(OUTPUTS, {})
 
 
@@ -116,9 +116,10 @@ def test_sums_and_counts_make_the_mean_over_micro_batches():
     target[torch.rand(10, 3) < 0.5] = NAN
     criterion = MultiTaskLoss({"a": nn.MSELoss()})
     parts = [
-        criterion.measure({"a": output[rows]}, {"a": target[rows]}) for rows in ([0, 1, 2], range(3, 10))
+        criterion.measurement.measure({"a": output[rows]}, {"a": target[rows]})
+        for rows in ([0, 1, 2], range(3, 10))
     ]
-    whole = criterion.measure({"a": output}, {"a": target})
+    whole = criterion.measurement.measure({"a": output}, {"a": target})
     sums, counts = sum(part.sums for part in parts), sum(part.counts for part in parts)
     torch.testing.assert_close(sums / counts, whole.means)
     assert counts.item() == (~target.isnan()).sum().item()
@@ -126,14 +127,16 @@ def test_sums_and_counts_make_the_mean_over_micro_batches():
 
 def test_counts_with_class_weights_are_their_total():
     criterion = MultiTaskLoss({"a": nn.CrossEntropyLoss(torch.tensor([1.0, 5.0]))})
-    losses = criterion.measure({"a": torch.zeros(3, 2)}, {"a": torch.tensor([1, 0, -100])})
+    losses = criterion.measurement.measure({"a": torch.zeros(3, 2)}, {"a": torch.tensor([1, 0, -100])})
     assert losses.counts.tolist() == [6.0]
 
 
 def test_tensor_and_plain_divisors_together():
     losses = {"a": nn.CrossEntropyLoss(torch.tensor([1.0, 5.0])), "b": nn.MSELoss()}
     outputs = {"a": torch.zeros(2, 2), "b": torch.ones(2)}
-    found = MultiTaskLoss(losses).measure(outputs, {"a": torch.tensor([1, 0]), "b": torch.zeros(2)})
+    found = MultiTaskLoss(losses).measurement.measure(
+        outputs, {"a": torch.tensor([1, 0]), "b": torch.zeros(2)}
+    )
     assert found.counts.tolist() == [6.0, 2.0]
 
 
@@ -153,7 +156,7 @@ def test_training_goes_on_after_a_validation_in_inference_mode():
 
 def test_half_precision_tasks_stand_beside_others():
     outputs = {"a": OUTPUTS["a"].half(), "b": OUTPUTS["b"].bfloat16()}
-    losses = regression().measure(outputs, TARGETS)
+    losses = regression().measurement.measure(outputs, TARGETS)
     assert losses.means.dtype is torch.float32
     assert losses.means.tolist() == [5.0, 2.5]
 
@@ -188,7 +191,7 @@ def test_one_loss_takes_the_names_from_the_first_outputs(outputs, names):
 
 
 def test_late_names_are_refused_where_the_optimizer_would_miss_parameters():
-    with pytest.raises(UserError, match=r"^tasks: have to be named for Doubling.*tasks=\['a', 'b'\]"):
+    with pytest.raises(UserError, match=r"^tasks: is required with Doubling.*tasks=\['a', 'b'\]"):
         MultiTaskLoss(nn.MSELoss(), weighting=Doubling())(OUTPUTS, TARGETS)
 
 
@@ -198,7 +201,7 @@ def test_parameters_of_the_weighting_exist_from_the_start():
 
 def test_tasks_are_named_once():
     criterion = regression()
-    with pytest.raises(UserError, match="are named once"):
+    with pytest.raises(UserError, match="must be named once"):
         criterion.setup(["a"])
 
 
@@ -212,24 +215,39 @@ def test_a_weighting_serves_one_criterion():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MultiTaskLoss([nn.MSELoss()]), "task_losses: is a loss module, or a mapping"),
+        (lambda: MultiTaskLoss([nn.MSELoss()]), "task_losses: must be a loss module, or a mapping"),
         (lambda: MultiTaskLoss({}), "task_losses: needs at least one task"),
-        (lambda: MultiTaskLoss({"loss": nn.MSELoss()}), "task_losses: 'loss' is a word that log keys use"),
+        (lambda: MultiTaskLoss({"loss": nn.MSELoss()}), "task_losses: 'loss' is reserved for log keys"),
         (lambda: MultiTaskLoss({"a": nn.MSELoss}), "task_losses.a: must be a torch.nn.Module, got type"),
-        (lambda: regression(tasks=["b", "a"]), "tasks: is for a single loss"),
-        (lambda: regression(reduction="none"), "reduction: is 'mean' or 'sum', got 'none'"),
-        (lambda: regression(weighting="Equal"), "weighting: is one of polytask.weighting, got str"),
+        (lambda: regression(tasks=["b", "a"]), "tasks: must be None unless task_losses is a single loss"),
+        (lambda: regression(reduction="none"), "reduction: must be 'mean' or 'sum', got 'none'"),
+        (lambda: regression(weighting="Equal"), "weighting: must be one of polytask.weighting, got str"),
         (lambda: regression(loss_weights={"c": 1}), "loss_weights: no task is called 'c'. Tasks: a, b"),
-        (lambda: regression(loss_weights=[1.0]), "loss_weights: need one weight for each of the tasks a, b"),
-        (lambda: regression(loss_weights=0.5), "loss_weights: is a mapping from task to weight, or a list"),
-        (lambda: regression(loss_weights="12"), "loss_weights: is a mapping from task to weight, or a list"),
-        (lambda: regression(loss_weights={"a": -1}), "loss_weights.a: must be a finite number"),
-        (lambda: regression(loss_weights={"a": NAN}), "loss_weights.a: must be a finite number"),
-        (lambda: regression(loss_weights={"a": True}), "loss_weights.a: must be a finite number"),
-        (lambda: regression(loss_weights=[0, 0]), "loss_weights: one weight at least must be above 0"),
+        (
+            lambda: regression(loss_weights=[1.0]),
+            "loss_weights: must have one weight for each of the tasks a, b",
+        ),
+        (
+            lambda: regression(loss_weights=0.5),
+            "loss_weights: must be a mapping from task to weight, or a list",
+        ),
+        (
+            lambda: regression(loss_weights="12"),
+            "loss_weights: must be a mapping from task to weight, or a list",
+        ),
+        (lambda: regression(loss_weights={"a": -1}), "loss_weights.a: must be a finite number of at least 0"),
+        (
+            lambda: regression(loss_weights={"a": NAN}),
+            "loss_weights.a: must be a finite number of at least 0",
+        ),
+        (
+            lambda: regression(loss_weights={"a": True}),
+            "loss_weights.a: must be a finite number of at least 0",
+        ),
+        (lambda: regression(loss_weights=[0, 0]), "loss_weights: at least one weight must be above 0"),
         (
             lambda: MultiTaskLoss({"a": nn.MSELoss(reduction="sum")}),
-            "task_losses.a: a loss that sums does not",
+            "task_losses.a: must not sum in a criterion with reduction='mean'",
         ),
     ],
 )
@@ -247,11 +265,11 @@ def test_a_summing_loss_goes_with_a_summing_criterion():
 @pytest.mark.parametrize(
     ("outputs", "targets", "message"),
     [
-        ({"a": OUTPUTS["a"]}, TARGETS, "task 'b': needs an output of the model. Outputs: a"),
+        ({"a": OUTPUTS["a"]}, TARGETS, "task 'b': requires an output of the model. Outputs: a"),
         ({**OUTPUTS, "B": 1, "b": None}, {"c": 1}, "targets: no task is called 'c'. Tasks: a, b"),
-        ([OUTPUTS["a"]], TARGETS, "outputs: need one entry for each of the tasks a, b, got 1 entries"),
-        (OUTPUTS, OUTPUTS["a"], "targets: are a dict by task, or a list in the order a, b, got Tensor"),
-        (OUTPUTS, None, "targets: are a dict by task, or a list in the order a, b, got NoneType"),
+        ([OUTPUTS["a"]], TARGETS, "outputs: must have one entry for each of the tasks a, b, got 1 entries"),
+        (OUTPUTS, OUTPUTS["a"], "targets: must be a dict by task, or a list in the order a, b, got Tensor"),
+        (OUTPUTS, None, "targets: must be a dict by task, or a list in the order a, b, got NoneType"),
     ],
 )
 def test_what_cannot_be_measured(outputs, targets, message):
@@ -264,7 +282,7 @@ def test_what_cannot_be_measured(outputs, targets, message):
 def test_a_weighting_that_needs_gradients_is_never_silently_equal(make):
     criterion = regression(weighting=make(), loss_weights={"b": 2.0})
     assert criterion(OUTPUTS, TARGETS).item() == 10.0
-    with pytest.raises(UserError, match=f"{make.__name__} needs gradients of the parameters by task"):
+    with pytest.raises(UserError, match=f"{make.__name__} requires gradients of the parameters by task"):
         criterion(OUTPUTS, TARGETS)
     assert list(criterion.compute_task_losses(OUTPUTS, TARGETS)) == ["a", "b"]
 
@@ -290,7 +308,7 @@ def test_the_weights_of_a_weighting_that_needs_gradients_are_those_of_its_last_s
     source.weighting(torch.diag(torch.tensor([1.0, 3.0])))
     criterion = clone(source)
     assert criterion.get_task_weights() == pytest.approx({"a": 0.75, "b": 0.125})
-    names, own, effective = criterion.own_and_effective_weights()
+    names, own, effective = criterion.combination.own_and_effective_weights()
     assert (names, own.tolist(), effective.tolist()) == (("a", "b"), [0.75, 0.25], [0.75, 0.125])
     criterion.weighting(torch.eye(1), ["b"])
     assert criterion.get_task_weights() == pytest.approx({"b": 0.5})
@@ -317,7 +335,7 @@ def test_weights_before_and_after_a_batch():
     assert criterion.get_task_weights() == pytest.approx({"a": 20.0, "b": 2.5})
     criterion(OUTPUTS, {"b": TARGETS["b"]})
     assert criterion.get_task_weights() == pytest.approx({"b": 2.5})
-    names, own, effective = criterion.own_and_effective_weights()
+    names, own, effective = criterion.combination.own_and_effective_weights()
     assert (names, own.tolist(), effective.tolist()) == (("b",), [5.0], [2.5])
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from polytask._errors import UserError
 from polytask.batch import Labels, is_missing
 from polytask.losses import MultiTaskLoss
-from polytask.losses._masked_loss import Term
+from polytask.losses._masked_loss import MaskedLoss
 
 NAN = float("nan")
 
@@ -93,7 +94,7 @@ def test_shapes_that_torch_would_broadcast_are_errors(loss, output, target, miss
     if missing and len(labels) > 1:
         labels[0] = NAN
     found = message(loss, torch.rand(output), labels)
-    assert found.startswith(f"task 'a': output and target must fit {type(loss).__name__}.")
+    assert found.startswith(f"task 'a': output and target must fit {type(loss).__name__}, got output")
     assert f"output {output} float32 and target {target} float32" in found
 
 
@@ -134,7 +135,7 @@ def test_what_does_not_fit_names_the_task_and_both_shapes(loss, output, target):
 )
 def test_a_class_out_of_range_is_named_with_the_range(loss, output, target):
     found = message(loss, torch.rand(output), torch.tensor(target))
-    assert found.startswith("task 'a': class indices are 0 to 2 for 3 outputs, got class 3.")
+    assert found.startswith("task 'a': class labels must be from 0 to 2 for 3 outputs, got class 3.")
 
 
 def test_a_negative_class_is_named_too():
@@ -160,7 +161,7 @@ def test_labels_of_weight_zero_alone_are_a_loss_of_zero(smoothing, target, dtype
 
 
 class Squares(nn.Module):
-    """Heeds its reduction; one value for each element."""
+    """Honours its reduction; one value for each element."""
 
     def __init__(self, reduction="mean"):
         super().__init__()
@@ -172,7 +173,7 @@ class Squares(nn.Module):
 
 
 class RowSquares(Squares):
-    """Heeds its reduction; one value for each row."""
+    """Honours its reduction; one value for each row."""
 
     def forward(self, output, target):
         values = (output - target).square().mean(dim=1)
@@ -331,7 +332,9 @@ def test_a_loss_that_returns_no_tensor_is_an_error(value):
         def forward(self, output, target):
             return value
 
-    assert message(Returns(), torch.rand(2), torch.rand(2)).startswith("task_losses.a: must return a tensor.")
+    assert message(Returns(), torch.rand(2), torch.rand(2)).startswith(
+        "task_losses.a: must return a tensor, got "
+    )
 
 
 def test_a_loss_that_returns_too_many_values_is_an_error():
@@ -410,15 +413,71 @@ def test_targets_that_are_no_tensors_go_to_the_loss_as_they_are():
 def test_texts_are_no_targets_of_torchs_losses(loss):
     found = message(loss, torch.rand(2, 3), ["cat", "dog"])
     assert found == (
-        "task 'a': strings as targets need numbers, got 'cat'. Number the classes in the data set."
+        f"task 'a': targets of {type(loss).__name__} must be numbers, got 'cat'. "
+        "Number the classes in the data set."
     )
 
 
 def test_targets_of_another_kind_do_not_fit_a_loss_of_classes():
     found = message(nn.CrossEntropyLoss(), torch.rand(2, 3), [0, 1])
-    assert found.startswith("task 'a': output and target must fit CrossEntropyLoss.")
+    assert found.startswith("task 'a': output and target must fit CrossEntropyLoss, got output")
 
 
-def test_a_term_is_a_sum_and_its_divisor():
-    term = Term("a", nn.MSELoss())
-    assert term(torch.tensor([3.0]), torch.tensor([1.0]), 1, None) == (torch.tensor(4.0), 1.0)
+NUMBERS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+PARTLY = torch.tensor([[1.0, NAN], [3.0, 4.0]])
+BY_ROW = torch.tensor([[1.0, 2.0], [NAN, NAN]])
+CLASSES = torch.tensor([1, -100])
+SHARES = torch.tensor([[0.5, 0.5], [0.1, 0.9]])
+CROSS_ENTROPY, SQUARES = nn.CrossEntropyLoss(), nn.MSELoss()
+
+
+# One case for each line of the table in the docstring of `MaskedLoss`, and for the sentence below it.
+@pytest.mark.parametrize(
+    ("loss", "output", "target", "route"),
+    [
+        (ByRow(), [torch.ones(())], [torch.ones(())], "_called_once"),
+        (CROSS_ENTROPY, NUMBERS, CLASSES, "_sum_over_classes"),
+        (CROSS_ENTROPY, NUMBERS, SHARES, "_sum_over_classes"),
+        (SQUARES, NUMBERS, NUMBERS, "_sum_over_elements"),
+        (CROSS_ENTROPY, NUMBERS, torch.tensor([[0.5, 0.5], [NAN, NAN]]), "_sum_of_masked_values"),
+        (SQUARES, NUMBERS, PARTLY, "_sum_of_masked_values"),
+        (CROSS_ENTROPY, NUMBERS.half(), CLASSES, "_sum_of_masked_values"),
+        (SQUARES, NUMBERS.half(), NUMBERS, "_sum_of_masked_values"),
+        (nn.MultiMarginLoss(), NUMBERS, CLASSES, "_sum_of_masked_values"),
+        (Squares(), NUMBERS, NUMBERS, "_sum_of_masked_values"),
+        (RowSquares(), NUMBERS, BY_ROW, "_sum_of_masked_values"),
+        (MeanOnly(), NUMBERS, BY_ROW, "_sum_over_labelled_rows"),
+        (ByRow(), NUMBERS, NUMBERS, "_sum_over_labelled_rows"),
+        (DeafSquares(), NUMBERS, BY_ROW, "_sum_of_masked_values _sum_over_labelled_rows"),
+        (OfTorch(), NUMBERS, NUMBERS, "_sum_of_masked_values _sum_over_labelled_rows"),
+    ],
+)
+def test_each_line_of_the_table_of_routes(loss, output, target, route, monkeypatch):
+    taken = []
+
+    def spy(name):
+        original = getattr(MaskedLoss, name)
+
+        def method(self, *args):
+            taken.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(MaskedLoss, name, method)
+
+    routes = re.findall(r"``(_\w+)``", MaskedLoss.__doc__)
+    assert len(set(routes)) == len(routes) == 5
+    for name in routes:
+        spy(name)
+    if isinstance(output, list):
+        loss = lambda output, target: output[0] - target[0]  # noqa: E731
+        MaskedLoss("a", loss)(output, target, 1, None)
+    else:
+        missing = is_missing(target)
+        labels = Labels.of(~missing) if missing.any() else None
+        MaskedLoss("a", loss)(output, target, int((~missing).sum()), labels)
+    assert taken == route.split()
+
+
+def test_a_masked_loss_is_a_sum_and_its_divisor():
+    loss = MaskedLoss("a", nn.MSELoss())
+    assert loss(torch.tensor([3.0]), torch.tensor([1.0]), 1, None) == (torch.tensor(4.0), 1.0)

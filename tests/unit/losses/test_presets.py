@@ -74,7 +74,7 @@ def test_a_preset_is_a_multi_task_loss_with_its_weighting(preset, options, metho
         (lambda: DynamicWeightAverage(losses(), temperature=0), "DWA.temperature"),
         (lambda: DynamicWeightAverage(losses(), window_size=1), "DWA.window_size"),
         (lambda: GradNorm(losses(), alpha=-1), "GradNorm.alpha"),
-        (lambda: GradNorm(losses(), reduction="none"), "reduction: is 'mean' or 'sum'"),
+        (lambda: GradNorm(losses(), reduction="none"), "reduction: must be 'mean' or 'sum'"),
     ],
 )
 def test_arguments_that_cannot_be_used(make, message):

@@ -389,7 +389,7 @@ def test_metrics_that_cannot_be(given, message):
 
 
 def test_a_task_name_that_cannot_be():
-    with pytest.raises(UserError, match=r"^metrics: 'total' is a word that log keys use"):
+    with pytest.raises(UserError, match=r"^metrics: 'total' is reserved for log keys"):
         StageMetrics({"total": BinaryAccuracy()})
 
 

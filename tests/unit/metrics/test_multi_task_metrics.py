@@ -115,7 +115,7 @@ def test_metrics_are_pickled_with_their_rows():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: MultiTaskMetrics(["loss"]), "'loss' is a word that log keys use"),
+        (lambda: MultiTaskMetrics(["loss"]), "'loss' is reserved for log keys"),
         (
             lambda: MultiTaskMetrics(TASKS, {"shap": accuracy}),
             "metric_fns: no task is called 'shap'. Did you mean",
@@ -136,7 +136,7 @@ def test_metrics_are_pickled_with_their_rows():
             lambda: MultiTaskMetrics(TASKS).update({"size": [1]}, {"shape": [1]}),
             "predictions: no task is called",
         ),
-        (lambda: MultiTaskMetrics(TASKS).update([1], [1]), "predictions: are a dict by task, got list"),
+        (lambda: MultiTaskMetrics(TASKS).update([1], [1]), "predictions: must be a dict by task, got list"),
         (lambda: MultiTaskMetrics(TASKS).update(*batch(), {"size": 1.0}), "losses: no task is called 'size'"),
     ],
 )

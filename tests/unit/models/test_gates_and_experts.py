@@ -71,7 +71,7 @@ REFUSED = [
     (lambda: PLE([], heads(), []), "experts: must be a list with an entry for each level"),
     (lambda: PLE([EXPERT, EXPERT], heads(), [5, 4], 0), "shared_experts: must be at least 1 if"),
     (lambda: DSelectK(EXPERT, heads(), 4, 5), "k: must be at most the number of experts, 4, got 5"),
-    (lambda: DSelectK(EXPERT, heads(), 4, 2, gamma=0.0), "gamma: must be a number above 0"),
+    (lambda: DSelectK(EXPERT, heads(), 4, 2, gamma=0.0), "gamma: must be a finite number above 0"),
     (lambda: DSelectK(EXPERT, heads(), 4, 2, gate_input="x"), "gate_input: requires gates with an input"),
 ]
 

@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_an_error(build, message):
     [
         ({}, "task_configs: needs at least one task, got none."),
         ([{"output_dim": 1}], "task_configs: must be a dict, got [{'output_dim': 1}]."),
-        ({"loss": {"output_dim": 1}}, "task_configs: 'loss' is a word that log keys use. Rename the task."),
+        ({"loss": {"output_dim": 1}}, "task_configs: 'loss' is reserved for log keys. Rename the task."),
         ({"a": 10}, "task_configs.a: must be a dict, got 10."),
         ({"a": {}}, "task_configs.a.output_dim: is required, got nothing. Set the task's number of outputs."),
         (

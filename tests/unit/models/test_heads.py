@@ -137,10 +137,13 @@ def test_hidden_convolutions_see_their_neighbours():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: OrdinalHead(4, 1), "num_levels: must be at least 2, got 1."),
-        (lambda: OrdinalHead(4, True), "num_levels: must be an integer of at least 1, got True."),
-        (lambda: MultiLabelHead(4, 3, prior=1.0), "prior: must be a number above 0 and below 1, got 1.0."),
-        (lambda: MultiLabelHead(4, 3, prior=0), "prior: must be a number above 0 and below 1, got 0."),
+        (lambda: OrdinalHead(4, 1), "num_levels: must be an integer of at least 2, got 1."),
+        (lambda: OrdinalHead(4, True), "num_levels: must be an integer of at least 2, got True."),
+        (
+            lambda: MultiLabelHead(4, 3, prior=1.0),
+            "prior: must be a finite number above 0 and below 1, got 1.0.",
+        ),
+        (lambda: MultiLabelHead(4, 3, prior=0), "prior: must be a finite number above 0 and below 1, got 0."),
         (
             lambda: RegressionHead(4, low=0.0),
             "low, high: must be two numbers with low below high, or both None, got 0.0 and None.",

@@ -42,8 +42,8 @@ class Attention(nn.Module):
         (MLP(5, [7], 4), 2, "linear1", {}, r"targets: must be a list.*Write \[linear1\]"),
         (MLP(5, [7], 4), 2, [], {}, "targets: must be a list"),
         (MLP(5, [7], 4), 0, ["linear1"], {}, "rank: must be an integer of at least 1"),
-        (MLP(5, [7], 4), 2, ["linear1"], {"alpha": -1}, "alpha: must be a number above 0"),
-        (MLP(5, [7], 4), 2, ["linear1"], {"dropout": 1.0}, "dropout: must be a number in"),
+        (MLP(5, [7], 4), 2, ["linear1"], {"alpha": -1}, "alpha: must be a finite number above 0"),
+        (MLP(5, [7], 4), 2, ["linear1"], {"dropout": 1.0}, "dropout: must be a finite number"),
         (
             nn.Sequential(nn.LazyLinear(4)),
             1,

@@ -82,8 +82,8 @@ def test_a_list_of_heads_answers_names_with_a_dict():
         ("ab", "heads: must be a dict of modules by task, or a list of modules, got a str."),
         ([nn.Linear], "heads.task0: must be a torch.nn.Module, got type."),
         ({"a": nn.Linear(1, 1), "b": None}, "heads.b: must be a torch.nn.Module, got NoneType."),
-        ({"2d": nn.Linear(1, 1)}, "heads: a task name is a letter followed by"),
-        ({"loss": nn.Linear(1, 1)}, "heads: 'loss' is a word that log keys use."),
+        ({"2d": nn.Linear(1, 1)}, "heads: a task name must be a letter followed by"),
+        ({"loss": nn.Linear(1, 1)}, "heads: 'loss' is reserved for log keys."),
     ],
     ids=repr,
 )

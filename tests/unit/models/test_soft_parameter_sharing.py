@@ -165,11 +165,11 @@ def test_the_factory_passes_every_option():
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), -0.1),
-            "sharing_strength: must be a number of at least 0, got -0.1.",
+            "sharing_strength: must be a finite number of at least 0, got -0.1.",
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), float("nan")),
-            "sharing_strength: must be a number of at least 0, got nan.",
+            "sharing_strength: must be a finite number of at least 0, got nan.",
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), penalty="l1"),

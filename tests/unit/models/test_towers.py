@@ -244,7 +244,7 @@ def run(model):
         ),
         (
             lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], orthogonality=-1),
-            "orthogonality: must be a number of at least 0, got -1.",
+            "orthogonality: must be a finite number of at least 0, got -1.",
         ),
         (
             lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], orthogonality=0.1),
@@ -264,11 +264,11 @@ def run(model):
         ),
         (
             lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], temperature=0),
-            "temperature: must be a number above 0, got 0.",
+            "temperature: must be a finite number above 0, got 0.",
         ),
         (
             lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], decay=1.1),
-            "decay: must be a number above 0 and at most 1, got 1.1.",
+            "decay: must be a finite number above 0 and at most 1, got 1.1.",
         ),
         (
             lambda: run(CrossStitch(MLP(3, [4], 4), heads(), {TAP: 5})),

@@ -317,7 +317,7 @@ def test_a_damaged_definition_of_an_unfinished_comparison_is_named(unfinished, k
 def test_trials_are_a_number(tmp_path, trials):
     folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
     (folder / "comparison.yaml").write_text(yaml.safe_dump({"trials": trials}))
-    with pytest.raises(UserError, match=r"comparison\.yaml: trials: is a whole number, 1 or more"):
+    with pytest.raises(UserError, match=r"comparison\.yaml: trials: must be an integer of at least 1"):
         collect([folder])
 
 

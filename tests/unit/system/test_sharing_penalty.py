@@ -107,7 +107,7 @@ def test_the_penalty_is_trained_with_the_losses(tmp_path):
 def test_the_weighting_does_not_see_the_penalty():
     module = system(SoftParameterSharing(networks(), 0.5), weighting=UW())
     module.training_step(next(iter(loader())), 0)
-    assert module.criterion.last.names == TASKS
+    assert module.criterion.measurement.last.names == TASKS
     assert set(module.criterion.get_task_weights()) == set(TASKS)
 
 

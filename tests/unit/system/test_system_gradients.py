@@ -97,7 +97,7 @@ def loop(case, data, clip=1.0, gamma=0.5):
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma)
     for _ in range(2):
         for number, (points, targets) in enumerate(data):
-            losses = criterion.measure(model(points), targets)
+            losses = criterion.measurement.measure(model(points), targets)
             engine.backward(losses)
             if (number + 1) % weighting.batches_per_step:
                 continue

@@ -47,9 +47,9 @@ def test_a_loss_that_is_not_positive_is_an_error_and_the_state_stays():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"beta": 1.0}, "DBMTL.beta: must be a finite number at least 0 and below 1, got 1.0"),
-        ({"beta": -0.1}, "DBMTL.beta: must be a finite number at least 0 and below 1, got -0.1"),
-        ({"beta_decay": -0.1}, "DBMTL.beta_decay: must be a finite number at least 0"),
+        ({"beta": 1.0}, "DBMTL.beta: must be a finite number of at least 0 and below 1, got 1.0"),
+        ({"beta": -0.1}, "DBMTL.beta: must be a finite number of at least 0 and below 1, got -0.1"),
+        ({"beta_decay": -0.1}, "DBMTL.beta_decay: must be a finite number of at least 0"),
     ],
 )
 def test_bad_arguments_are_errors(arguments, words):

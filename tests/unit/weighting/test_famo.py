@@ -87,8 +87,8 @@ def test_a_loss_below_its_bound_after_the_step_is_an_error_and_the_logits_stay()
             "FAMO.lower_bounds: no task is called 'dept'. Did you mean 'depth'",
         ),
         ({"lower_bounds": {"depth": float("inf")}}, "FAMO.lower_bounds.depth: must be a finite number"),
-        ({"lr": -0.1}, "FAMO.lr: must be a finite number at least 0, got -0.1"),
-        ({"weight_decay": "1e-3"}, "FAMO.weight_decay: must be a finite number at least 0, got '1e-3'"),
+        ({"lr": -0.1}, "FAMO.lr: must be a finite number of at least 0, got -0.1"),
+        ({"weight_decay": "1e-3"}, "FAMO.weight_decay: must be a finite number of at least 0, got '1e-3'"),
     ],
 )
 def test_bad_arguments_are_errors(arguments, words):

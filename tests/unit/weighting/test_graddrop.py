@@ -55,7 +55,7 @@ def test_the_global_random_state_is_left_alone():
 @pytest.mark.parametrize(
     ("leak", "words"),
     [
-        ({"task0": 1.5}, "GradDrop.leak.task0: must be a finite number at least 0 and at most 1, got 1.5"),
+        ({"task0": 1.5}, "GradDrop.leak.task0: must be a finite number of at least 0 and at most 1, got 1.5"),
         ({"task0": -0.1}, "at least 0 and at most 1, got -0.1"),
         ({"task3": 0.1}, "GradDrop.leak: no task is called 'task3'"),
     ],

@@ -56,7 +56,7 @@ def test_a_task_whose_share_fell_to_0_may_be_alone_in_a_batch():
     [
         ({"beta": 0.0}, "MoCo.beta: must be a finite number above 0 and at most 1, got 0.0"),
         ({"beta": 1.5}, "MoCo.beta"),
-        ({"beta_decay": -1}, "MoCo.beta_decay: must be a finite number at least 0"),
+        ({"beta_decay": -1}, "MoCo.beta_decay: must be a finite number of at least 0"),
         ({"gamma": 0}, "MoCo.gamma: must be a finite number above 0"),
         ({"gamma_decay": -1}, "MoCo.gamma_decay"),
         ({"rho": float("nan")}, "MoCo.rho"),

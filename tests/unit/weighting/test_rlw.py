@@ -63,7 +63,7 @@ def test_neighbouring_seeds_and_steps_are_not_alike():
 
 @pytest.mark.parametrize("seed", [1.0, "1", True])
 def test_a_seed_is_a_whole_number(seed):
-    with pytest.raises(UserError, match=r"seed: must be an integer or None"):
+    with pytest.raises(UserError, match=r"seed: must be an integer"):
         RLW(seed)
 
 

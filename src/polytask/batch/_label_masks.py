@@ -1,4 +1,4 @@
-"""Which elements of a target have a label."""
+"""Which elements of a target have a label, and which are missing."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def is_missing(target: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Where a label is missing: NaN in floating point, ``ignore_index`` in integers.
+    """The elements without a label: NaN in floating point, ``ignore_index`` in integers.
 
     Shape:
         - target: any.
@@ -32,12 +32,12 @@ def is_missing(target: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
 
 @dataclass(frozen=True)
 class Labels:
-    """Where the labels of a target are that lacks some; found once, before the target leaves the host.
+    """The positions of the labels of a target that lacks some; found once, before it leaves the host.
 
     Attributes:
         rows: The rows that have a label, as indices.
-        depth: The fewest leading dimensions whose every entry has all of its labels or none.
-        by_class: Whether labels along dimension 1 are all there or all missing.
+        depth: The smallest number of leading dimensions whose entries each have all of their labels or none.
+        by_class: Whether labels along dimension 1 are all present or all missing.
 
     Example:
         >>> labels = Labels.of(torch.tensor([[True, True], [False, False], [True, True]]))
@@ -51,7 +51,7 @@ class Labels:
 
     @classmethod
     def of(cls, present: Tensor) -> "Labels":
-        """Look where the labels are; reads values.
+        """The positions of labels; reads values.
 
         Args:
             present: Which elements of the target are labelled.
@@ -67,7 +67,7 @@ class Labels:
         return cls(rows, depth, by_class)
 
     def whole(self, depth: int) -> bool:
-        """Whether each entry of so many leading dimensions has all of its labels or none."""
+        """Whether each entry of the first ``depth`` dimensions has all of its labels or none."""
         return self.depth <= depth
 
     def to(self, device: torch.device) -> "Labels":
