@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch import nn
 from torch.optim import Optimizer
 
@@ -16,6 +15,7 @@ from polytask._checks import is_finite, is_integer
 from polytask._errors import UserError
 from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT, quiet_lightning
+from polytask._lightning._training import count_from_epoch
 from polytask.adapters import BatchAdapter
 from polytask.data import ReplayableLoader
 from polytask.data._loader_errors import data_errors
@@ -107,7 +107,8 @@ class Session(System):
         done = len(self.history)
         loaders = {"train": train} if val is None else {"train": train, "val": _one(val)}
         with self._lightning(loaders, callbacks, max_epochs=done + int(epochs)) as trainer:
-            _begin_at(trainer, done)
+            # Samplers shuffle each epoch by its number.
+            count_from_epoch(trainer, done)
             trainer.fit(self)
         return self.by_epoch(done)
 
@@ -243,13 +244,6 @@ class _Given:
 
     def __call__(self, groups: Any) -> Optimizer:
         return self.optimizer
-
-
-def _begin_at(trainer: pl.Trainer, epoch: int) -> None:
-    """Let the trainer count its epochs from here: samplers draw another order in each."""
-    progress = trainer.fit_loop.epoch_progress.current
-    assert isinstance(progress, _ProcessedTracker)
-    progress.ready = progress.started = progress.processed = progress.completed = epoch
 
 
 def placement(device: str | torch.device) -> dict[str, Any]:

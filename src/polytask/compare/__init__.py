@@ -1,7 +1,8 @@
 """Compare methods with single-task models and a tuned plain sum: runs, statistics, tables."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from polytask._lazy import lazy
 
 if TYPE_CHECKING:
     from polytask.compare._definition import Comparison
@@ -63,9 +64,5 @@ __all__ = [
     "tune",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Imported when first used: who reads records does not wait for what trains.
-    if name not in _WHERE:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+# Reading records must not import torch.
+__getattr__ = lazy(__name__, _WHERE)

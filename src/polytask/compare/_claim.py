@@ -1,7 +1,5 @@
 """The folder of a comparison or a search: whose it is, and that one process works in it."""
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from polytask._errors import UserError
+from polytask._files import locked, write_text
 from polytask.config import closest
 from polytask.config._read import Plain, parse, read_file
 from polytask.runs import CONFIG
@@ -38,9 +37,9 @@ def claimed(
         UserError: Where it is another one's, or another process works in it.
     """
     file = folder / name
-    handle = _opened(folder, file, noun)
-    try:
-        _lock(handle, folder, noun)
+    _make(folder, file, noun)
+    taken = UserError(f"--dir {folder}", f"one process works in a {noun}", "another one")
+    with locked(folder, taken):
         own = parse(_yaml(definition), name)
         if file.exists():
             earlier = read_file(file).values
@@ -48,12 +47,8 @@ def claimed(
                 rule, values = f"this folder is another {noun}'s", f"other values of {', '.join(found[:5])}"
                 raise UserError(str(file), rule, values, "Name another --dir")
             own |= {key: {**earlier[key], **own[key]} for key in growing}
-        part = file.with_name(f"{name}.part")
-        part.write_text(_yaml(own))
-        part.replace(file)
+        write_text(file, _yaml(own))
         yield
-    finally:
-        os.close(handle)
 
 
 def check_kept(run: Path, config: Mapping[Any, Any]) -> None:
@@ -73,22 +68,14 @@ def check_kept(run: Path, config: Mapping[Any, Any]) -> None:
         raise UserError(str(kept), "this run was trained with another config", found, fix)
 
 
-def _opened(folder: Path, file: Path, noun: str) -> int:
+def _make(folder: Path, file: Path, noun: str) -> None:
     try:
         if not file.exists() and folder.is_dir() and any(folder.iterdir()):
             rule = f"must be a {noun}, or a new folder"
             raise UserError(f"--dir {folder}", rule, None, "Name another one")
         folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"--dir {folder}", "the folder cannot be made", error.strerror) from error
-
-
-def _lock(handle: int, folder: Path, noun: str) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"--dir {folder}", f"one process works in a {noun}", "another one") from error
 
 
 def _matters(key: str, earlier: Plain, own: Plain, free: Sequence[str], growing: Sequence[str]) -> bool:

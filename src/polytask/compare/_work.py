@@ -1,6 +1,5 @@
 """One run of a comparison in a process of its own: trained, tested, and its cost noted."""
 
-import fcntl
 import json
 import os
 import resource
@@ -18,6 +17,7 @@ from typing import Literal
 import torch
 
 from polytask._errors import UserError, one_line
+from polytask._files import lock, write_text
 from polytask.cli import main
 from polytask.compare._names import COST
 from polytask.runs import Run
@@ -164,10 +164,8 @@ def _peak_memory() -> float:
 
 
 def _write(file: Path, values: dict[str, float]) -> None:
-    part = file.with_name(f"{file.name}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(values))
-    part.replace(file)
+    write_text(file, json.dumps(values))
 
 
 def _read(file: Path, run: Path, names: Sequence[str]) -> dict[str, float]:
@@ -194,7 +192,7 @@ def _wait_for_others(run: Path) -> None:
     """
     run.parent.mkdir(parents=True, exist_ok=True)
     # Never closed: the system lets go of it, however the process ends.
-    fcntl.flock(os.open(run.with_name(f".{run.name}-lock"), os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_EX)
+    lock(run.with_name(f".{run.name}-lock"), wait=True)
 
 
 def _end_with_parent() -> None:

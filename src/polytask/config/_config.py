@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from polytask._errors import UserError
+from polytask._files import write_text
 from polytask.config._build import Builder
 from polytask.config._check import check
 from polytask.config._overrides import MOVED, override
@@ -166,9 +167,7 @@ class Config:
         Args:
             path: A file, replaced where it exists.
         """
-        part = Path(f"{path}.part")
-        part.write_text(OmegaConf.to_yaml(OmegaConf.create(self.plain)), encoding="utf-8")
-        part.replace(path)
+        write_text(Path(path), OmegaConf.to_yaml(OmegaConf.create(self.plain)))
 
     def problems(self) -> list[UserError]:
         """Everything that is wrong, found without touching data; empty where nothing is.

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from polytask._errors import UserError
+from polytask._lightning._loaders import keep_iterator, kept_iterator, skip_batch
 from polytask.data._random_state import drawn, host_state, set_host_state
 
 State = dict[str, Any]
@@ -127,7 +128,7 @@ class ReplayableLoader(Resumable):
         self._start = {
             "random": host_state(),
             "generators": [generator.get_state() for generator in self._generators()],
-            "reused": getattr(self.loader, "_iterator", None) is not None,
+            "reused": kept_iterator(self.loader) is not None,
         }
         iterator: Iterator[Any] = iter(self.loader)
         return iterator
@@ -168,7 +169,7 @@ class ReplayableLoader(Resumable):
     def _pass_over(self, iterator: Any, found: State) -> None:
         if self._indexed() and not self._workers():
             for _ in range(self._batches):
-                iterator._next_index()
+                skip_batch(iterator)
             return
         before = host_state()
         for _ in range(self._batches):
@@ -238,11 +239,11 @@ class ReplayableLoader(Resumable):
     @property
     def _iterator(self) -> Any:
         """The iterator that holds persistent workers; Lightning shuts them down through it."""
-        return self.loader._iterator
+        return kept_iterator(self.loader)
 
     @_iterator.setter
     def _iterator(self, iterator: Any) -> None:
-        self.loader._iterator = iterator
+        keep_iterator(self.loader, iterator)
 
 
 def length_of(loader: Any) -> int | None:

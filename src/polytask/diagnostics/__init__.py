@@ -1,7 +1,8 @@
 """Recorders of gradients, weights, losses and affinity, and what is read of their records."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from polytask._lazy import lazy
 
 if TYPE_CHECKING:
     from polytask.diagnostics._affinity import Affinity
@@ -50,9 +51,5 @@ __all__ = [
     "read_weights",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Imported when first used: who reads records does not wait for what trains.
-    if name not in _WHERE:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+# Reading records must not import torch.
+__getattr__ = lazy(__name__, _WHERE)

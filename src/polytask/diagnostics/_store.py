@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from polytask._errors import UserError, one_line
+from polytask._files import part_of, publish
 
 FOLDER = "records"
 _STEP = [("step", pa.int64()), ("epoch", pa.int64())]
@@ -100,9 +101,10 @@ class RecordFile:
 
     def _write(self, file: Path, table: pa.Table) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f"{self.path.name}.part")
+        # One name for all parts: the next write replaces what a killed process left.
+        part = part_of(self.path)
         pq.write_table(table, part)
-        part.replace(file)
+        publish(part, file)
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:

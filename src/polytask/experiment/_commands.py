@@ -1,7 +1,6 @@
 """What the commands do, once their words are parsed: check, fit, validate, test, predict."""
 
 import argparse
-import logging
 import os
 import sys
 import warnings
@@ -20,7 +19,8 @@ from rich.console import Console
 from polytask import runs
 from polytask._console import plain_console
 from polytask._errors import UserError
-from polytask._lightning._noise import SILENT
+from polytask._lightning._noise import SILENT, Silence, quieten_loggers, silence
+from polytask._lightning._training import overwrite_checkpoint
 from polytask.callbacks import ExactResume, StopOnSignal
 from polytask.callbacks._checkpoints import ConfigInCheckpoint, KeptCheckpoint
 from polytask.callbacks._progress import ProgressReport, results_table
@@ -51,15 +51,6 @@ from polytask.system._stages import STAGES
 
 _RUN = "POLYTASK_RUN"
 _STAGE = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}
-# Lightning's advice on speed, and what it does with torch's own deprecations, are not the user's to mend.
-_NOISE = (
-    "does not have many workers",
-    r"isinstance\(treespec, LeafSpec\)",
-    "is smaller than the logging interval",
-    "Checkpoint directory .* exists and is not empty",
-    "The dirpath has changed",
-    "Your `IterableDataset` has `__len__` defined",
-)
 
 
 def check(config: Config) -> int:
@@ -209,7 +200,7 @@ def _best(config: Config, run: Run, given: Sequence[ModelCheckpoint]) -> list[pl
     first = monitoring[0]
     if first.filename is None and first.save_top_k == 1:
         first.filename = "best"
-        first._enable_version_counter = False
+        overwrite_checkpoint(first)
         return []
     return [KeptCheckpoint(run.checkpoints, "best", first.monitor, first.mode)]
 
@@ -321,10 +312,8 @@ def _raise_problems(config: Config, options: argparse.Namespace) -> None:
 
 def _quieten() -> None:
     """One line for each warning, and none of Lightning's advertisements."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=f".*{message}.*")
+    quieten_loggers()
+    silence(Silence.COMMAND)
     warnings.showwarning = _show_warning
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from polytask._errors import UserError
+from polytask._lightning._metrics import set_update_count
 from polytask._tasks import TaskModules, check_task_names
 from polytask.adapters import MetricsAdapter
 from polytask.batch import HALF, take_rows
@@ -259,7 +260,7 @@ def _state(metric: Metric) -> dict[str, Any]:
 def _set_state(metric: Metric, saved: Mapping[str, Any]) -> None:
     for key, value in saved["state"].items():
         setattr(metric, key, _copied(value, metric.device))
-    metric._update_count = saved["count"]
+    set_update_count(metric, saved["count"])
 
 
 def _copied(value: Any, device: torch.device | None) -> Any:

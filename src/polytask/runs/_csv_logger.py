@@ -11,6 +11,8 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
 
+from polytask._files import write_text
+
 Row = dict[str, str]
 
 
@@ -116,9 +118,7 @@ class CSVLogger(Logger):
         self._write([*columns, *(key for key in row if key not in columns)], [*rows, row])
 
     def _write(self, columns: list[str], rows: list[Row]) -> None:
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(_lines(columns, [dict(zip(columns, columns, strict=True)), *rows]), newline="")
-        part.replace(self.path)
+        write_text(self.path, _lines(columns, [dict(zip(columns, columns, strict=True)), *rows]))
         self._columns = columns
 
 

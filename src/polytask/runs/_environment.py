@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from polytask._errors import UserError, one_line
+from polytask._files import write_text
 
 FILE = "environment.json"
 PACKAGES = ("polytask", "torch", "pytorch-lightning", "torchmetrics", "numpy")
@@ -69,9 +70,7 @@ def keep(run: Path, found: Environment) -> None:
     file = run / FILE
     known = read(run) if file.exists() else []
     if not known or known[-1] != found:
-        part = file.with_name(f"{FILE}.part")
-        part.write_text(json.dumps([*known, found], indent=1) + "\n", encoding="utf-8")
-        part.replace(file)
+        write_text(file, json.dumps([*known, found], indent=1) + "\n")
 
 
 def read(run: Path) -> list[Environment]:

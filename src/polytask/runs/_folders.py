@@ -1,7 +1,5 @@
 """Run folders: where a run is kept, and how it is found again."""
 
-import fcntl
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from polytask._errors import UserError
+from polytask._files import locked
 
 CONFIG = "config.yaml"
 
@@ -54,20 +53,9 @@ class Run:
         Raises:
             UserError: Where another process trains in it.
         """
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            self._lock(handle)
+        rule, fix = "must not be used by another training", "Wait for it to end, or stop it"
+        with locked(self.folder, UserError(str(self.folder), rule, "one that is running", fix)):
             yield
-        finally:
-            os.close(handle)
-
-    def _lock(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                str(self.folder), "one process trains in a run", "another one", "Wait for it, or stop it"
-            ) from error
 
     def _discard(self, made: Iterable[Path]) -> None:
         for path in self.folder.iterdir():

@@ -1,6 +1,5 @@
 """Predictions as one Parquet file, written batch by batch."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from polytask._errors import UserError
+from polytask._files import part_of, publish
+from polytask._lightning._noise import Silence, silence
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -38,19 +39,18 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.path = Path(folder) / "predictions.parquet"
         self._writer: pq.ParquetWriter | None = None
-        self._part = self.path.with_name("predictions.part")
+        self._part = part_of(self.path)
         self._tasks: list[str] = []
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a file."""
-        # Of loaders that are not torch's; places in the data set are not written.
-        warnings.filterwarnings("ignore", message="Couldn't infer the batch indices.*")
+        silence(Silence.PREDICTIONS)
         self._writer = None
         self._tasks = list(getattr(pl_module, "names", ()))
         if trainer.world_size > 1:
             name = f"predictions-{trainer.global_rank}.parquet"
             self.path = self.path.with_name(name)
-            self._part = self.path.with_suffix(".part")
+            self._part = part_of(self.path)
 
     def write_on_batch_end(
         self,
@@ -82,7 +82,7 @@ class PredictionWriter(BasePredictionWriter):
         """Finish the file."""
         if self._writer is not None:
             self._writer.close()
-            self._part.replace(self.path)
+            publish(self._part, self.path)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

@@ -1,6 +1,5 @@
 """System: model, criterion, metrics, adapters, loaders and optimizer as one LightningModule."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,15 +10,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from polytask._distributed import Ranks
 from polytask._errors import UserError
+from polytask._lightning._noise import Silence, silence
 from polytask.adapters import LoggingAdapter
 from polytask.batch import Batch
 from polytask.system._assembly import Assembly
 from polytask.system._nonfinite import check_weights, nonfinite
 from polytask.system._stages import STAGES
 from polytask.system._task_backward import Balance
-
-# Lightning warns of a skipped step, and of a run without validation data.
-_EXPECTED = (".*`training_step` returned `None`.*", "Total length of `list` across ranks is zero.*")
 
 
 class System(Assembly):
@@ -124,8 +121,7 @@ class System(Assembly):
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         for problem in self.problems(self.dataloaders or STAGES, callbacks):
             raise problem
-        for message in _EXPECTED:
-            warnings.filterwarnings("ignore", message=message)
+        silence(Silence.SYSTEM)
         if self.optimizer_factory is None:
             raise UserError("optimizer", "is needed to train", "none")
         if self.balance is not None:
