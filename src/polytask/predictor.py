@@ -1,27 +1,36 @@
-"""Trained models that predict on arrays, and how one is loaded from a run or a checkpoint."""
+"""Trained models that predict on arrays, loaded from a run or a checkpoint; none of it imports Lightning."""
 
+import random
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from polytask import runs
 from polytask._errors import UserError
+from polytask._tasks import check_task_names
+from polytask.arrays._placement import placement
 from polytask.arrays._predict_rows import predict_rows
-from polytask.arrays._session import placement
+from polytask.arrays._trained_model import TrainedModel
 from polytask.batch import Batch, count_rows
 from polytask.config import Config
 from polytask.data._random_state import full_state, set_full_state
-from polytask.experiment._build import make_system
+from polytask.losses import MultiTaskLoss
+from polytask.losses._for_model import criterion_for
 from polytask.runs._checkpoints import CONFIG, load_weights, read_checkpoint
 from polytask.runs._lookup import saved_config
-from polytask.system import System
+from polytask.system._stages import adapters_by_stage, by_stage
 
-# How messages of the command line name what is an argument here.
+if TYPE_CHECKING:
+    from polytask.system import System
+
+# Arguments in the messages of the command line that have another name here.
 _OPTION = re.compile(r"--(ckpt|run-dir|project) ?")
+_SYSTEM = ("polytask.System", "polytask.system.System")
 
 
 class Predictor:
@@ -38,6 +47,7 @@ class Predictor:
 
     Example:
         >>> import numpy as np
+        >>> from polytask import System
         >>> from polytask.models import MLP, create_hard_sharing_model
         >>> model = create_hard_sharing_model(MLP(4, [8], 8), {"digit": {"output_dim": 10}})
         >>> predictor = Predictor(System(model, nn.CrossEntropyLoss()))
@@ -45,17 +55,17 @@ class Predictor:
         (3, 10)
     """
 
-    def __init__(self, system: System, device: str | torch.device = "cpu") -> None:
+    def __init__(self, system: "System | TrainedModel", device: str | torch.device = "cpu") -> None:
         placement(device)
         self._system = system.eval().to(device)
         self.model: nn.Module = system.model
-        self.names = system.names
+        self.names: tuple[str, ...] = system.names
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, NDArray[Any]]:
         """Predictions by task, a row for each input.
 
         Args:
-            inputs: One array, or a dict of arrays where the model takes one; numpy arrays, tensors, or paths
+            inputs: One array, or a dict of arrays if the model expects one; numpy arrays, tensors, or paths
                 of ``.npy`` files.
             batch_size: Rows that are computed at once.
 
@@ -63,12 +73,12 @@ class Predictor:
             By task an array ``(rows, ...)``.
 
         Raises:
-            UserError: Where the inputs do not fit the model.
+            UserError: If the inputs do not fit the model.
         """
         return predict_rows(self._system, self._outputs, inputs, batch_size)
 
     def _outputs(self, inputs: Any) -> dict[str, Tensor]:
-        # A batch that is found already: what a loader would yield does not matter here.
+        # Already a batch: the batch adapter, which is for what loaders yield, is not used.
         outputs: dict[str, Tensor] = self._system.predict_step(Batch(inputs, None, count_rows(inputs)), 0)[
             "outputs"
         ]
@@ -84,33 +94,33 @@ def load(
     """A trained model, ready to predict on arrays.
 
     A run's folder is trusted as its config is: the code of its project is imported. A checkpoint file is not:
-    its project is imported only where ``project`` names it.
+    its project is imported only if ``project`` names it. Lightning is not imported, unless the project or a
+    subclass of `polytask.System` imports it.
 
     Args:
-        path: A run's folder, of which the best checkpoint is taken; a folder of runs, of which the newest is;
+        path: A run's folder, whose best checkpoint is loaded; a folder of runs, whose newest run is loaded;
             or a checkpoint file that polytask wrote.
-        project: The folder whose modules the model is made of, in place of the one that the config names.
+        project: The folder of the project's modules, instead of the one that the config names.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        UserError: Where there is no such run or checkpoint, or it does not fit its config.
+        UserError: If there is no such run or checkpoint, or it does not fit its config.
     """
     try:
-        return Predictor(_system(Path(path), project), device)
+        return Predictor(_trained(Path(path), project), device)
     except UserError as error:
-        where, rule, found, fix = error.args
-        raise UserError(
-            _OPTION.sub("", str(where)) or str(path), rule, found, fix and _OPTION.sub("project=", fix)
-        ) from error
+        where = _OPTION.sub("", error.where) or str(path)
+        fix = error.fix and _OPTION.sub("project=", error.fix)
+        raise UserError(where, error.rule, error.found, fix) from error
 
 
-def _system(path: Path, project: str | Path | None) -> System:
+def _trained(path: Path, project: str | Path | None) -> "System | TrainedModel":
     run = runs.latest(path) if path.is_dir() else None
     file = path if run is None else run.checkpoint("best")
     checkpoint = read_checkpoint(file)
     config = _carried(checkpoint, file, project) if run is None or project is not None else saved_config(run)
     system = _unseeded(config)
-    load_weights(system, checkpoint, str(file))
+    load_weights(system, _without_metrics(system, checkpoint), str(file))
     return system
 
 
@@ -123,10 +133,52 @@ def _carried(checkpoint: dict[str, Any], file: Path, project: str | Path | None)
     return Config.from_plain(checkpoint[CONFIG], where=str(file), project=folder)
 
 
-def _unseeded(config: Config) -> System:
-    """The config's System; the random states of whoever loads it stay as they are."""
+def _without_metrics(system: nn.Module, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint without the tensors of metrics, if they are not needed to predict."""
+    if not isinstance(system, TrainedModel):
+        return checkpoint
+    saved = checkpoint["state_dict"]
+    return {"state_dict": {name: saved[name] for name in saved if not name.startswith("record.")}}
+
+
+def _unseeded(config: Config) -> "System | TrainedModel":
+    """The config's System, or what it predicts with; the caller's random states are not changed."""
     state = full_state()
     try:
+        system = config.plain.get("system")
+        if isinstance(system, dict) and system.get("_target_") in _SYSTEM:
+            return _trained_model(config)
+        # A subclass may predict in its own way.
+        from polytask.experiment._build import make_system
+
         return make_system(config, {})
     finally:
         set_full_state(state)
+
+
+def _trained_model(config: Config) -> TrainedModel:
+    """Model, criterion and adapter, built in the order of the config and from its seed."""
+    seed = config.seed or 0
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    wanted = [key for key in config.plain["system"] if key in ("model", "criterion", "adapters")]
+    parts = {key: config.build(f"system.{key}") for key in wanted}
+    for key in ("model", "criterion"):
+        if not isinstance(parts.get(key), nn.Module):
+            raise UserError(key, "must be a torch.nn.Module", type(parts.get(key)).__name__)
+    model = parts["model"]
+    criterion = criterion_for(model, parts["criterion"])
+    adapter = adapters_by_stage(parts.get("adapters"))["predict"]["logging"]
+    return TrainedModel(model, criterion, _names(model, criterion, config), adapter)
+
+
+def _names(model: nn.Module, criterion: nn.Module, config: Config) -> tuple[str, ...]:
+    """The tasks, as the criterion, the model or, last, the metrics name them."""
+    if isinstance(criterion, MultiTaskLoss):
+        return criterion.names
+    if of_model := getattr(model, "task_names", None):
+        return check_task_names(of_model, "model.task_names")
+    metrics = config.build("system.metrics") if "system.metrics" in config else None
+    named = {task: None for own in by_stage(metrics, "metrics").values() for task in own or {}}
+    return check_task_names(named, "metrics") if named else ()

@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "trainer": ("_errors", "_console", "losses", "callbacks", "arrays"),
     "estimator": (*_BASE, "weighting", "losses", "models", "data", "system", "arrays"),
-    "predictor": ("_errors", "batch", "data", "system", "config", "runs", "arrays", "experiment"),
+    "predictor": (*_BASE, "losses", "data", "system", "config", "runs", "arrays", "experiment"),
     "compare": (
         *("_errors", "_files", "_lazy", "_checks", "weighting", "metrics", "system", "config", "runs"),
         "experiment",

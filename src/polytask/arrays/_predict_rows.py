@@ -26,6 +26,7 @@ def predict_rows(
         UserError: Where there is no row, or arrays differ in their number of rows.
 
     Example:
+        >>> import numpy as np
         >>> double = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.constant_(double.weight, 2.0)
         >>> predict_rows(double, lambda x: {"a": double(x)}, np.ones((3, 1)), 2)["a"].ravel().tolist()

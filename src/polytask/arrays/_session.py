@@ -17,6 +17,7 @@ from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT, quiet_lightning
 from polytask._lightning._training import count_from_epoch
 from polytask.adapters import BatchAdapter
+from polytask.arrays._placement import placement
 from polytask.data import ReplayableLoader
 from polytask.data._loader_errors import data_errors
 from polytask.data._tensors import as_inputs, as_tensor, as_tensors, float_dtype
@@ -244,35 +245,6 @@ class _Given:
 
     def __call__(self, groups: Any) -> Optimizer:
         return self.optimizer
-
-
-def placement(device: str | torch.device) -> dict[str, Any]:
-    """Lightning's words for a device.
-
-    Args:
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-
-    Raises:
-        UserError: Where there is no such device.
-
-    Example:
-        >>> placement("cpu")
-        {'accelerator': 'cpu', 'devices': 1}
-    """
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(
-            "device", "is a torch device", repr(device), "Write cpu, cuda, cuda:1, mps"
-        ) from error
-    if place.type == "cpu":
-        return {"accelerator": "cpu", "devices": 1}
-    if place.type == "mps" and torch.backends.mps.is_available():
-        return {"accelerator": "mps", "devices": 1}
-    if place.type == "cuda" and (place.index or 0) < torch.cuda.device_count():
-        return {"accelerator": "cuda", "devices": [place.index or 0]}
-    found = f"'{device}', with {torch.cuda.device_count()} CUDA devices here"
-    raise UserError("device", "must be there", found, "Write cpu")
 
 
 def _check_optimizer(optimizer: Any) -> None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from polytask._errors import RunError, UserError, hint
+from polytask._lazy import preload
 from polytask._lightning._interrupts import interrupts
 from polytask._version import __version__
 from polytask.cli import _compare, _group, _report, _tune
@@ -175,6 +176,7 @@ def _run(options: argparse.Namespace) -> int:
         return _methods()
     if options.command in _IN_MODULES:
         return int(_IN_MODULES[options.command].run(options))
+    preload("pytorch_lightning")
     from polytask.experiment import _commands as commands
 
     if options.command == "check":

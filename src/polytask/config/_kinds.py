@@ -59,7 +59,6 @@ OWN = (
     "polytask.models",
     "polytask.optim",
     "polytask.predictions",
-    "polytask.callbacks._progress",
     "polytask.system",
     "polytask.weighting",
 )
@@ -117,7 +116,7 @@ def is_allowed(found: object, written: str, project: Path | None, allow: Sequenc
     if root not in ROOTS:
         return False
     if root == "polytask":
-        return _is_own(found, name)
+        return _is_own(found)
     if isinstance(found, type):
         return _is_class(found, name)
     if isinstance(found, MethodType):
@@ -202,10 +201,12 @@ def _is_public(found: type, name: str, package: str) -> bool:
     )
 
 
-def _is_own(found: object, name: str) -> bool:
-    room = ".".join(name.split(".")[:2])
-    if room not in OWN or not isinstance(found, type | FunctionType):
-        return False
+def _is_own(found: object) -> bool:
+    """Whether a module of `OWN` exports the object, whatever module defines it."""
+    return isinstance(found, type | FunctionType) and any(_exports(room, found) for room in OWN)
+
+
+def _exports(room: str, found: type | FunctionType) -> bool:
     exported = getattr(sys.modules.get(room), "__all__", None)
     listed = found.__name__ in exported if exported is not None else _is_at_home(found)
     return listed and known(f"{room}.{found.__name__}") is found

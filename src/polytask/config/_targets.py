@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from polytask._errors import UserError
+from polytask._lazy import uncollected
 from polytask.config._kinds import full_name, is_allowed, is_value
 from polytask.config._project import forget, holds, install, is_from
 from polytask.config._trust import ROOTS
@@ -92,7 +93,8 @@ class Targets:
 
     def _module(self, name: str, where: str) -> ModuleType:
         try:
-            return importlib.import_module(name)
+            with uncollected():
+                return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise self._broken(name, error, where) from error
@@ -169,7 +171,9 @@ def _has_submodule(parent: ModuleType, name: str) -> bool:
 
 
 def _public(parent: object) -> list[str]:
-    return [name for name in dir(parent) if not name.startswith("_")]
+    # A name that is imported when it is first used is not in `dir`.
+    exported = getattr(parent, "__all__", ())
+    return [name for name in dict.fromkeys([*dir(parent), *exported]) if not name.startswith("_")]
 
 
 def _exported_below(parent: ModuleType) -> Iterable[tuple[str, str]]:

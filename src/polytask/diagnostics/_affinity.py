@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from polytask._errors import UserError
+from polytask.diagnostics._columns import AFFINITY, Columns
 from polytask.diagnostics._gradients import GramianRecorder
-from polytask.diagnostics._store import AFFINITY
 from polytask.gradients._watch import Seen
 from polytask.losses import TaskLosses
 from polytask.system import System
@@ -67,7 +66,7 @@ class Affinity(GramianRecorder):
     """
 
     file: ClassVar[str] = "affinity.parquet"
-    schema: ClassVar[pa.Schema] = AFFINITY
+    columns: ClassVar[Columns] = AFFINITY
 
     def __init__(
         self,

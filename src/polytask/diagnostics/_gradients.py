@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint
+from polytask.diagnostics._columns import GRADIENTS, Columns
 from polytask.diagnostics._recorder import Recorder
-from polytask.diagnostics._store import GRADIENTS
 from polytask.gradients._watch import Seen, Watcher
 from polytask.system import System
 from polytask.system._task_backward import Balance
@@ -119,7 +118,7 @@ class GradientRecorder(GramianRecorder):
     """
 
     file: ClassVar[str] = "gradients.parquet"
-    schema: ClassVar[pa.Schema] = GRADIENTS
+    columns: ClassVar[Columns] = GRADIENTS
 
     def __init__(
         self,

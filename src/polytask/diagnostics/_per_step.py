@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from polytask.diagnostics._columns import LOSSES, WEIGHTS, Columns
 from polytask.diagnostics._recorder import Recorder
-from polytask.diagnostics._store import LOSSES, WEIGHTS
 
 
 class WeightRecorder(Recorder):
@@ -37,7 +36,7 @@ class WeightRecorder(Recorder):
     """
 
     file: ClassVar[str] = "weights.parquet"
-    schema: ClassVar[pa.Schema] = WEIGHTS
+    columns: ClassVar[Columns] = WEIGHTS
 
     def __init__(self, every: int = 10, folder: str | Path | None = None) -> None:
         super().__init__(every, folder)
@@ -70,7 +69,7 @@ class LossRecorder(Recorder):
     """
 
     file: ClassVar[str] = "losses.parquet"
-    schema: ClassVar[pa.Schema] = LOSSES
+    columns: ClassVar[Columns] = LOSSES
 
     def __init__(self, every: int = 10, folder: str | Path | None = None) -> None:
         super().__init__(every, folder)

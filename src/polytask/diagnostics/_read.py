@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from polytask._errors import UserError, hint
-from polytask.diagnostics._store import AFFINITY, FOLDER, GRADIENTS, LOSSES, WEIGHTS, read
+from polytask.diagnostics._columns import FOLDER
+from polytask.diagnostics._store import AFFINITY, GRADIENTS, LOSSES, WEIGHTS, read
 
 Array = NDArray[np.float64]
 Steps = NDArray[np.int64]

@@ -3,17 +3,19 @@
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from polytask._errors import UserError
-from polytask.diagnostics._store import FOLDER, RecordFile, Row
+from polytask.diagnostics._columns import FOLDER, Columns
 from polytask.system import System
 from polytask.system._task_backward import Balance
+
+if TYPE_CHECKING:
+    from polytask.diagnostics._store import RecordFile, Row
 
 # Entries kept on the device before they are read, where nothing is logged.
 _MOST = 1024
@@ -42,7 +44,7 @@ class Recorder(pl.Callback, ABC):
     """
 
     file: ClassVar[str]
-    schema: ClassVar[pa.Schema]
+    columns: ClassVar[Columns]
 
     def __init__(self, every: int, folder: str | Path | None) -> None:
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
@@ -108,7 +110,9 @@ class Recorder(pl.Callback, ABC):
         writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
         self._store = None
         if writes:
-            store = RecordFile(folder / self.file, self.schema)
+            from polytask.diagnostics._store import RecordFile, schema_of
+
+            store = RecordFile(folder / self.file, schema_of(self.columns))
             store.cut(trainer.global_step)
             self._store = store
 

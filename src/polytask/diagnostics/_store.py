@@ -15,23 +15,28 @@ import pyarrow.parquet as pq
 
 from polytask._errors import UserError, one_line
 from polytask._files import part_of, publish
+from polytask.diagnostics import _columns
+from polytask.diagnostics._columns import Columns
 
-FOLDER = "records"
-_STEP = [("step", pa.int64()), ("epoch", pa.int64())]
-GRADIENTS = pa.schema(
-    [*_STEP, ("group", pa.string()), ("task", pa.string()), ("other", pa.string()), ("inner", pa.float64())]
-)
-WEIGHTS = pa.schema(
-    [*_STEP, ("task", pa.string()), ("weight", pa.float64()), ("effective_weight", pa.float64())]
-)
-LOSSES = pa.schema([*_STEP, ("task", pa.string()), ("loss", pa.float64())])
-AFFINITY = pa.schema(
-    [*_STEP, ("form", pa.string()), ("task", pa.string()), ("other", pa.string()), ("affinity", pa.float64())]
-)
 _FIX = "Delete it, and train again"
 # Of a reader beside a training, which joins files now and then.
 _TRIES = 10
 Row = tuple[Any, ...]
+
+
+def schema_of(columns: Columns) -> pa.Schema:
+    """The Arrow schema of a record file.
+
+    Args:
+        columns: The file's columns.
+    """
+    return pa.schema(list(columns))
+
+
+AFFINITY = schema_of(_columns.AFFINITY)
+GRADIENTS = schema_of(_columns.GRADIENTS)
+LOSSES = schema_of(_columns.LOSSES)
+WEIGHTS = schema_of(_columns.WEIGHTS)
 
 
 class RecordFile:

@@ -26,8 +26,8 @@ from polytask.callbacks._checkpoints import ConfigInCheckpoint, KeptCheckpoint
 from polytask.callbacks._progress import ProgressReport, results_table
 from polytask.config import Config, closest
 from polytask.data._loader_errors import data_errors
+from polytask.diagnostics._columns import FOLDER
 from polytask.diagnostics._recorder import Recorder
-from polytask.diagnostics._store import FOLDER
 from polytask.experiment._build import make_loaders, make_system, own_callbacks
 from polytask.experiment._problems import find_problems
 from polytask.runs import Run, _environment
