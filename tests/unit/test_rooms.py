@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*_BASE, "_lazy", "_distributed", "_lightning", "weighting", "losses", "gradients"),
         *("optim", "adapters", "data", "metrics"),
     ),
-    "config": ("_errors", "_files", "_lazy", "_checks", "optim"),
+    "config": ("_errors", "_files", "_lazy", "_checks"),
     "runs": ("_errors", "_files", "_checks", "_lightning", "config"),
     "callbacks": (
         *(*_BASE, "_files", "_lightning", "_console", "losses", "models", "optim", "data", "system", "runs"),

@@ -37,7 +37,7 @@ def test_the_newest_of_several_runs(run):
 
 def test_a_checkpoints_code_is_imported_only_where_it_is_named(run, demo):
     file = run / "checkpoints" / "best.ckpt"
-    with pytest.raises(UserError, match=r"never imported unasked, and 'net.Net' needs it. Pass project=DIR"):
+    with pytest.raises(UserError, match=r"imported only on request, and 'net.Net' needs it. Pass project=DIR"):
         load(file)
     np.testing.assert_array_equal(
         load(file, project=demo).predict(points())["shape"], load(run).predict(points())["shape"]
