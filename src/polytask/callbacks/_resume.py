@@ -1,4 +1,4 @@
-"""Lightning callbacks that make a run stop where it can be resumed, and resume as if it never stopped."""
+"""Lightning callbacks that stop a run at a step from which it resumes exactly."""
 
 import os
 import signal
@@ -31,10 +31,10 @@ _KEY = "polytask_resume"
 class ExactResume(Callback):
     """Saves in every checkpoint what Lightning leaves out, so that a resumed run equals one never stopped.
 
-    Added are the random states of python, numpy, torch and CUDA (one set for each rank), the values that
-    callbacks monitor, whether the run had been told to stop, and the position of this package's loaders in
-    batches that were *used*, whatever was fetched ahead. All of it is plain data and tensors. The states are
-    put back in ``on_train_start``: place this callback last where another one draws random numbers there.
+    It saves the random states of Python, NumPy, torch and CUDA (one set for each process), the values that
+    callbacks monitor, whether the run is about to stop, and the position of this package's loaders, in batches
+    that were *used*, not fetched. All of it is plain data and tensors. The states are restored in
+    ``on_train_start``: put this callback last if another one uses random numbers there.
 
     Exact are checkpoints made at the end of a training epoch, at the end of a validation, by `StopOnSignal`,
     and after an optimizer step without a validation. One made between two steps of an accumulation group
@@ -53,7 +53,7 @@ class ExactResume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the states."""
+        """Add the states to the checkpoint."""
         loops = checkpoint["loops"]["fit_loop"]
         loaders = _replayable(loops["state_dict"].get("combined_loader", []))
         _count_used(loaders, loops["epoch_loop.batch_progress"])
@@ -70,7 +70,7 @@ class ExactResume(Callback):
         self._saved = checkpoint.get(_KEY)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the states back, after the loaders exist and before the first batch is asked for."""
+        """Restore the states, after the loaders exist and before the first batch is fetched."""
         if self._saved is None:
             return
         saved, self._saved = self._saved, None
@@ -91,7 +91,7 @@ def _replayable(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _count_used(loaders: list[dict[str, Any]], progress: dict[str, Any]) -> None:
-    """Lower the loaders' counts by what was fetched ahead of the steps; 0 after an epoch's last batch."""
+    """Subtract the batches that were fetched but not used; 0 after an epoch's last batch."""
     current = progress["current"]
     if progress["is_last_batch"] and current["processed"] == current["ready"]:
         ahead = max((state["batches"] for state in loaders), default=0)
@@ -102,7 +102,7 @@ def _count_used(loaders: list[dict[str, Any]], progress: dict[str, Any]) -> None
 
 
 def _load_loaders(trainer: Trainer, states: list[dict[str, Any]]) -> None:
-    """Give the loaders their states back, which Lightning does in the middle of an epoch only."""
+    """Restore the loaders' states, which Lightning does in the middle of an epoch only."""
     ahead = fetched_batches(trainer)
     # Lightning has fetched from a loader without a length before this hook: in the middle of an epoch from
     # the correct position, between two epochs with random states that were not restored yet.
@@ -125,11 +125,11 @@ def _on_all_ranks(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Stop:
-    """Where a run was stopped.
+    """The step at which a run was stopped.
 
     Attributes:
         signal: The signal's name, ``SIGINT`` or ``SIGTERM``.
-        epoch: The epoch in which the run goes on, from 0.
+        epoch: The epoch in which the run continues, from 0.
         step: Optimizer steps made.
         path: The checkpoint to resume from.
     """
@@ -143,23 +143,23 @@ class Stop:
 class StopOnSignal(Callback):
     """Ends the fit at SIGINT (Ctrl-C) or SIGTERM with a checkpoint that a run can be resumed from.
 
-    The run goes on to the next optimizer step, and to the next one after it where that step is followed by a
-    validation, or to the end of the epoch with its validation where that comes first. Then the checkpoint is
-    written beside ``path`` and moved there, and ``Trainer.fit`` raises Lightning's ``SIGTERMException``, a
-    `SystemExit` whose code is 128 plus the signal's number. A second Ctrl-C raises `KeyboardInterrupt` at
-    once. A run that was in its last epoch's end finishes as usual.
+    The run continues to the next optimizer step, and to the step after it if a validation follows, or to the
+    end of the epoch with its validation if that comes first. Then the checkpoint is written, and
+    ``Trainer.fit`` raises Lightning's ``SIGTERMException``, a `SystemExit` whose code is 128 plus the
+    signal's number. A second Ctrl-C raises `KeyboardInterrupt` immediately. A run at the end of its last
+    epoch finishes as usual.
 
-    The former handlers are put back when the fit ends. All ranks stop at the same step. Outside the main
-    thread, where Python allows no signal handlers, and under strategies that spawn or fork their ranks
-    (``ddp_spawn``, ``ddp_fork``), this callback does nothing. A terminal sends Ctrl-C to the loaders' workers
-    too: those forked after the training started (all of a `ReplayableLoader`) serve on, others end and the
-    run fails.
+    The previous handlers are restored when the fit ends. All processes stop at the same step. This callback
+    does nothing outside the main thread, where Python allows no signal handlers, and with strategies that
+    spawn or fork their processes (``ddp_spawn``, ``ddp_fork``). A terminal sends Ctrl-C to the loaders'
+    workers too: workers that were forked after the training started (all of a `ReplayableLoader`) ignore it,
+    others end and the run fails.
 
     Args:
-        path: The file to write.
+        path: The checkpoint's file.
 
     Attributes:
-        stopped: Where the run was stopped, or None where it was not.
+        stopped: The step at which the run was stopped; None if it was not.
 
     Example:
         >>> StopOnSignal("checkpoints/last.ckpt").stopped is None
@@ -175,17 +175,17 @@ class StopOnSignal(Callback):
         self._step = 0
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over."""
+        """Install the signal handlers."""
         self._take_over(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over where there was no sanity check."""
+        """Install the signal handlers if there was no sanity check."""
         self._take_over(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note the step, to see whether this batch makes one."""
+        """Remember the step, to see whether this batch makes one."""
         self._step = trainer.global_step
 
     def on_train_batch_end(
@@ -196,7 +196,7 @@ class StopOnSignal(Callback):
         request_stop(trainer, stepped and not trainer.is_last_batch and self._agreed(trainer))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put a stop off: Lightning resumes after a validation as if its last part were still to come."""
+        """Postpone a stop: Lightning would repeat the end of a validation after a resume."""
         request_stop(trainer, False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,11 +205,11 @@ class StopOnSignal(Callback):
         request_stop(trainer, not last and self._agreed(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the previous signal handlers."""
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, where the fit ends by a stop of ours, and give the signals back."""
+        """Save if this callback ends the fit, and restore the previous signal handlers."""
         try:
             if isinstance(exception, SIGTERMException) and self._asked is not None:
                 self._stop(trainer, exception, self._asked)
@@ -230,7 +230,7 @@ class StopOnSignal(Callback):
         trainer.strategy.barrier("stopped")
 
     def _agreed(self, trainer: Trainer) -> bool:
-        """Whether any rank was asked to stop; all of them have to stop at the same step."""
+        """Whether any process received a signal; all of them must stop at the same step."""
         asked = self._asked is not None
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(asked, all=False):
             self._asked = self._asked or signal.SIGTERM
@@ -247,7 +247,7 @@ class StopOnSignal(Callback):
 
     def _give_back(self) -> None:
         for number, handler in self._former.items():
-            # Lightning ignores SIGINT while it shuts down: only what is still ours is put back.
+            # Lightning ignores SIGINT while it shuts down: only handlers of this callback are replaced.
             if signal.getsignal(number) == self._receive:
                 signal.signal(number, handler)
         self._former = {}
@@ -261,7 +261,7 @@ class StopOnSignal(Callback):
             self._asked = signal.Signals(number)
 
     def _receive_in_worker(self, number: int) -> None:
-        """Ctrl-C reaches forked workers too, and they have to serve on; SIGTERM is meant for them."""
+        """Ignore Ctrl-C, which reaches forked workers too; end on SIGTERM, which is sent to them."""
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -12,7 +12,7 @@ from polytask.diagnostics._recorder import Recorder
 
 
 class WeightRecorder(Recorder):
-    r"""Records the tasks' weights in ``weights.parquet``: the weighting's own, and the effective ones.
+    r"""Records the tasks' weights in ``weights.parquet``: those of the weighting, and the effective ones.
 
     With the total *L* and the loss :math:`L_i` of task *i*, which the weighting sees times its
     ``loss_weights`` :math:`c_i`, the weighting's own weight ``weight`` and ``effective_weight`` are
@@ -20,14 +20,14 @@ class WeightRecorder(Recorder):
     .. math:: w_i = \frac{\partial L}{\partial (c_i L_i)}, \qquad
         \frac{\partial L}{\partial L_i} = c_i w_i.
 
-    Of a method by gradients :math:`w_i` is the weight of the gradient of :math:`c_i L_i` in the update.
+    For a gradient-based weighting :math:`w_i` is the weight of the gradient of :math:`c_i L_i` in the update.
 
     Args:
-        every: One optimizer step in so many is recorded.
-        folder: Where the file goes; ``records`` in the run's folder where None.
+        every: The number of optimizer steps per recorded step.
+        folder: The folder of the file; ``records`` in the run's folder if None.
 
     Raises:
-        UserError: Where ``every`` is no such number; at the start of a fit, where the criterion is no
+        UserError: If ``every`` is not a positive integer; at the start of a fit, if the criterion is not a
             `polytask.losses.MultiTaskLoss`.
 
     Example:
@@ -44,7 +44,7 @@ class WeightRecorder(Recorder):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Keep the step's weights before the step changes them."""
+        """Record the step's weights before the step changes them."""
         if self.due(trainer):
             names, *weights = self.balance_of(pl_module).criterion.own_and_effective_weights()
             self.add(trainer, [(name,) for name in names], torch.stack(weights, dim=1))
@@ -56,11 +56,11 @@ class LossRecorder(Recorder):
     The loss of a step is the mean over the labels of all its batches.
 
     Args:
-        every: One optimizer step in so many is recorded.
-        folder: Where the file goes; ``records`` in the run's folder where None.
+        every: The number of optimizer steps per recorded step.
+        folder: The folder of the file; ``records`` in the run's folder if None.
 
     Raises:
-        UserError: Where ``every`` is no such number; at the start of a fit, where the criterion is no
+        UserError: If ``every`` is not a positive integer; at the start of a fit, if the criterion is not a
             `polytask.losses.MultiTaskLoss`.
 
     Example:
@@ -76,12 +76,12 @@ class LossRecorder(Recorder):
         self._sums: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+        """Begin with sums of 0."""
         super().on_train_start(trainer, pl_module)
         self._sums = {}
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Add the batch's losses up."""
+        """Add the batch's losses to the step's sums."""
         losses = self.balance_of(pl_module).losses
         if losses is None or not self.due(trainer):
             return
@@ -92,7 +92,7 @@ class LossRecorder(Recorder):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
     ) -> None:
-        """Keep the means."""
+        """Record the means."""
         sums, self._sums = self._sums, {}
         if sums:
             total, count = torch.stack(list(sums.values())).unbind(1)

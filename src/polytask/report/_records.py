@@ -64,7 +64,7 @@ class RunRecords:
         """Gramians by group of layers."""
         if not self._has("gradients"):
             return {}
-        from polytask.diagnostics._read import gradients_by_group
+        from polytask.diagnostics._readers import gradients_by_group
 
         return gradients_by_group(self.folder)
 
@@ -73,7 +73,7 @@ class RunRecords:
         """Mean affinities by form."""
         if not self._has("affinity"):
             return {}
-        from polytask.diagnostics._read import affinities_by_form
+        from polytask.diagnostics._readers import affinities_by_form
 
         return affinities_by_form(self.folder)
 
@@ -82,7 +82,7 @@ class RunRecords:
         """Weights of recorded steps: ``effective``, and ``own`` of the weighting."""
         if not self._has("weights"):
             return {}
-        from polytask.diagnostics._read import weights_by_kind
+        from polytask.diagnostics._readers import weights_by_kind
 
         return weights_by_kind(self.folder)
 
