@@ -46,17 +46,33 @@ def skip_batch(iterator: Any) -> None:
 
 
 def kept_iterator(loader: Any) -> Any:
-    """The iterator that a `DataLoader` keeps for its persistent workers; None if it keeps none.
+    """The iterator that a `DataLoader` keeps for its persistent workers; None if it has not started them.
 
     Args:
-        loader: A `DataLoader`, or any other iterable.
+        loader: A `DataLoader`.
+
+    Raises:
+        AttributeError: If it is another iterable, by which Lightning knows that there are no workers to end.
 
     Example:
         >>> from torch.utils.data import DataLoader
         >>> kept_iterator(DataLoader([1])) is None
         True
     """
-    return getattr(loader, "_iterator", None)
+    return loader._iterator
+
+
+def has_workers(loader: Any) -> bool:
+    """Whether a loader has started persistent workers.
+
+    Args:
+        loader: A `DataLoader`, or any other iterable.
+
+    Example:
+        >>> has_workers([1])
+        False
+    """
+    return getattr(loader, "_iterator", None) is not None
 
 
 def keep_iterator(loader: Any, iterator: Any) -> None:

@@ -32,8 +32,8 @@ class ExactResume(Callback):
     """Saves in every checkpoint what Lightning leaves out, so that a resumed run equals one never stopped.
 
     It saves the random states of Python, NumPy, torch and CUDA (one set for each process), the values that
-    callbacks monitor, whether the run is about to stop, and the position of this package's loaders, in batches
-    that were *used*, not fetched. All of it is plain data and tensors. The states are restored in
+    callbacks monitor, whether the run is about to stop, and the position of this package's loaders, in
+    batches that were *used*, not fetched. All of it is plain data and tensors. The states are restored in
     ``on_train_start``: put this callback last if another one uses random numbers there.
 
     Exact are checkpoints made at the end of a training epoch, at the end of a validation, by `StopOnSignal`,

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from polytask._errors import UserError
-from polytask._lightning._loaders import keep_iterator, kept_iterator, skip_batch
+from polytask._lightning._loaders import has_workers, keep_iterator, kept_iterator, skip_batch
 from polytask.data._random_state import drawn, host_state, set_host_state
 
 State = dict[str, Any]
@@ -54,7 +54,7 @@ class ReplayableLoader(Resumable):
 
     Not replayed exactly are:
 
-    - random numbers of persistent workers after their first epoch; their order is exact, and a warning says so;
+    - random numbers of persistent workers after their first epoch; a warning says so. Their order is exact;
     - an iterable data set without workers that uses the same global random state as the training, which is
       detected and warned of, or a sampler that uses it at every index instead of once;
     - a data set with its own random state in this process.
@@ -102,7 +102,7 @@ class ReplayableLoader(Resumable):
         self._batches = 0
 
     def state_dict(self) -> State:
-        """The start of the epoch and the number of its batches so far, as plain data and tensors.
+        """The start of the epoch and its number of batches so far, as plain data and tensors.
 
         ``batches`` is 0 between epochs. A loop that fetches ahead of its steps must subtract the unused batches.
         """
@@ -128,13 +128,13 @@ class ReplayableLoader(Resumable):
         self._start = {
             "random": host_state(),
             "generators": [generator.get_state() for generator in self._generators()],
-            "reused": kept_iterator(self.loader) is not None,
+            "reused": has_workers(self.loader),
         }
         iterator: Iterator[Any] = iter(self.loader)
         return iterator
 
     def _replay(self) -> Iterator[Any]:
-        """The rest of the epoch of the loaded state, or a new epoch if it was saved between two epochs."""
+        """The rest of the epoch of the loaded state; a new epoch if it was saved between two."""
         self._resume = False
         assert self._start is not None
         found = host_state()

@@ -63,7 +63,7 @@ def environments(collection: Collection) -> Grid:
         cells = tuple(values.get(name, "") for values in found)
         differs = len({*cells}) > 1 or any(_OR in cell for cell in cells)
         rows.append(GridRow((name, *cells, own.get(name, "")), differs))
-    header = ("", *(name for name, _ in trained), "this page")
+    header = ("what", *(name for name, _ in trained), "this page")
     return Grid(header, tuple(rows), (_ENVIRONMENTS,))
 
 

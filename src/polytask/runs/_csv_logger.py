@@ -19,8 +19,8 @@ CSVRow = dict[str, str]
 class CSVLogger(Logger):
     """Writes ``metrics.csv`` into a folder, one row for each call, at once.
 
-    The columns are ``epoch``, ``step`` and the metrics in the order of their first values. A new metric adds a
-    column, for which the file is replaced. An incomplete last line, of a killed run, is removed.
+    The columns are ``epoch``, ``step`` and the metrics in the order of their first values. A new metric adds
+    a column, for which the file is replaced. An incomplete last line, of a killed run, is removed.
 
     If the file exists, the run is resumed: the rows after the first step that is logged are removed, and a
     row of that step is replaced when its metrics are logged again. The file of a resumed run is then equal to

@@ -93,14 +93,17 @@ def create(project: str, folder: Path | None = None) -> Run:
         folder: The folder, if the user names one.
 
     Raises:
-        UserError: If it cannot be created, or has a run already.
+        UserError: If it cannot be made, or has a run already.
     """
     if folder is None:
         name = f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3] + f"-{secrets.token_hex(3)}"
         folder = Path("runs") / project / name
     elif (folder / CONFIG).exists():
         raise UserError(
-            f"--run-dir {folder}", "must be a new or an empty folder", "the folder of a run", "Name another one, or continue it with --resume"
+            f"--run-dir {folder}",
+            "must be a new or an empty folder",
+            "the folder of a run",
+            "Name another one, or continue it with --resume",
         )
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--run-dir {folder}", "must be a new or an empty folder", None, "Name another one")
@@ -110,7 +113,7 @@ def create(project: str, folder: Path | None = None) -> Run:
     except OSError as error:
         _remove(made)
         raise UserError(
-            str(folder), "the run's folder cannot be created", error.strerror, "Name another with --run-dir"
+            str(folder), "the run's folder cannot be made", error.strerror, "Name another with --run-dir"
         ) from error
     return Run(folder, tuple(made))
 

@@ -102,7 +102,7 @@ def test_what_is_no_run_and_no_checkpoint(run, tmp_path):
         "absent.ckpt": "absent.ckpt: there is no file",
         "empty": "empty: must be a run, or a folder of runs",
         "foreign.ckpt": "foreign.ckpt: the checkpoint carries no config",
-        "torn.ckpt": "torn.ckpt: the file is not a whole checkpoint",
+        "torn.ckpt": "torn.ckpt: must be a complete checkpoint",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
             load(tmp_path / name)

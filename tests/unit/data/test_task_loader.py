@@ -314,9 +314,9 @@ def test_the_state_of_other_tasks_is_refused():
     state = TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=4).state_dict()
     with pytest.raises(UserError, match="task 'c': has no position in the checkpoint"):
         TaskLoader({"a": [1, 2], "c": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
-    with pytest.raises(UserError, match=r"as many tasks as it was stopped with, here 2, got 1"):
+    with pytest.raises(UserError, match=r"the same number of tasks, 2, got 1"):
         TaskLoader({"a": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
-    with pytest.raises(UserError, match=r"as many batches as it was stopped with, here 4, got 5"):
+    with pytest.raises(UserError, match=r"the same number of batches, 4, got 5"):
         TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=5).load_state_dict(state)
     with pytest.raises(UserError, match="without a sampler is for evaluation"):
         TaskLoader({"a": [1, 2]}).load_state_dict(state)
