@@ -23,8 +23,8 @@ RECORDERS = (
 LOSSES = (0, 428, 1280, 940)
 
 
-def polytask(*words: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "polytask", *map(str, words)], check=True)
+def polytask(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "polytask", *map(str, arguments)], check=True)
 
 
 def crop() -> None:

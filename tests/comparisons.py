@@ -1,4 +1,4 @@
-"""What two comparisons are held against each other by, and how one is killed."""
+"""How two comparisons are compared with each other, and how one is killed."""
 
 import csv
 import multiprocessing
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polytask.compare import Comparison, Launcher, Search, compare, read_results, tune
+from polytask.compare._job import Job
 
 COSTS = ("seconds", "peak_memory_mb")
 
@@ -40,7 +41,7 @@ def searching(given: dict[str, Any], folder: str, report: Callable[[str], None])
 
 @dataclass
 class Killing:
-    """A report that kills the process that makes it, at one of its lines."""
+    """A report that kills its own process at one of its lines."""
 
     lines: int
 
@@ -51,14 +52,14 @@ class Killing:
 
 
 def kill(lines: int, work: Callable[..., None], *given: Any) -> int | None:
-    """Do this in a process of its own, which is killed after so many lines of its report."""
+    """Do this in a process of its own, which is killed after a number of lines of its report."""
     process = begun(work, *given, Killing(lines))
     process.join()
     return process.exitcode
 
 
 def kill_at(file: Path, work: Callable[..., None], *given: Any) -> int | None:
-    """Do this in a process of its own, which is killed as soon as there is such a file."""
+    """Do this in a process of its own, which is killed as soon as the file exists."""
     process = begun(work, *given, [].append)
     while not file.exists() and process.is_alive():
         process.join(0.01)
@@ -67,8 +68,13 @@ def kill_at(file: Path, work: Callable[..., None], *given: Any) -> int | None:
     return process.exitcode
 
 
+def note_mask_for(job: Job) -> None:
+    """Write where a job's run would be whether this process blocks Ctrl-C."""
+    note_mask(job.run)
+
+
 def note_mask(file: Path) -> None:
-    """Write down whether this process holds Ctrl-C back."""
+    """Write whether this process blocks Ctrl-C."""
     file.write_text(str(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 
 

@@ -1,4 +1,4 @@
-"""The processes of a training, where there are several."""
+"""The processes of a training, if there are several."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -9,27 +9,28 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 
-# Elements that go over the wire at once: enough to hide the latency, few enough to copy.
+# Elements that are sent at once: enough to hide the latency, few enough to copy.
 _CHUNK = 2**22
 
 
 class Ranks:
-    """All ranks of the default process group; each calls the same methods in the same order.
+    """All ranks of the default process group; each must call the same methods in the same order.
 
-    Losses are added up over the ranks before a weighting sees them, so that each rank knows those of the
-    joined batch. What flows back from a joined loss is the rank's own part times the number of
+    Losses are added up over the ranks before a weighting receives them, so that each rank has those of the
+    joined batch. The gradient of a joined loss on a rank is that of the rank's own part times the number of
     ranks: the mean of the ranks' gradients is the gradient of the joined batch.
 
     Args:
-        device: Where tensors are sent from.
+        device: The device of the tensors that are sent.
 
     Raises:
-        UserError: Where there is no process group.
+        UserError: If there is no process group.
     """
 
     def __init__(self, device: torch.device) -> None:
         if not (dist.is_available() and dist.is_initialized()):
-            raise UserError("ranks", "need a process group", "none", "Call torch.distributed's init")
+            fix = "Call torch.distributed.init_process_group first"
+            raise UserError("ranks", "a process group is required", "none", fix)
         self.size = dist.get_world_size()
         self.device = device
 
@@ -42,7 +43,7 @@ class Ranks:
     ) -> tuple[tuple[str, ...], list[Tensor], list[float | Tensor]]:
         """Losses of the joined batch: the tasks that any rank has, their sums and counts.
 
-        Reads the counts on the host, since a task may be on another rank only.
+        Reads the counts on the host, since a task may be present on another rank only.
 
         Args:
             names: All tasks, in order.
@@ -59,7 +60,7 @@ class Ranks:
         own = dict(zip(here, sums, strict=True))
         _, numbers, owners, wide = (dict(zip(names, row, strict=True)) for row in whole.tolist())
         present = [name for name in names if owners[name]]
-        # A rank without labels has no other way to know the losses' kind.
+        # A rank without labels has no other way to know the losses' type.
         kind = torch.float64 if any(wide.values()) else torch.float32
         totals = {name: whole[0, names.index(name)].to(kind) for name in present}
         joined = [_with_value(own[n] * self.size, totals[n]) if n in own else totals[n] for n in present]
@@ -69,7 +70,7 @@ class Ranks:
         """The mean over the ranks, in place.
 
         Args:
-            values: Contiguous.
+            values: A contiguous tensor.
         """
         for part in torch.split(values.view(-1), _CHUNK):
             dist.all_reduce(part)
@@ -82,7 +83,7 @@ class Ranks:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds on any rank; read on the host."""
+        """Whether the flag is set on any rank; read on the host."""
         value = torch.tensor([float(flag)], device=self.device)
         dist.all_reduce(value)
         return bool(value.item())
@@ -94,19 +95,19 @@ class Ranks:
         return found
 
     def copy_buffers(self, module: nn.Module) -> None:
-        """Give every rank the first one's buffers, running statistics for example."""
+        """Copy the first rank's buffers, such as running statistics, to every rank."""
         for chunk in _chunks(module.buffers()):
             _unpack(self.first(_pack(chunk)), chunk)
 
     def copy_state(self, module: nn.Module) -> None:
-        """Give every rank the first one's state, random seeds too."""
+        """Copy the first rank's state, including random seeds, to every rank."""
         state = [module.state_dict() if dist.get_rank() == 0 else None]
         dist.broadcast_object_list(state, 0)
         assert state[0] is not None
         module.load_state_dict(state[0])
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """The mean of ``.grad`` over the ranks; a parameter that no rank reached keeps None.
+        """Replace ``.grad`` by its mean over the ranks; a parameter that no rank reached keeps None.
 
         Args:
             parameters: The same on every rank.
@@ -125,12 +126,12 @@ class Ranks:
 
 
 def _with_value(source: Tensor, value: Tensor) -> Tensor:
-    """A tensor of this value with the gradient of another."""
+    """A tensor with this value and the gradient of another tensor."""
     return value + (source - source.detach())
 
 
 def _chunks(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors of one kind and about one size together."""
+    """Groups of tensors of one type and device, of limited size."""
     chunk: list[Tensor] = []
     size = 0
     for tensor in tensors:

@@ -1,18 +1,28 @@
-"""The two errors that polytask raises on purpose, and the nearest-name hint."""
+"""The two errors that polytask raises on purpose, and the hint that names the nearest known name."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 # Characters of a value in a message.
 _LONGEST = 200
 
 
-class _Fields(Exception):
+class _FieldsError(Exception):
     """What the two errors have in common: four fields, and the line made of them."""
 
     def __init__(self, where: str, rule: str, found: object = None, fix: str | None = None) -> None:
         super().__init__(where, rule, found, fix)
         self.where, self.rule, self.found, self.fix = where, rule, found, fix
+
+    def at(self, where: str, fix: str | None = None) -> Self:
+        """The same error at another key or argument.
+
+        Args:
+            where: The new ``where``.
+            fix: The new ``fix``; the error's own if None.
+        """
+        return type(self)(where, self.rule, self.found, self.fix if fix is None else fix)
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.rule}"
@@ -22,7 +32,7 @@ class _Fields(Exception):
         return " ".join(part if part.endswith(("?", "!")) else part.rstrip(".") + "." for part in parts)
 
 
-class UserError(_Fields, ValueError):
+class UserError(_FieldsError, ValueError):
     """An argument, a key or a file of the user that cannot be used; the command line exits with 2.
 
     The message is one line: ``<where>: <rule>, got <found>. <fix>.``
@@ -40,12 +50,15 @@ class UserError(_Fields, ValueError):
         fix: As given.
 
     Example:
-        >>> print(UserError("loss_weights", "must have one weight per task", "2 weights for 3 tasks"))
+        >>> error = UserError("loss_weights", "must have one weight per task", "2 weights for 3 tasks")
+        >>> print(error)
         loss_weights: must have one weight per task, got 2 weights for 3 tasks.
+        >>> print(error.at("criterion.loss_weights", "Add one"))
+        criterion.loss_weights: must have one weight per task, got 2 weights for 3 tasks. Add one.
     """
 
 
-class RunError(_Fields, RuntimeError):
+class RunError(_FieldsError, RuntimeError):
     """A run that cannot continue, for example because a loss is NaN; the command line exits with 1.
 
     The arguments and attributes are those of `UserError`.
@@ -57,7 +70,7 @@ class RunError(_Fields, RuntimeError):
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
-    """The option that reads most like ``name``, or None where none is close.
+    """The option that reads most like ``name``, or None if none is close.
 
     Example:
         >>> nearest("acuracy", ["Accuracy", "F1Score"])
@@ -70,7 +83,7 @@ def nearest(name: str, options: Iterable[str]) -> str | None:
 
 
 def hint(name: str, options: Iterable[str], noun: str = "Known") -> str:
-    """A fix in words: the nearest name, or all names where none is close.
+    """A fix as a sentence: the nearest name, or all names if none is close.
 
     Example:
         >>> hint("acuracy", ["Accuracy", "F1Score"])

@@ -42,44 +42,45 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
 
     Targets are a dict by task, a data frame (pandas, polars) with a column for each task, or a structured
     array; the latter two can be cut into folds by scikit-learn itself, which `GridSearchCV` needs. A label is
-    missing where it is NaN, None or null, or -100 among integers. Texts, booleans and whole numbers of up to
-    20 different values are classes, fractions are values; whatever is neither has to be named.
+    missing if it is NaN, None or null, or -100 among integers. Strings, booleans and integers with up to
+    20 different values are classes, and the task is a classification; fractions are values, and the task is a
+    regression; any other kind has to be given in ``task_types``.
 
-    Values are scaled to variance 1 for the training, and predicted in their own unit. Inputs are taken as
-    they are: put a scaler before the estimator in a `Pipeline`.
+    Values are standardised for the training, and predicted in their original unit. Inputs are not scaled:
+    put a scaler before the estimator in a `Pipeline`.
 
     Args:
-        hidden_dims: Units of the shared layers, the last of which the heads see.
-        task_types: ``classification`` or ``regression`` by task, where it is not to be told from the targets.
-        weighting: One of `polytask.weighting`; a copy is trained. Equal weights where None.
-        loss_weights: Factors of the tasks' losses, no unit; 1 for the others.
+        hidden_dims: Units of the shared layers; the last layer is the input of the heads.
+        task_types: ``classification`` or ``regression`` by task; inferred from the targets if not given.
+        weighting: A weighting of `polytask.weighting`; a copy is trained. Equal weights if None.
+        loss_weights: Factors of the tasks' losses, no unit; 1 if not given.
         model: Called with the number of features and a dict of outputs by task; returns the module to train,
-            whose outputs are ``(rows, outputs)`` by task. A backbone of ``hidden_dims`` with a linear head
-            for each task where None.
+            whose outputs are ``(rows, outputs)`` by task. If None, a backbone of ``hidden_dims`` with a
+            linear head for each task.
         lr: Learning rate of AdamW.
         weight_decay: Of AdamW, for the model's parameters.
         batch_size: Rows of a training step.
-        epochs: The most epochs to train.
-        validation_fraction: Share of the rows that is held back to stop early, between 0 and 1; None trains
-            on all rows for all epochs.
-        patience: Epochs without a smaller sum of the held-back rows' losses after which training stops. The
+        epochs: The maximal number of epochs.
+        validation_fraction: Fraction of the rows that is held out for early stopping, between 0 and 1; None
+            trains on all rows for all epochs.
+        patience: Epochs without a smaller sum of the held-out rows' losses after which training stops. The
             weights of the best epoch are kept.
         grad_clip: Largest norm of the gradient; None clips nothing.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``. The trained model is kept on the host.
-        random_state: Seed of the initial weights, the held-back rows and the order of the data.
+        random_state: Seed of the initial weights, the held-out rows and the order of the data.
 
     Attributes:
         tasks_: The tasks, in order.
-        classes_: The classes of each task in the order of `predict_proba`; None for values.
+        classes_: The classes of each task in the order of `predict_proba`; None for a regression.
         model_: The trained module.
         history_: By log key a list with a value for each epoch.
         n_iter_: Epochs that were trained.
         weights_: The weight of each task at the last step.
-        n_features_in_: Features that the inputs have.
-        feature_names_in_: Their names, where they are a data frame of named columns.
+        n_features_in_: The number of features of the inputs.
+        feature_names_in_: Their names, if the inputs are a data frame with named columns.
 
     Raises:
-        UserError: Where a parameter or the data cannot be used, in `fit`.
+        UserError: In `fit`, if a parameter or the data cannot be used.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -128,7 +129,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
     # ---- fit ----------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
-        """Train anew.
+        """Train a new model.
 
         Args:
             X: Inputs, ``(rows, features)``; ``(rows, ...)`` with a ``model`` that takes them.
@@ -138,7 +139,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
             The estimator itself.
 
         Raises:
-            UserError: Where a parameter or the data cannot be used.
+            UserError: If a parameter or the data cannot be used.
         """
         self._check_parameters()
         X = self._inputs(X, reset=True)  # noqa: N806
@@ -148,39 +149,41 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         targets = {name: codes[name].encode(column) for name, column in columns.items()}
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
-        train, held_back = self._split(len(X), random)
+        train, held_out = self._split(len(X), random)
         with torch.random.fork_rng(_cuda(self.device)):
             torch.manual_seed(seed)
             session = self._session(X.shape[1] if X.ndim > 1 else 1, codes)
             best = KeepBest(self.patience)
-            training, validation = (self._loader(X, targets, rows, seed) for rows in (train, held_back))
+            training, validation = (self._loader(X, targets, rows, seed) for rows in (train, held_out))
             session.train_for(self.epochs, training, validation, [best])
-        best.restore(session)
+        best.load_best(session.system)
         self._keep(session, codes)
         return self
 
     def _check_parameters(self) -> None:
         fraction = self.validation_fraction
         if fraction is not None and not (is_finite(fraction) and 0 < fraction < 1):
-            raise UserError("validation_fraction", "is between 0 and 1, or None", repr(fraction))
+            raise UserError("validation_fraction", "must be between 0 and 1, or None", repr(fraction))
         if not is_integer(self.patience, 1):
-            raise UserError("patience", "is a number of epochs, 1 or more", repr(self.patience))
+            raise UserError("patience", "must be an integer of at least 1", repr(self.patience))
         if self.weighting is not None and not isinstance(self.weighting, Weighting):
-            raise UserError("weighting", "is one of polytask.weighting", type(self.weighting).__name__)
+            raise UserError(
+                "weighting", "must be a polytask.weighting.Weighting", type(self.weighting).__name__
+            )
         if self.model is not None and (isinstance(self.model, nn.Module) or not callable(self.model)):
-            rule = "is a callable from features and outputs by task to a module"
+            rule = "must be a callable from the features and outputs by task to a module"
             raise UserError("model", rule, type(self.model).__name__, "Pass a function that makes the module")
         if not np.iterable(self.hidden_dims) or (self.model is None and not len(self.hidden_dims)):
-            raise UserError("hidden_dims", "is a list of layers, one at least", repr(self.hidden_dims))
+            raise UserError("hidden_dims", "must have at least one layer", repr(self.hidden_dims))
 
     def _split(self, rows: int, random: np.random.RandomState) -> tuple[Any, Any]:
-        """The rows to train on, and those held back."""
+        """The rows to train on, and those held out."""
         if self.validation_fraction is None:
             return np.arange(rows), None
         number = max(1, round(rows * self.validation_fraction))
         if number >= rows:
             found = f"{number} of {rows} rows"
-            raise UserError("validation_fraction", "leaves rows to train on", found, "Pass None")
+            raise UserError("validation_fraction", "must leave rows to train on", found, "Pass None")
         order = random.permutation(rows)
         return np.sort(order[number:]), np.sort(order[:number])
 
@@ -188,7 +191,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         if rows is None:
             return None
         own = {name: target[rows] for name, target in targets.items()}
-        # Few rows that are held back may lack a task's labels, which the training's rows may not.
+        # The held-out rows may lack labels of a task; the training rows may not.
         own = {name: target for name, target in own.items() if _is_labelled(target)}
         coded = [name for name, target in own.items() if target.dtype == np.int64]
         classes = {name: int(targets[name].max()) + 1 for name in coded}
@@ -198,7 +201,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         sizes = {name: code.size for name, code in codes.items()}
         model = (self.model or self._default)(features, sizes)
         if not isinstance(model, nn.Module):
-            raise UserError("model", "returns a torch.nn.Module", type(model).__name__)
+            raise UserError("model", "must return a torch.nn.Module", type(model).__name__)
         criterion = MultiTaskLoss(
             {name: _LOSSES[code.kind]() for name, code in codes.items()},
             self.loss_weights,
@@ -216,11 +219,11 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         return create_hard_sharing_model(backbone, {name: {"output_dim": n} for name, n in sizes.items()})
 
     def _keep(self, session: Session, codes: dict[str, LabelCodes]) -> None:
-        self.model_ = session.model.cpu()
+        self.model_ = session.system.model.cpu()
         self.tasks_ = tuple(codes)
         self.classes_ = {name: code.classes for name, code in codes.items()}
-        self.history_ = session.by_epoch()
-        self.n_iter_ = len(session.history)
+        self.history_ = session.history.by_key()
+        self.n_iter_ = len(session.history.epochs)
         self.weights_ = {name: self.history_[f"weights/{name}"][-1] for name in codes}
         self._codes = codes
 
@@ -233,10 +236,10 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
             X: Inputs as those of `fit`.
 
         Returns:
-            ``(rows,)`` by task; ``(rows, k)`` where the targets were.
+            ``(rows,)`` by task, or ``(rows, k)`` as the targets.
 
         Raises:
-            UserError: Where the inputs do not fit the model.
+            UserError: If the inputs do not fit the model.
         """
         return self._labels(X)
 
@@ -253,25 +256,24 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
             ``(rows, classes)`` by task.
 
         Raises:
-            UserError: Where no task is a classification, or the inputs do not fit the model.
+            UserError: If no task is a classification, or the inputs do not fit the model.
         """
         outputs = self._outputs(X)
         chosen = [name for name, code in self._codes.items() if code.classes is not None]
         if not chosen:
-            raise UserError(
-                "predict_proba", "needs a classification", f"values only: {', '.join(self.tasks_)}"
-            )
+            found = f"regressions only: {', '.join(self.tasks_)}"
+            raise UserError("predict_proba", "requires a classification", found)
         return {name: torch.from_numpy(outputs[name]).softmax(dim=1).numpy() for name in chosen}
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803
-        """The mean over the tasks of accuracy, or of the coefficient of determination for values.
+        """The mean over the tasks of accuracy, or of the coefficient of determination for a regression.
 
         Args:
             X: Inputs as those of `fit`.
-            y: Targets of some tasks or all; rows without a label are left out.
+            y: Targets of some or all tasks; rows without a label are left out.
 
         Raises:
-            UserError: Where a task is not known, or has no label.
+            UserError: If a task is unknown, or has no label.
         """
         predicted = self._labels(X)
         columns = columns_of(y, len(next(iter(predicted.values()))))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from polytask import runs
 from polytask._errors import UserError
-from polytask._tasks import check_task_names
 from polytask.arrays._placement import placement
 from polytask.arrays._predict_rows import predict_rows
 from polytask.arrays._trained_model import TrainedModel
@@ -24,6 +23,7 @@ from polytask.losses._for_model import criterion_for
 from polytask.runs._checkpoints import CONFIG, load_weights, read_checkpoint
 from polytask.runs._lookup import saved_config
 from polytask.system._stages import adapters_by_stage, by_stage
+from polytask.system._task_order import task_names
 
 if TYPE_CHECKING:
     from polytask.system import System
@@ -37,12 +37,12 @@ class Predictor:
     """A trained model that predicts on arrays. Made by `load`.
 
     Args:
-        system: The System that was trained; its ``adapters.logging`` says what is predicted of an output,
-            as for `polytask predict`.
+        system: The System that was trained; its ``adapters.logging`` transforms outputs to predictions, as
+            for `polytask predict`.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Attributes:
-        model: The model, for everything that is not a prediction on arrays.
+        model: The model, for any use other than predicting on arrays.
         names: The tasks, in order.
 
     Example:
@@ -62,12 +62,12 @@ class Predictor:
         self.names: tuple[str, ...] = system.names
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, NDArray[Any]]:
-        """Predictions by task, a row for each input.
+        """Predictions by task, one row for each input.
 
         Args:
-            inputs: One array, or a dict of arrays if the model expects one; numpy arrays, tensors, or paths
+            inputs: One array, or a dict of arrays if the model takes a dict; numpy arrays, tensors, or paths
                 of ``.npy`` files.
-            batch_size: Rows that are computed at once.
+            batch_size: The number of rows in a batch.
 
         Returns:
             By task an array ``(rows, ...)``.
@@ -78,7 +78,7 @@ class Predictor:
         return predict_rows(self._system, self._outputs, inputs, batch_size)
 
     def _outputs(self, inputs: Any) -> dict[str, Tensor]:
-        # Already a batch: the batch adapter, which is for what loaders yield, is not used.
+        # A `Batch` is not adapted again: the batch adapter is for what a loader yields.
         outputs: dict[str, Tensor] = self._system.predict_step(Batch(inputs, None, count_rows(inputs)), 0)[
             "outputs"
         ]
@@ -100,7 +100,7 @@ def load(
     Args:
         path: A run's folder, whose best checkpoint is loaded; a folder of runs, whose newest run is loaded;
             or a checkpoint file that polytask wrote.
-        project: The folder of the project's modules, instead of the one that the config names.
+        project: The folder with the modules of the model, instead of the one that the config names.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
@@ -109,9 +109,8 @@ def load(
     try:
         return Predictor(_trained(Path(path), project), device)
     except UserError as error:
-        where = _OPTION.sub("", error.where) or str(path)
         fix = error.fix and _OPTION.sub("project=", error.fix)
-        raise UserError(where, error.rule, error.found, fix) from error
+        raise error.at(_OPTION.sub("", error.where) or str(path), fix) from error
 
 
 def _trained(path: Path, project: str | Path | None) -> "System | TrainedModel":
@@ -127,8 +126,8 @@ def _trained(path: Path, project: str | Path | None) -> "System | TrainedModel":
 def _carried(checkpoint: dict[str, Any], file: Path, project: str | Path | None) -> Config:
     """The config in a checkpoint."""
     if CONFIG not in checkpoint:
-        rule = "the checkpoint carries no config"
-        raise UserError(str(file), rule, None, "Build the model, and load its state_dict")
+        rule = "the checkpoint must contain its config"
+        raise UserError(str(file), rule, "none", "Build the model, and load its state_dict")
     folder = None if project is None else Path(project)
     return Config.from_plain(checkpoint[CONFIG], where=str(file), project=folder)
 
@@ -149,7 +148,7 @@ def _unseeded(config: Config) -> "System | TrainedModel":
         if isinstance(system, dict) and system.get("_target_") in _SYSTEM:
             return _trained_model(config)
         # A subclass may predict in its own way.
-        from polytask.experiment._build import make_system
+        from polytask.experiment._builders import make_system
 
         return make_system(config, {})
     finally:
@@ -175,10 +174,7 @@ def _trained_model(config: Config) -> TrainedModel:
 
 def _names(model: nn.Module, criterion: nn.Module, config: Config) -> tuple[str, ...]:
     """The tasks, as the criterion, the model or, last, the metrics name them."""
-    if isinstance(criterion, MultiTaskLoss):
-        return criterion.names
-    if of_model := getattr(model, "task_names", None):
-        return check_task_names(of_model, "model.task_names")
-    metrics = config.build("system.metrics") if "system.metrics" in config else None
-    named = {task: None for own in by_stage(metrics, "metrics").values() for task in own or {}}
-    return check_task_names(named, "metrics") if named else ()
+    named = isinstance(criterion, MultiTaskLoss) or getattr(model, "task_names", None)
+    # Building metrics imports torchmetrics.
+    metrics = None if named or "system.metrics" not in config else config.build("system.metrics")
+    return task_names(model, criterion, by_stage(metrics, "metrics"))

@@ -15,19 +15,19 @@ from polytask.losses import MultiTaskLoss
 
 
 class MultiTaskTrainer:
-    """Trains a model on loaders of ``(inputs, {task: target})``, in as many calls as you like.
+    """Trains a model on loaders of ``(inputs, {task: target})``, in one call or several.
 
-    Every step is one of `polytask.System`: missing labels are left out, weightings by gradients get their
-    gradients, a loss that is not finite ends the training. Model, loss and optimizer are those given, and
-    keep their state between the calls. Inputs and targets may be numpy arrays, integers of any width and
-    float64.
+    The steps are those of a `polytask.System`: missing labels are left out, gradient-based weightings get
+    their gradients, a loss that is not finite ends the training. Model, loss and optimizer are used without a
+    copy, and keep their state between the calls. Inputs and targets may be tensors or numpy arrays; integers
+    of any width and float64 are converted.
 
     Values are called by their log keys: ``train/loss/<task>/epoch``, ``train/loss/total/epoch``,
     ``val/<task>/<metric>/epoch``, ``weights/<task>``.
 
     Args:
         model: Returns a dict by task, or a list in the loss's task order.
-        loss_fn: A `polytask.losses.MultiTaskLoss`, or what else `polytask.System` takes for a criterion.
+        loss_fn: A `polytask.losses.MultiTaskLoss`, or another criterion for `polytask.System`.
         optimizer: Made of the model's and the loss's parameters.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; the model and the loss are moved there.
         metric_fns: For each task a function ``(predictions, targets) -> float`` on arrays, or a torchmetrics
@@ -35,7 +35,7 @@ class MultiTaskTrainer:
         grad_clip: Largest norm of the gradient of all parameters; None clips nothing.
 
     Raises:
-        UserError: Where a part cannot be used; where the optimizer lacks the loss's parameters.
+        UserError: If an argument cannot be used, or the optimizer lacks the loss's parameters.
 
     Example:
         >>> from polytask.losses import UncertaintyWeighting
@@ -67,7 +67,7 @@ class MultiTaskTrainer:
     ) -> None:
         self._session = Session(model, loss_fn, optimizer, device, metric_fns, grad_clip)
         self.model = model
-        self.loss_fn = self._session.criterion
+        self.loss_fn = self._session.system.criterion
         self.optimizer = optimizer
 
     def train_epoch(self, train_loader: Any, verbose: bool = True) -> dict[str, float]:
@@ -81,8 +81,8 @@ class MultiTaskTrainer:
             The epoch's values by log key.
 
         Raises:
-            UserError: Where the data does not fit the model or the loss.
-            RunError: Where a loss is not finite.
+            UserError: If the data does not fit the model or the loss.
+            RunError: If a loss is not finite.
         """
         values = self._session.train_for(1, train_loader, None, _report(verbose))
         return {key: value for key, (value,) in values.items()}
@@ -97,28 +97,28 @@ class MultiTaskTrainer:
             The values by log key, ``val/...``.
 
         Raises:
-            UserError: Where the data does not fit the model or the loss.
+            UserError: If the data does not fit the model or the loss.
         """
         return self._session.evaluate_on(val_loader)
 
     def fit(
         self, train_loader: Any, val_loader: Any = None, epochs: int = 10, verbose: bool = True
     ) -> dict[str, list[float]]:
-        """Train for some epochs, going on from where the model is.
+        """Train for a number of epochs, continuing from the model's current state.
 
         Args:
             train_loader: Yields ``(inputs, {task: target})``.
             val_loader: Likewise, to validate on after each epoch.
-            epochs: How many.
-            verbose: Whether to show a line for each epoch, or, in a terminal, a bar.
+            epochs: The number.
+            verbose: Whether to show a line for each epoch, or a progress bar on a terminal.
 
         Returns:
-            By log key a list with a value for each of these epochs, NaN where an epoch had none; and
-            under ``weights/<task>`` the weights of the epochs' last steps.
+            By log key a list with a value for each of these epochs, NaN for an epoch without one;
+            ``weights/<task>`` are the weights of the epochs' last steps.
 
         Raises:
-            UserError: Where the data does not fit the model or the loss.
-            RunError: Where a loss is not finite.
+            UserError: If the data does not fit the model or the loss.
+            RunError: If a loss is not finite.
         """
         return self._session.train_for(epochs, train_loader, val_loader, _report(verbose))
 
@@ -126,14 +126,14 @@ class MultiTaskTrainer:
         """The weight of each task at its last loss, see `polytask.losses.MultiTaskLoss.get_task_weights`.
 
         Raises:
-            UserError: Where the loss is not a `polytask.losses.MultiTaskLoss`.
+            UserError: If the loss is not a `polytask.losses.MultiTaskLoss`.
         """
         if not isinstance(self.loss_fn, MultiTaskLoss):
-            raise UserError("loss_fn", "has no weights by task", type(self.loss_fn).__name__)
+            raise UserError("loss_fn", "must be a MultiTaskLoss", type(self.loss_fn).__name__)
         return self.loss_fn.get_task_weights()
 
     def get_task_uncertainties(self) -> dict[str, float] | None:
-        """The learned noise of each task, in the unit of its targets; None where none is learned."""
+        """The learned noise of each task, in the unit of its targets; None if none is learned."""
         learned = getattr(getattr(self.loss_fn, "weighting", None), "get_uncertainties", None)
         return None if learned is None else learned()
 

@@ -207,7 +207,7 @@ def test_repr_names_the_method_and_no_tensor(case):
     [
         (torch.ones(2, 4), torch.ones(3), "one row for each of the tasks a, b, c"),
         (torch.ones(3), torch.ones(3), r"shape \(3,\)"),
-        (torch.ones(3, 4), torch.ones(2), "one loss for each of the tasks a, b, c"),
+        (torch.ones(3, 4), torch.ones(2), "one loss is required for each of the tasks a, b, c"),
     ],
 )
 def test_wrong_shapes_are_errors(case, jacobian, losses, words):

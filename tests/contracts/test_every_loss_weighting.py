@@ -258,11 +258,11 @@ def test_tasks_may_change_places(case):
 @everything
 def test_wrong_numbers_of_losses_and_unknown_tasks_are_errors(case):
     weighting = named(case)
-    with pytest.raises(UserError, match=f"{case.name}: needs one loss for each of the tasks a, b, c"):
+    with pytest.raises(UserError, match=f"{case.name}: one loss is required for each of the tasks a, b, c"):
         weighting(torch.ones(2))
     with pytest.raises(UserError, match="no task is called 'd'"):
         weighting(torch.ones(2), ["a", "d"])
-    with pytest.raises(UserError, match="serves one criterion"):
+    with pytest.raises(UserError, match="must be used by one criterion only"):
         weighting.setup(TASKS)
 
 

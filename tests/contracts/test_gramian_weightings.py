@@ -185,7 +185,7 @@ def test_a_gramian_of_another_shape_is_refused(case, shape):
 
 @everything
 def test_other_losses_are_refused(case):
-    with pytest.raises(UserError, match=r"one loss for each of the tasks a, b, c"):
+    with pytest.raises(UserError, match=r"one loss is required for each of the tasks a, b, c"):
         named(case)(torch.eye(3), losses=torch.ones(2))
 
 
@@ -199,7 +199,7 @@ def test_an_unknown_task_is_refused(case):
 def test_losses_are_asked_for_where_needed(case):
     weighting = named(case)
     if weighting.needs_losses:
-        with pytest.raises(UserError, match="needs the losses"):
+        with pytest.raises(UserError, match="the losses are required"):
             weighting(torch.eye(3))
     else:
         assert weighting(torch.eye(3)).isfinite().all()

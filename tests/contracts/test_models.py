@@ -273,7 +273,7 @@ def check_export(case, tasks):
         (-1, ["below 3", "got -1"]),
         (True, ["a bool"]),
         (1.0, ["a float"]),
-        (torch.tensor(1), ["a Tensor", "Python int"]),
+        (torch.tensor(1), ["a Tensor", "an integer"]),
         ([], ["at least one task"]),
         ("tsk", ["'tsk'"]),
         ([0], ["'0'", "Tasks: "]),

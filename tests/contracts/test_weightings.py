@@ -41,7 +41,7 @@ def test_names_are_known_after_setup_and_set_once(case):
     assert weighting.names == ()
     weighting.setup(TASKS)
     assert weighting.names == TASKS
-    with pytest.raises(UserError, match="serves one criterion"):
+    with pytest.raises(UserError, match="must be used by one criterion only"):
         weighting.setup(TASKS)
 
 

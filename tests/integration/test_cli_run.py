@@ -215,7 +215,7 @@ def test_weights_of_a_checkpoint_start_a_new_run(cli, demo):
     assert torch.load(second.run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 12
 
 
-# ---- words and options ------------------------------------------------------------------------
+# ---- arguments and options ------------------------------------------------------------------------
 
 
 def test_overrides_and_files_may_stand_anywhere(cli, demo):

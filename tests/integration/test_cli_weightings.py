@@ -111,7 +111,7 @@ def test_a_bound_that_is_reached_is_one_line_and_2(cli, demo):
 def test_one_that_takes_several_batches_says_what_to_set(cli, demo):
     result = cli("fit", "config.yaml", weighting("MoDo"))
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert "trainer.accumulate_grad_batches: is 3 with MoDo" in result.err
+    assert "trainer.accumulate_grad_batches: must be 3 with MoDo" in result.err
 
 
 def test_options_of_gradients_are_checked_before_data_is_touched(cli, demo):

@@ -1,6 +1,7 @@
 """Whole comparisons and searches: what they write, what they refuse, and that a kill changes nothing."""
 
 import csv
+import os
 import re
 import shutil
 import signal
@@ -17,7 +18,10 @@ import optuna
 
 from polytask import UserError
 from polytask.compare import Comparison, Processes, read_results
-from polytask.compare._work import read_cost
+from polytask.compare._command import read_cost
+from polytask.compare._job import Job
+from polytask.compare._launcher import start
+from polytask.compare._outcome import read_outcome
 from polytask.config import Config
 from polytask.config._read import read_file
 from tests.comparisons import comparing, kill, kill_at, numbers, rows, searching
@@ -56,7 +60,10 @@ def test_a_comparison_from_its_config_to_its_table(cli, demo):
     # What a run does not depend on may change; anything else is another comparison.
     other = cli("compare", *words, "trainer.max_epochs=1")
     assert other.code == 2
-    assert "this folder is another comparison's, got other values of config.trainer.max_epochs" in other.err
+    assert (
+        "must be the comparison that the folder was made for, got other values of config.trainer.max_epochs"
+        in other.err
+    )
     assert cli("compare", *WORDS, "--seeds", "1").code == 0
     assert [(row["method"], row["seeds"]) for row in rows(folder)] == [("plain_sum", "1"), ("uw", "1")]
 
@@ -111,21 +118,24 @@ def test_a_kill_changes_nothing(cli, demo):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--methods", "pcgard"], "no method is called 'pcgard'. Did you mean 'pcgrad'?"),
-        (["--methods", "uw", "--seeds", "0"], "--seeds: is 1 or more, got 0"),
-        (["--methods", "uw", "--jobs", "0"], "--jobs: is 1 or more, got 0"),
+        (["--methods", "pcgard"], "unknown method 'pcgard'. Did you mean 'pcgrad'?"),
+        (["--methods", "uw", "--seeds", "0"], "--seeds: must be 1 or more, got 0"),
+        (["--methods", "uw", "--jobs", "0"], "--jobs: must be 1 or more, got 0"),
         (["--methods", "uw", "--architectures", "none.yaml"], "none.yaml: there is no such file"),
         (
             ["--methods", "uw", "--direction", "shape/Acuracy=max"],
-            "no metric 'shape/Acuracy'. Did you mean 'shape/Accuracy'?",
+            "unknown metric 'shape/Acuracy'. Did you mean 'shape/Accuracy'?",
         ),
-        (["--methods", "uw", "--direction", "shape/Accuracy"], "is <task>/<Metric>=max or =min"),
-        (["--methods", "uw", "--direction", "shape/Accuracy=up"], "is 'max' or 'min', got 'up'"),
+        (
+            ["--methods", "uw", "--direction", "shape/Accuracy"],
+            "must be <task>/<Metric>=max or <task>/<Metric>=min",
+        ),
+        (["--methods", "uw", "--direction", "shape/Accuracy=up"], "must be 'max' or 'min', got 'up'"),
         (["--launcher", "slurm"], "invalid choice: 'slurm'"),
         (["--methods", "uw", "--dir", "."], "--dir .: must be a comparison, or a new folder"),
     ],
 )
-def test_bad_words_are_said_before_anything_runs(cli, demo, words, message):
+def test_bad_arguments_are_said_before_anything_runs(cli, demo, words, message):
     result = cli("compare", "--config", "config.yaml", *words)
     assert result.code == 2
     assert message in result.err
@@ -138,16 +148,24 @@ def test_a_metric_of_unknown_direction_is_asked_for(cli, demo):
     (demo / "config.yaml").write_text(text.replace(known, "{_target_: torchmetrics.MeanMetric}"))
     result = cli("compare", "config.yaml", "--methods", "uw")
     assert result.code == 2
-    assert "metrics.height: 'MeanMetric' does not say whether more is better" in result.err
-    assert "Say --direction height/MeanMetric=max or =min" in result.err
+    assert "metrics.height: the better direction of 'MeanMetric' must be given" in result.err
+    assert "Write --direction height/MeanMetric=max or --direction height/MeanMetric=min" in result.err
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("system.dataloaders.val", "null", "selection uses validation data only"),
-        ("system.criterion", "{_target_: net.Untotalled}", "a comparison sets the criterion's weighting"),
-        ("trainer.logger", "false", "trainer.logger: the runs' own metrics.csv is read"),
+        ("system.dataloaders.val", "null", "is required, because trials are chosen by validation data"),
+        (
+            "system.criterion",
+            "{_target_: net.Untotalled}",
+            "must be a MultiTaskLoss, whose weighting the comparison sets",
+        ),
+        (
+            "trainer.logger",
+            "false",
+            "trainer.logger: must not be set, because the comparison reads the default",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_compared(cli, demo, key, value, message):
@@ -156,7 +174,7 @@ def test_a_config_that_cannot_be_compared(cli, demo, key, value, message):
     assert message in result.err
 
 
-def test_a_logger_of_the_config_is_left_out_by_a_word(cli, demo):
+def test_a_logger_of_the_config_is_left_out_by_an_override(cli, demo):
     logger = "{_target_: pytorch_lightning.loggers.CSVLogger, save_dir: elsewhere}"
     text = (demo / "config.yaml").read_text()
     (demo / "logged.yaml").write_text(text.replace("trainer:\n", f"trainer:\n  logger: {logger}\n"))
@@ -168,7 +186,9 @@ def test_a_logger_of_the_config_is_left_out_by_a_word(cli, demo):
     (demo / "mine.yaml").write_text("trainer: {logger: false}")
     refused = cli("compare", "config.yaml", "--methods", "mine.yaml")
     assert refused.code == 2
-    assert "mine-base: trainer.logger: the runs' own metrics.csv is read" in refused.err
+    assert (
+        "mine-base: trainer.logger: must not be set, because the comparison reads the default" in refused.err
+    )
 
 
 def test_a_space_that_does_not_fit_a_row_is_said_first(cli, demo):
@@ -185,7 +205,7 @@ space: {system.criterion.weighting.c: {low: 0.1, high: 0.9}}
 """
 
 
-def test_a_methods_own_parameters_are_tuned_beside_what_is_tuned_for_all(cli, demo):
+def test_a_methods_own_parameters_are_tuned_in_addition(cli, demo):
     (demo / "mine.yaml").write_text(MINE)
     words = ["compare", "config.yaml", "--methods", "mine.yaml", "--seeds", "1", "--trials", "2"]
     assert cli(*words).code == 0
@@ -202,14 +222,17 @@ def test_a_methods_own_parameters_are_tuned_beside_what_is_tuned_for_all(cli, de
     (demo / "mine.yaml").write_text(MINE.replace("0.9", "0.8"))
     changed = cli(*words)
     assert changed.code == 2
-    assert "this folder is another comparison's" in changed.err
+    assert "must be the comparison that the folder was made for" in changed.err
 
 
 def test_a_methods_space_is_for_trials(cli, demo):
     (demo / "mine.yaml").write_text(MINE)
     result = cli("compare", "config.yaml", "--methods", "mine.yaml")
     assert result.code == 2
-    assert "mine-base space: is what trials draw from, got --trials 1. Write --trials 8" in result.err
+    assert (
+        "mine-base space: must be used with several trials, got --trials 1. Write for example --trials 8"
+        in result.err
+    )
     assert not (demo / "comparisons").exists()
 
 
@@ -251,19 +274,19 @@ def test_a_methods_space_names_what_it_accepts(cli, demo, wrong):
     assert not (demo / "comparisons").exists()
 
 
-def test_a_row_that_breaks_down_is_left_out(cli, demo):
+def test_a_row_that_fails_is_left_out(cli, demo):
     (demo / "wild.yaml").write_text("system: {optimizer: {lr: 1.0e+30}}")
     words = [*WORDS, "--seeds", "1", "--single-task"]
     result = cli("compare", *words, "--methods", "wild.yaml")
     assert result.code == 1
-    assert result.err == "error: polytask compare: every run has to end, got left out: wild-base.\n"
-    said = re.search(r"Left out: wild-base broke down with seed 0: (.*)", result.out)
+    assert result.err == "error: polytask compare: every row must have a result, got none for wild-base.\n"
+    said = re.search(r"Left out: wild-base failed with seed 0: (.*)", result.out)
     assert said
     assert "task 'shape': the loss must be finite" in said[1]
     folder = demo / "comparisons" / "demo"
     assert [row["method"] for row in rows(folder)] == ["single_task", "plain_sum", "uw"]
     # It is tried again, and nothing else is.
-    assert cli("compare", *words, "--methods", "wild.yaml").out.count("broke down with") == 1
+    assert cli("compare", *words, "--methods", "wild.yaml").out.count("failed with seed") == 1
     shutil.rmtree(folder / "runs" / "wild-base-seed0")
     (demo / "wild.yaml").write_text("system: {optimizer: {lr: 0.01}}")
     (folder / "comparison.yaml").write_text(
@@ -287,20 +310,20 @@ class Broken(torch.optim.SGD):
     assert result.code == 1
     reason = "RuntimeError: [enforce fail] see [/proc/meminfo] :warning:"
     assert result.out.count(reason) == 2
-    assert f"fit wild-base-seed0 broke down: {reason}" in result.out
-    assert f"Left out: wild-base broke down with seed 0: {reason}" in result.out
+    assert f"fit wild-base-seed0 failed: {reason}" in result.out
+    assert f"Left out: wild-base failed with seed 0: {reason}" in result.out
 
 
-def test_nothing_is_left_where_every_row_breaks_down(cli, demo):
+def test_nothing_is_left_where_every_row_fails(cli, demo):
     text = (demo / "config.yaml").read_text().replace("data.Points, rows: 24", "data.Infinite, rows: 24")
     (demo / "config.yaml").write_text(text)
     for words in ([], ["--trials", "2", "--dir", "tuned"]):
         result = cli("compare", "config.yaml", "--methods", "uw", "--seeds", "1", *words)
         assert result.code == 1
-        assert "one row at least has to end, got plain_sum-base broke down" in result.err
+        assert "at least one row must have a result, got plain_sum-base failed" in result.err
 
 
-def test_a_trial_that_breaks_down_is_passed_over(cli, demo):
+def test_a_trial_that_fails_is_passed_over(cli, demo):
     (demo / "space.yaml").write_text("system.optimizer.lr: [1.0e+30, 1.0e+29]")
     words = ["--methods", "uw", "--seeds", "1", "--trials", "2", "--space", "space.yaml"]
     result = cli("compare", "config.yaml", *words)
@@ -315,7 +338,10 @@ def test_a_run_of_another_config_is_not_taken_for_this_one(cli, demo):
     kept.write_text(kept.read_text().replace("lr: 0.1", "lr: 0.2"))
     result = cli("compare", *WORDS, "--seeds", "1")
     assert result.code == 2
-    assert "trained with another config, got other values of system.optimizer.lr" in result.err
+    assert (
+        "must be the config that the run is trained with now, got other values of system.optimizer.lr"
+        in result.err
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[1]", '{"seconds": "x", "peak_memory_mb": 1}'])
@@ -323,7 +349,10 @@ def test_a_runs_damaged_cost_says_what_to_delete(cli, demo, text):
     run = demo / "runs" / "one"
     run.mkdir(parents=True)
     (run / "cost.json").write_text(text)
-    with pytest.raises(UserError, match=r"cost.json: is damaged. .*Delete it and .*one to train again"):
+    with pytest.raises(
+        UserError,
+        match=r"cost.json: must contain seconds and peak_memory_mb, got .*Delete it and .*one to train again",
+    ):
         read_cost(run)
 
 
@@ -365,9 +394,15 @@ def test_several_objectives_give_a_pareto_front(cli, demo):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--objective", "shape/Acuracy"], "there is no 'shape/Acuracy'. Did you mean 'shape/Accuracy'?"),
-        (["--objective", "shape/loss", "height/loss", "--prune"], "--prune: needs a single objective"),
-        (["--trials", "0"], "--trials: is 1 or more"),
+        (
+            ["--objective", "shape/Acuracy"],
+            "unknown objective 'shape/Acuracy'. Did you mean 'shape/Accuracy'?",
+        ),
+        (
+            ["--objective", "shape/loss", "height/loss", "--prune"],
+            "--prune: must be used with a single objective",
+        ),
+        (["--trials", "0"], "--trials: must be 1 or more"),
         (["--dir", "."], "must be a search, or a new folder"),
     ],
 )
@@ -384,3 +419,33 @@ def test_a_space_names_keys_of_the_config(cli, demo):
     assert "optimiser" in result.err
     assert "optimizer" in result.err
     assert not (demo / "tuning").exists()
+
+
+def test_a_job_of_two_devices_is_done_by_a_python_of_its_own(demo):
+    config = Config.read(["config.yaml"], ["trainer.devices=2", "trainer.max_epochs=1"])
+    config.dump("two.yaml")
+    job = Job("fit", Path("runs/two"), Path("two.yaml"), Path("logs/two.log"))
+    process = start(job)
+    process.join()
+    assert read_outcome(job.outcome, process.exitcode).status == "done", job.log.read_text()
+    # The second process joined the first: it trained in the same run, and reported nothing.
+    assert [run.name for run in Path("runs").glob("[!.]*")] == ["two"]
+    assert job.log.read_text().count("run: runs/two\n") == 1
+    assert torch.load("runs/two/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    assert read_cost(job.run)["seconds"] > 0
+
+
+def test_a_job_that_is_killed_is_lost_and_one_that_is_stopped_is_interrupted(demo):
+    text = (demo / "config.yaml").read_text()
+    (demo / "config.yaml").write_text(text.replace("max_epochs: 2", "max_epochs: 10_000"))
+    Config.read(["config.yaml"]).dump("long.yaml")
+    for number, status in ((signal.SIGKILL, "lost"), (signal.SIGTERM, "interrupted")):
+        name = signal.Signals(number).name
+        job = Job("fit", Path("runs") / name, Path("long.yaml"), Path("logs") / f"{name}.log")
+        process = start(job)
+        while not (job.run / "checkpoints" / "last.ckpt").exists():
+            process.join(0.01)
+        os.kill(process.pid, number)
+        process.join()
+        assert read_outcome(job.outcome, process.exitcode).status == status
+        assert not job.is_done

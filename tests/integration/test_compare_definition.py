@@ -47,23 +47,26 @@ def test_the_folder_keeps_what_was_compared_in_it_before(made, demo, tmp_path):
     )
     folder = tmp_path / "comparison"
     for methods in (["mine.yaml"], ["equal"]):
-        with made(methods).claimed(folder):
+        with made(methods).locked(folder):
             pass
     assert list(yaml.safe_load((folder / "comparison.yaml").read_text())["methods"]) == ["mine", "equal"]
     (demo / "mine.yaml").write_text("system: {optimizer: {lr: 1.0e-9}}")
     with (
-        pytest.raises(UserError, match=r"another comparison's, got other values of methods.mine"),
-        made(["mine.yaml"]).claimed(folder),
+        pytest.raises(UserError, match=r"the folder was made for, got other values of methods.mine"),
+        made(["mine.yaml"]).locked(folder),
     ):
         pass
 
 
 def test_a_folders_file_that_was_damaged(made, tmp_path):
     folder = tmp_path / "comparison"
-    with made(["equal"]).claimed(folder):
+    with made(["equal"]).locked(folder):
         pass
     (folder / "comparison.yaml").write_text("methods: 3")
-    with pytest.raises(UserError, match="another comparison's"), made(["equal"]).claimed(folder):
+    with (
+        pytest.raises(UserError, match="must be the comparison that the folder was made for"),
+        made(["equal"]).locked(folder),
+    ):
         pass
 
 
@@ -81,8 +84,11 @@ def test_the_sums_weights_are_tuned_beside_what_all_tune(made):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"space": {"system.optimizer.lr": [0.1, 0.2]}}, "--space: is what trials draw from"),
-        ({"space": {"trainer.max_epochs": [1, 2]}, "trials": 2}, "trainer.max_epochs is the same for all"),
+        ({"space": {"system.optimizer.lr": [0.1, 0.2]}}, "--space: must be used with several trials"),
+        (
+            {"space": {"trainer.max_epochs": [1, 2]}, "trials": 2},
+            "trainer.max_epochs must be the same for all",
+        ),
     ],
 )
 def test_a_space_that_changes_nothing_or_too_much(made, options, message):
@@ -101,7 +107,7 @@ def test_a_single_task_model_is_not_stopped_by_another_task(made):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.limit_val_batches=0", r"trainer\.limit_val_batches: selection uses validation data only"),
+        ("trainer.limit_val_batches=0", r"trainer\.limit_val_batches: a run must compute validation metrics"),
         ("trainer.check_val_every_n_epoch=9", r"got 9 with 2 epochs\. Write 2 at most"),
     ],
 )

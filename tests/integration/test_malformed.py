@@ -49,7 +49,7 @@ WORDS = [
     called("option_without_value", "fit config.yaml --ckpt", "--ckpt", "argument"),
     called("seed_not_a_number", "fit config.yaml --seed one", "--seed", "'one'"),
     called("seed_negative", "fit config.yaml seed=-1", "seed", "-1", "integer"),
-    called("no_config", "fit", "needs a config", "config.yaml"),
+    called("no_config", "fit", "config: is required, got none", "config.yaml"),
     called("missing_file", "fit confg.yaml", "confg.yaml", "'config.yaml'"),
     called("folder_for_file", "fit .", "folder", "config.yaml"),
     called("resume_without_run", "fit config.yaml --resume", "runs/demo", "polytask fit"),

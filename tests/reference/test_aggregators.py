@@ -6,7 +6,7 @@ import torch
 from torchjd import aggregation
 
 from polytask.weighting import DBMTL, ExcessMTL, GradDrop, MoCo
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 
 sizes = pytest.mark.parametrize("tasks", [1, 2, 3, 8, 40])
 kinds = pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def softmax(x):
 def test_graddrop_is_torchjds_with_the_same_draws(tasks, kind):
     leaks = torch.linspace(0, 1, tasks).double()
     ours = GradDrop({f"task{i}": leak for i, leak in enumerate(leaks.tolist())}, seed=3)
-    theirs, draws = aggregation.GradDrop(leak=leaks), Draws(3)
+    theirs, draws = aggregation.GradDrop(leak=leaks), RandomStream(3)
     state = torch.get_rng_state()
     for jacobian in jacobians(tasks, kind):
         torch.set_rng_state(draws.step().get_state())

@@ -414,5 +414,5 @@ def test_the_representation_level_says_that_towers_share_none():
     weighting.setup(TASKS)
     engine = Engine(model, weighting, level="representation")
     outputs = model(torch.randn(5, 3))
-    with pytest.raises(UserError, match="'representation' needs one that heads share"):
+    with pytest.raises(UserError, match="'representation' requires a representation that heads share"):
         engine.backward({task: output.square().mean() for task, output in outputs.items()})

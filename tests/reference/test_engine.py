@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from polytask.gradients import Engine
-from polytask.weighting import GramianWeighting, JacobianAggregator
-from polytask.weighting._base import Solution
+from polytask.weighting import GramianSolution, GramianWeighting, JacobianAggregator
 from tests.cases import GRAMIAN_WEIGHTINGS, GramianCase
 
 TASKS = ("a", "b", "c")
@@ -22,7 +21,7 @@ class Recorder(GramianWeighting):
 
     def solve(self, step):
         self.gramian = step.gramian
-        return Solution(torch.arange(1.0, len(step.gramian) + 1, dtype=torch.float64))
+        return GramianSolution(torch.arange(1.0, len(step.gramian) + 1, dtype=torch.float64))
 
 
 class Keeper(JacobianAggregator):
@@ -342,7 +341,7 @@ def test_layers_without_rows_are_used_where_they_save_work() -> None:
         model, x = build(kind)
         engine = Engine(model, Recorder())
         losses = losses_of(model(x))
-        calls = engine._level.calls
+        calls = engine._level.layers
         taken = []
         original = calls.take
         calls.take = lambda *args, taken=taken, original=original: taken.extend(original(*args)) or taken

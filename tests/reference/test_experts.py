@@ -8,8 +8,7 @@ from torch import nn
 
 from polytask.gradients import Engine
 from polytask.models import CGC, MLP, PLE, DSelectK, FiLM, LoRA, MMoE, MultiHead, Separate, SimpleCNN
-from polytask.weighting import GramianWeighting
-from polytask.weighting._base import Solution
+from polytask.weighting import GramianSolution, GramianWeighting
 from tests.cases import CONDITIONED, EXPERTS, TOWERS
 
 EXPERT = partial(MLP, 5, [7], 4)
@@ -206,7 +205,7 @@ class Ones(GramianWeighting):
 
     def solve(self, step):
         self.gramian = step.gramian
-        return Solution(torch.ones(len(step.gramian), dtype=torch.float64))
+        return GramianSolution(torch.ones(len(step.gramian), dtype=torch.float64))
 
 
 # One has nothing that is shared, and the other is drawn at random wherever it shares.

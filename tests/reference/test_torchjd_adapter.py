@@ -5,7 +5,7 @@ import torch
 from torchjd import aggregation
 
 from polytask.weighting import TorchJDAggregator, TorchJDWeighting
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 from tests.gramians import KINDS, jacobian
 
 STEPS = 4
@@ -15,7 +15,7 @@ sizes = pytest.mark.parametrize("tasks", [1, 2, 3, 8])
 
 def alone(method, matrices, seed):
     """TorchJD's results, with torch's own generator brought to where the adapter's draws begin."""
-    draws, results = Draws(seed), []
+    draws, results = RandomStream(seed), []
     with torch.random.fork_rng([]):
         for matrix in matrices:
             torch.set_rng_state(draws.step().get_state())

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -22,8 +23,8 @@ from polytask.experiment._problems import find_problems
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TEMPLATE = Path(polytask.__file__).parent / "cli" / "template"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("[!_]*.md"))]
-PAGES += sorted(page for folder in ("how-to", "extend") for page in (DOCS / folder).glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.relative_to(DOCS).parts)
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 CAPTION = re.compile(r":caption: (?P<name>\S+)\n+(?P<text>.*)", re.DOTALL)
 MODULES = (DOCS / "reference" / "index.md").read_text()
@@ -79,13 +80,16 @@ def test_a_config_has_no_problems(page: Path, text: str, tmp_path: Path) -> None
     assert [str(problem) for problem in find_problems(Config.read([file]))] == []
 
 
-TRAINS = [case for case in cases("yaml") if blocks(case.values[0], "{code-block} python")]
+def trains(page: Path) -> bool:
+    """Whether the configs of a page are trained as well: those with modules of its own, and those on data."""
+    return bool(blocks(page, "{code-block} python")) or page.name == "data-per-task.md"
+
+
+TRAINS = [case for case in cases("yaml") if trains(case.values[0])]
 
 
 @pytest.mark.parametrize(("page", "text"), [case for case in TRAINS if "text: caption" not in case.values[1]])
-def test_a_page_with_modules_of_its_own_trains(
-    page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_config_trains(page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = config_file(page, text, tmp_path)
     assert cli.main(["fit", str(file), "--quiet", "--dry-run", "trainer.accelerator=cpu"]) == 0
@@ -117,10 +121,15 @@ def test_python_runs_beside_the_digits(page: Path, text: str, tmp_path: Path) ->
 
 def test_every_page_is_of_a_kind_that_is_checked() -> None:
     known = ("yaml", "sh", "python", "text", "bash", "{testcode}", "{testoutput}", "{code-block} python")
-    known += ("{toctree}", "{literalinclude}", "{include}", "{image}")
+    known += ("{toctree}", "{literalinclude}", "{include}", "{image}", "{figure}", "{glossary}", "{eval-rst}")
     for page in PAGES:
         for match in FENCE.finditer(page.read_text()):
             assert match["kind"].strip().startswith(known), f"{page.name}: {match['kind']}"
+
+
+def test_the_picture_of_a_batch_is_the_one_that_its_script_draws() -> None:
+    drawn = runpy.run_path(str(DOCS / "make_batch_picture.py"))["picture"]()
+    assert (DOCS / "batch.svg").read_text() == drawn, "run docs/make_batch_picture.py"
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
@@ -132,7 +141,7 @@ def test_a_link_outside_the_docs_leads_somewhere(name: str) -> None:
 
 
 def test_the_command_line_page_names_every_option() -> None:
-    page = (DOCS / "command-line.md").read_text()
+    page = (DOCS / "reference" / "command-line.md").read_text()
     top = cli.parser()
     commands_action = next(action for action in top._actions if action.dest == "command")
     assert isinstance(commands_action.choices, dict)

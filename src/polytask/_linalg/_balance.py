@@ -18,10 +18,10 @@ def balance(matrix: Tensor, right: Tensor, power: float) -> tuple[Tensor, Tensor
 
     y minimises the convex :math:`\tfrac12 y^\top M y - \sum_i c_i \psi(y_i)` with
     :math:`\psi'(y) = y^{-p}`. Before each step y is scaled to the best multiple of itself,
-    and the length of the step is the best of a batch. There is no solution where some convex
-    combination of the gradients is 0; then the residual stays large.
+    and the length of the step is the best of a batch. There is no solution if some convex combination
+    of the gradients is 0; then the residual stays large.
 
-    Nothing is read on the host, except on the CPU, where reading costs less than the steps it saves.
+    Nothing is read on the host, except on the CPU, on which reading costs less than the steps it saves.
 
     Args:
         matrix: M, ``(n, n)``, symmetric, positive semi-definite.
@@ -47,7 +47,7 @@ def balance(matrix: Tensor, right: Tensor, power: float) -> tuple[Tensor, Tensor
         error = (slope / target).abs().amax()
         if error.device.type == "cpu":
             now = error.item()
-            # Below the tolerance, go on for as long as a step is worth it.
+            # Below the tolerance, continue as long as a step at least halves the error.
             if math.isnan(now) or now <= SHARP or before / 2 < now <= TOLERANCE:
                 break
             before = now

@@ -13,14 +13,14 @@ def steepest_in_ball(norms: Tensor, cosine: Tensor, radius: float) -> tuple[Tens
     r"""The z of :math:`d = g_0 + J^\top z` that maximises :math:`\min_i g_i^\top d` in a ball.
 
     The ball is :math:`\|d - g_0\| \le c \|g_0\|` around the average gradient. At the solution
-    z ≥ 0, and with the worst task's progress μ, :math:`G z + G 1/T \ge \mu` with equality where
+    z ≥ 0, and with the worst task's progress μ, :math:`G z + G 1/T \ge \mu` with equality for
     z > 0. On a support, z is linear in μ and the length of :math:`J^\top z` gives a quadratic
-    equation for μ: up to eight tasks all supports are tried at once. Above, the support comes
-    from points of least norm, :math:`\omega = \arg\min \|J^\top\omega + r g_0\|`, whose r is
-    bracketed until the support's own solution is the solution.
+    equation for μ: with up to eight tasks all supports are tried at once. With more, the support
+    comes from points of least norm, :math:`\omega = \arg\min \|J^\top\omega + r g_0\|`, whose r is
+    bracketed until the solution on the support is the solution.
 
-    Where no direction in the ball helps every task and μ = 0 can be had inside it, d is the
-    nearest to the average that harms none.
+    If no direction in the ball helps every task and μ = 0 is possible inside it, d is the vector
+    nearest to the average that harms no task.
 
     Args:
         norms: Norms of the gradients, ``(n,)``; a gradient of 0 is left out of the minimum.
@@ -35,7 +35,7 @@ def steepest_in_ball(norms: Tensor, cosine: Tensor, radius: float) -> tuple[Tens
     inverse = divide(least, norms)
     average = cosine @ norms / len(norms)
     squared = norms @ average / len(norms)
-    # An average this short is what rounding leaves of 0; there is no ball around it.
+    # An average as short as this is 0 up to rounding; there is no ball around it.
     none = squared <= 1e-28
     length = torch.where(none, 1.0, squared).sqrt()
     rows = average / length
@@ -54,8 +54,8 @@ def _best_support(
     if len(norms) <= SMALL:
         masks = supports(len(norms), norms.device)
         y, residual = _on_supports(cosine, inverse, rows, radius, masks)
-        least, place = residual.min(0)
-        return y.index_select(0, place[None])[0].nan_to_num(), least
+        least, best = residual.min(0)
+        return y.index_select(0, best[None])[0].nan_to_num(), least
     return _bracket(norms, cosine, inverse, rows, length, radius)
 
 
@@ -94,8 +94,8 @@ def _bracket(
         low, high = (ratio, high) if reached > ratio else (low, ratio)
         if high - low <= 1e-13 * high:
             break
-        # The support's own ratio, where it has one: right as soon as the support is. Every other step
-        # halves the bracket.
+        # The ratio on the support, if it has one, is right as soon as the support is. Every other step halves
+        # the bracket.
         guess = float(1 / (divide(y[0], norms) * length).sum())
         ratio = guess if step % 2 == 0 and low < guess < high else (low + high) / 2
     return best, residual

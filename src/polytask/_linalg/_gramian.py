@@ -1,4 +1,4 @@
-"""What every solver asks of a Gramian: float64, norms, cosines, eigenvalues."""
+"""What every solver needs from a Gramian: float64, norms, cosines, eigenvalues."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ WITHOUT_FLOAT64 = ("mps",)
 
 
 def exact(tensor: Tensor, on_host: bool = False) -> Tensor:
-    """The values in float64, detached; on the CPU where asked for, or where their device has no float64.
+    """The values in float64, detached; on the CPU if requested, or if their device has no float64.
 
     Example:
         >>> exact(torch.ones(1, dtype=torch.bfloat16)).dtype
@@ -20,7 +20,7 @@ def exact(tensor: Tensor, on_host: bool = False) -> Tensor:
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and 0 where the denominator is 0.
+    """The quotient, and 0 for a denominator of 0.
 
     Example:
         >>> divide(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 0.0]))
@@ -32,8 +32,8 @@ def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
 def cosines(gramian: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients' norms, and the cosines between them.
 
-    A gradient of 0 counts as orthogonal to all others, so that the diagonal is 1 throughout and
-    no matrix is singular because of it.
+    A gradient of 0 counts as orthogonal to all others, so that the whole diagonal is 1 and no matrix is
+    singular because of it.
 
     Args:
         gramian: ``(tasks, tasks)``, float64.
@@ -47,15 +47,15 @@ def cosines(gramian: Tensor) -> tuple[Tensor, Tensor]:
         ([2.0, 1.0], [[1.0, -0.5], [-0.5, 1.0]])
     """
     norms = gramian.diagonal().clamp(min=0).sqrt()
-    # One side after the other: the product of two tiny norms would underflow.
+    # Divided by one norm after the other: the product of two tiny norms would underflow.
     cosine = divide(divide(gramian, norms[:, None]), norms[None, :]).clamp(-1, 1)
     return norms, torch.where(torch.eye(len(norms), dtype=torch.bool, device=norms.device), 1.0, cosine)
 
 
 def shrink(cosine: Tensor, rounding: float) -> Tensor:
-    """The cosines, smaller by the rounding of the Gramian they came from.
+    """The cosines, reduced by the rounding of the Gramian from which they were computed.
 
-    Rounding can push the smallest eigenvalue below 0, where a convex problem would no longer be one.
+    Rounding can push the smallest eigenvalue below 0, so that a convex problem would no longer be convex.
 
     Args:
         cosine: ``(tasks, tasks)``, diagonal 1.
@@ -83,18 +83,18 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(matrix: Tensor, rounding: float) -> Spectrum:
-    """Eigenvalues that count are above ``tasks · rounding`` times the largest.
+    """The eigenvalues and eigenvectors; eigenvalues count if above ``tasks · rounding`` times the largest.
 
     Args:
         matrix: ``(tasks, tasks)``, symmetric and finite.
-        rounding: Unit of rounding of what the matrix was computed from.
+        rounding: Unit of rounding of the values from which the matrix was computed.
     """
     values, vectors = torch.linalg.eigh(matrix)
     return Spectrum(values, vectors, values > len(matrix) * rounding * values[-1].clamp(min=0))
 
 
 def condition(gramian: Tensor) -> float:
-    """Largest by smallest eigenvalue; infinite where the smallest is 0 or below, NaN where it has NaN.
+    """Largest by smallest eigenvalue; infinite if the smallest is 0 or below, NaN for NaN or infinity.
 
     Reads on the host.
 

@@ -1,6 +1,6 @@
 r"""The one quadratic program: minimise :math:`\tfrac12 x^\top Q x - b^\top x` over :math:`x \ge 0`.
 
-It is non-negative least squares where :math:`b` lies in the range of :math:`Q`, as it does here.
+It is non-negative least squares if :math:`b` lies in the range of :math:`Q`, as it does here.
 Matrices have a diagonal near 1 and right-hand sides are at most about 1, so that tolerances are absolute.
 """
 
@@ -19,9 +19,9 @@ INTERIOR_STEPS = 40
 def nonnegative(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     r"""Minimise :math:`\tfrac12 x^\top Q x - b^\top x` over :math:`x \ge 0`, for many b at once.
 
-    Up to eight unknowns, all supports are solved in one batch and nothing is read on the host.
-    Above, the problem is to be on the host, where pivoting is faster from seven unknowns on: block
-    pivoting, checked, and an interior point for what it left unsolved.
+    With up to eight unknowns, all supports are solved in one batch and nothing is read on the host.
+    With more, the matrix must be on the host, on which pivoting is faster from seven unknowns on: block
+    pivoting, whose result is checked, and an interior point method for problems that it did not solve.
 
     Args:
         matrix: Q, ``(n, n)``, symmetric, positive semi-definite, diagonal near 1.
@@ -62,7 +62,7 @@ def min_norm(norms: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
         >>> w.numpy().round(6).tolist(), bool(solved)
         ([0.8, 0.2], True)
     """
-    # In y = D w the matrix has cosines for entries, so that a task's scale costs no digits.
+    # For y = D w the entries of the matrix are cosines, so that a task's scale costs no digits.
     largest = norms.max()
     norms = torch.where(largest == 0, 1.0, norms.clamp(min=1e-12 * largest))
     inverse = norms.min() / norms
@@ -72,13 +72,13 @@ def min_norm(norms: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def supports(n: int, device: torch.device) -> Tensor:
-    """All subsets of n things, ``(2 ** n, n)``, the empty one first."""
+    """All subsets of n elements, ``(2 ** n, n)``, the empty one first."""
     codes = torch.arange(2**n, device=device)
     return codes[:, None] >> torch.arange(n, device=device) & 1 == 1
 
 
 def restricted(matrix: Tensor, masks: Tensor) -> Tensor:
-    """The matrix on each support and the identity off it, ``(supports, n, n)``."""
+    """The matrix on each support and the identity elsewhere, ``(supports, n, n)``."""
     identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
     return torch.where(masks[:, :, None] & masks[:, None, :], matrix, identity)
 
@@ -90,7 +90,7 @@ def solve(matrix: Tensor, right: Tensor) -> Tensor:
 
 
 def _residual(x: Tensor, slope: Tensor, dim: int) -> Tensor:
-    # min(x, slope) is 0 exactly where x, slope >= 0 and one of each pair is 0.
+    # min(x, slope) is 0 exactly if x, slope >= 0 and one of each pair is 0.
     return torch.minimum(x, slope).abs().nan_to_num(nan=torch.inf).amax(dim)
 
 
@@ -98,8 +98,8 @@ def _all_supports(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     masks = supports(len(matrix), matrix.device)
     x = solve(restricted(matrix, masks), masks[:, :, None] * right.mT)
     residual = _residual(x, matrix @ x - right.mT, 1)
-    least, place = residual.min(0)
-    x = x.take_along_dim(place.expand(1, x.shape[1], -1), 0)[0].mT
+    least, best = residual.min(0)
+    x = x.take_along_dim(best.expand(1, x.shape[1], -1), 0)[0].mT
     return torch.where(least[:, None].isfinite(), x, 0.0), least
 
 
@@ -126,7 +126,7 @@ def _pivot(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     mask = right > 0
     fewest = torch.full((count,), n + 1)
     patience = torch.full((count,), 3)
-    places = torch.arange(n)
+    positions = torch.arange(n)
     for _ in range(ROUNDS):
         x, slope, residual = _on_support(matrix, right, mask)
         wrong = torch.where(mask, x, slope) < -1e-14
@@ -138,7 +138,7 @@ def _pivot(matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         fewest = torch.minimum(fewest, number)
         patience = torch.where(fewer, 3, patience - 1)
         # Exchanging the last wrong entry alone cannot cycle.
-        last = places == (wrong * (places + 1)).amax(1, keepdim=True) - 1
+        last = positions == (wrong * (positions + 1)).amax(1, keepdim=True) - 1
         mask = mask ^ (wrong & (last | (patience >= 0)[:, None]))
     return x, residual
 

@@ -20,6 +20,6 @@ def onto_simplex(point: Tensor) -> Tensor:
     """
     descending = point.sort(descending=True).values
     ranks = torch.arange(1, len(point) + 1, device=point.device, dtype=point.dtype)
-    # The threshold of the right support is the largest of all: no support has to be looked up.
+    # The threshold of the right support is the largest of all: no support has to be searched.
     threshold = ((descending.cumsum(0) - 1) / ranks).max()
     return (point - threshold).clamp(min=0)

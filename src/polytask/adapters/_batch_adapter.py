@@ -1,4 +1,4 @@
-"""Where inputs, targets and task ids are in what a loader yields."""
+"""Finds inputs, targets and task ids in the batches of a loader."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,22 +24,22 @@ from polytask.batch import (
 
 
 class BatchAdapter:
-    """Finds inputs, targets and task ids in what a loader yields.
+    """Finds inputs, targets and task ids in the batches of a loader.
 
     An accessor is an index, a key, a dotted path of keys, indices and attributes (``labels.digit``),
-    or a callable from the batch to the part.
+    or a callable from the batch to the value.
 
     Args:
-        input_accessor: Where the inputs are; or a mapping from a name to an accessor, which gives
+        input_accessor: The accessor of the inputs; or a mapping from a name to an accessor, which gives
             the model a dict of inputs.
-        target_accessor: Where the targets are (a dict by task, a list in task order, or one tensor
-            where there is one task or the batch carries task ids); or a mapping from task to
+        target_accessor: The accessor of the targets (a dict by task, a list in task order, or one tensor
+            if there is one task or the batch carries task ids); or a mapping from task to
             accessor. A task whose key is not in a batch is absent from it.
-        task_accessor: Where the task ids are, for batches of one task: one integer for the batch or
-            one for each row; id *i* is the *i*-th task of the criterion.
+        task_accessor: The accessor of the task ids: one integer for the batch or one for each row;
+            id *i* is the *i*-th task of the criterion.
 
     Raises:
-        UserError: Where an accessor is none.
+        UserError: If an accessor has the wrong type.
 
     Example:
         >>> adapter = BatchAdapter("image", {"digit": "labels.digit"})
@@ -72,16 +72,16 @@ class BatchAdapter:
         ignore_index: Mapping[str, int] | None = None,
         need_targets: bool = True,
     ) -> Batch:
-        """The batch in parts, its labels counted on the host.
+        """Inputs, targets and task ids, the labels counted on the host.
 
         Args:
             batch: What the loader yields.
-            names: All tasks, in order; empty where a foreign criterion does not name them.
+            names: All tasks, in order; empty if a third-party criterion does not name them.
             ignore_index: The integer that means "no label", by task.
-            need_targets: Whether targets are looked for; a stage that only predicts needs none.
+            need_targets: Whether targets are read; predicting needs none.
 
         Raises:
-            UserError: Where a part is not there, an id is no task, or ids and rows differ in number.
+            UserError: If the batch lacks one of them, an id is out of range, or numbers of rows differ.
         """
         if isinstance(batch, TaskBatches):
             check_known(batch, names, "TaskLoader")
@@ -101,7 +101,7 @@ class BatchAdapter:
         need_targets: bool,
         task: str | None = None,
     ) -> Batch:
-        """The parts of one batch; of a task's own batch where the task is named."""
+        """The parts of one batch; of the batch of one task if the task is given."""
         inputs = self._inputs(batch)
         size = count_rows(inputs)
         rows: dict[str, Tensor | None] | None = {task: None} if task else self._rows(batch, names, size)
@@ -135,7 +135,9 @@ class BatchAdapter:
                 check_known(accessor, names, where)
             return _present(batch, accessor)
         if accessor is None or isinstance(batch, Tensor):
-            raise UserError(where, "targets are needed in this stage", f"a {type(batch).__name__}")
+            raise UserError(
+                where, "targets are required in this stage", f"a {type(batch).__name__} without them"
+            )
         return access(batch, accessor, where)
 
     def _rows(self, batch: Any, names: Sequence[str], size: int) -> dict[str, Tensor | None] | None:
@@ -143,12 +145,12 @@ class BatchAdapter:
             return None
         where = "adapters.batch.task_accessor"
         if not names:
-            raise UserError(where, "task ids need tasks with names", "a criterion that names none")
+            raise UserError(where, "task ids require a criterion that names its tasks", "none")
         ids = _ids(access(batch, self.task_accessor, where), size)
         present = torch.unique(ids).tolist()
         for i in present:
             if not 0 <= i < len(names):
-                raise UserError(where, f"ids are 0 to {len(names) - 1} for {', '.join(names)}", f"id {i}")
+                raise UserError(where, f"ids must be 0 to {len(names) - 1} for {', '.join(names)}", f"id {i}")
         if len(present) == 1:
             return {names[present[0]]: None}
         return {names[i]: (ids == i).nonzero().flatten() for i in present}
@@ -161,7 +163,7 @@ class BatchAdapter:
 
 
 def _ids(given: Any, size: int) -> Tensor:
-    where, rule = "adapters.batch.task_accessor", "is one integer for the batch, or one for each row"
+    where, rule = "adapters.batch.task_accessor", "must be one integer for the batch, or one for each row"
     try:
         ids = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -185,31 +187,34 @@ def _present(batch: Any, accessors: Mapping[str, Accessor]) -> dict[str, Any]:
 
 
 def _named(targets: Any, names: Sequence[str]) -> Any:
-    """Targets by task: as they are, in task order, or those of the only task."""
+    """Targets by task: from a dict, from a list in task order, or from the tensor of the only task."""
     if isinstance(targets, Mapping):
         absent = [name for name in names if name not in targets]
         unknown = [str(name) for name in targets if name not in names]
         if absent and unknown and len(absent) == len(names):
+            near = nearest(absent[0], unknown)
+            fix = "Map the tasks to them in adapters.batch.target_accessor"
             raise UserError(
                 "targets",
-                f"no target for any of the tasks {', '.join(names)}",
-                f"targets called {', '.join(unknown)}",
-                hint(absent[0], unknown, "Targets") + " Name them in adapters.batch.target_accessor",
+                f"must contain one of the tasks {', '.join(names)}",
+                ", ".join(unknown),
+                fix if near is None else f"Did you mean '{near}'? {fix}",
             )
         for name in absent:
             if nearest(name, unknown) is not None:
-                raise UserError("targets", f"task '{name}' is not among them", None, hint(name, unknown))
+                rule = f"must contain task '{name}'"
+                raise UserError("targets", rule, ", ".join(unknown), hint(name, unknown))
         return {name: targets[name] for name in names if name in targets}
     if isinstance(targets, Tensor) and len(names) == 1:
         return {names[0]: targets}
     if isinstance(targets, (list, tuple)) and len(targets) == len(names):
         return dict(zip(names, targets, strict=True))
-    found = f"{len(targets)} of them" if isinstance(targets, (list, tuple)) else type(targets).__name__
+    found = f"{len(targets)} targets" if isinstance(targets, (list, tuple)) else type(targets).__name__
     raise UserError(
         "targets",
-        f"are a dict by task, or a list in the order {', '.join(names)}",
+        f"must be a dict by task, or a list in the order {', '.join(names)}",
         found,
-        "Name them in adapters.batch.target_accessor",
+        "Set adapters.batch.target_accessor to a mapping by task",
     )
 
 
@@ -224,9 +229,9 @@ def _routed(targets: Any, rows: Mapping[str, Tensor | None], names: Sequence[str
 
 
 def _labelled(targets: Targets) -> dict[str, Tensor | None]:
-    """Rows that metrics can use, by task; None for all.
+    """The rows that metrics can use, by task; None for all.
 
-    A row of integers may lack some labels, which a metric's own ``ignore_index`` leaves out.
+    A row of integers may lack some labels, which a metric's ``ignore_index`` leaves out.
     """
     found: dict[str, Tensor | None] = {}
     for name, target in targets.items():

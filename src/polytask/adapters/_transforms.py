@@ -9,45 +9,57 @@ Transform = Callable[[Any], Any]
 Transforms = Transform | Sequence[Transform] | Mapping[str, Transform | Sequence[Transform]] | None
 
 
-class Transformed:
-    """Optional transforms of inputs, predictions and targets, for all tasks or by task.
+class TaskTransforms:
+    """Optional transforms of inputs, predictions and targets.
+
+    Args:
+        inputs: Applied to the inputs: a callable, a list of them, or a mapping by task.
+        pred: Likewise for the predictions.
+        target: Likewise for the targets.
+        owner: The adapter's class, for messages.
+
+    Attributes:
+        plain: Whether there is no transform.
 
     Raises:
-        UserError: Where a transform cannot be called.
+        UserError: If a transform is not callable.
+
+    Example:
+        >>> TaskTransforms(None, {"a": abs}, None, "LoggingAdapter").of("a", 1, -2, 3)
+        (1, 2, 3)
     """
 
-    def __init__(
-        self,
-        input_transforms: Transforms = None,
-        pred_transforms: Transforms = None,
-        target_transforms: Transforms = None,
-    ) -> None:
-        self.input_transforms = input_transforms
-        self.pred_transforms = pred_transforms
-        self.target_transforms = target_transforms
-        given = {"input": input_transforms, "pred": pred_transforms, "target": target_transforms}
-        for kind, transforms in given.items():
-            _check(transforms, f"{type(self).__name__}.{kind}_transforms")
-        self.plain = all(transforms is None for transforms in given.values())
+    def __init__(self, inputs: Transforms, pred: Transforms, target: Transforms, owner: str) -> None:
+        self.inputs, self.pred, self.target = inputs, pred, target
+        for kind, transforms in (("input", inputs), ("pred", pred), ("target", target)):
+            _check(transforms, f"{owner}.{kind}_transforms")
+        self.plain = inputs is None and pred is None and target is None
 
     def tasks(self) -> set[str]:
-        """The tasks that transforms are named for."""
-        given = (self.input_transforms, self.pred_transforms, self.target_transforms)
+        """The tasks that have a transform by name."""
+        given = (self.inputs, self.pred, self.target)
         return {name for transforms in given if isinstance(transforms, Mapping) for name in transforms}
 
-    def transformed(self, task: str, inputs: Any, pred: Any, target: Any) -> tuple[Any, Any, Any]:
-        """Inputs, prediction and target of one task, transformed."""
+    def of(self, task: str, inputs: Any, pred: Any, target: Any) -> tuple[Any, Any, Any]:
+        """Inputs, prediction and target of a task, transformed.
+
+        Args:
+            task: The task.
+            inputs: The model's inputs.
+            pred: The task's prediction.
+            target: The task's target.
+        """
         if self.plain:
             return inputs, pred, target
         return (
-            apply(self.input_transforms, task, inputs),
-            apply(self.pred_transforms, task, pred),
-            apply(self.target_transforms, task, target),
+            apply(self.inputs, task, inputs),
+            apply(self.pred, task, pred),
+            apply(self.target, task, target),
         )
 
 
 def apply(transforms: Transforms, task: str, value: Any) -> Any:
-    """The value after the transforms for a task; as it is where there are none.
+    """The value after the transforms of a task; unchanged if there are none.
 
     Example:
         >>> apply({"a": [abs, str]}, "a", -1), apply({"a": abs}, "b", -1)
@@ -69,4 +81,5 @@ def _check(transforms: Any, where: str) -> None:
         return
     for transform in transforms if isinstance(transforms, (list, tuple)) else [transforms]:
         if not (transform is None or callable(transform)):
-            raise UserError(where, "is a callable, a list of them, or a mapping by task", repr(transform))
+            rule = "must be a callable, a list of callables, or a mapping by task"
+            raise UserError(where, rule, repr(transform))

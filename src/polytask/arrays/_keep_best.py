@@ -1,4 +1,4 @@
-"""Stops a training whose validation no longer gets better, and goes back to the best epoch."""
+"""Stops a training when its validation no longer improves, and keeps the weights of the best epoch."""
 
 import math
 from typing import Any
@@ -12,8 +12,7 @@ from polytask.system import System
 class KeepBest(pl.Callback):
     """Keeps the weights of the epoch with the least sum of the tasks' validation losses, in memory.
 
-    The sum is of the losses themselves: a total that a weighting makes of them is not comparable between
-    epochs.
+    The sum is of the unweighted losses: a total with a weighting is not comparable between epochs.
 
     Args:
         patience: Epochs without a smaller sum after which training stops.
@@ -42,19 +41,18 @@ class KeepBest(pl.Callback):
         elif self.epoch is not None and trainer.current_epoch - self.epoch >= self.patience:
             trainer.should_stop = True
 
-    def restore(self, module: System) -> None:
-        """Give the module the weights of the best epoch.
+    def load_best(self, system: System) -> None:
+        """Load the weights of the best epoch into the model.
 
         Args:
-            module: What was trained.
+            system: The system that was trained.
         """
         with torch.no_grad():
-            for name, value in _tensors(module).items():
+            for name, value in _tensors(system).items():
                 if name in self._state:
                     value.copy_(self._state[name])
 
 
-def _tensors(module: System) -> dict[str, torch.Tensor]:
-    return {
-        name: value for name, value in module.model.state_dict().items() if isinstance(value, torch.Tensor)
-    }
+def _tensors(system: System) -> dict[str, torch.Tensor]:
+    state = system.model.state_dict()
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}

@@ -1,4 +1,4 @@
-"""Targets of a table as numbers that a loss takes, and outputs as labels again."""
+"""Labels of a table as numbers that a loss takes, and outputs as labels again."""
 
 import datetime
 from collections.abc import Mapping
@@ -13,8 +13,10 @@ from polytask.batch import IGNORE_INDEX
 
 Kind = Literal["classification", "regression"]
 KINDS = ("classification", "regression")
-# Whole numbers of so few values are classes; of more, they may as well be counts.
+# Integers with at most this number of different values are classes; with more, they may be counts.
 MOST_CLASSES = 20
+
+_TYPES = "targets must be numbers, strings or booleans"
 
 Array = NDArray[Any]
 
@@ -24,10 +26,10 @@ def columns_of(targets: Any, rows: int) -> dict[str, Any]:
 
     Args:
         targets: The targets.
-        rows: How many rows each needs.
+        rows: The number of rows that each must have.
 
     Raises:
-        UserError: Where the tasks have no names, or rows differ in number.
+        UserError: If the tasks have no names, or numbers of rows differ.
 
     Example:
         >>> columns_of({"kind": ["a", "b"]}, 2)
@@ -43,17 +45,17 @@ def columns_of(targets: Any, rows: int) -> dict[str, Any]:
         if targets is None:
             raise UserError("y", "requires y to be passed, but the target y is None")
         found = f"a {type(targets).__name__}"
-        raise UserError("y", "is a dict by task or a data frame with a column for each", found)
+        raise UserError("y", "must be a dict by task or a data frame with a column for each task", found)
     check_task_names(columns, "y")
     for name, column in columns.items():
         if len(column) != rows:
-            found = f"{len(column)}, in targets of shape {np.shape(column)}"
-            raise UserError(f"task '{name}'", f"needs a target for each of the {rows} rows of X", found)
+            found = f"{len(column)} in targets of shape {np.shape(column)}"
+            raise UserError(f"task '{name}'", f"must have a target for each of the {rows} rows of X", found)
     return columns
 
 
 def _values(name: str, column: Any) -> tuple[Array, Array]:
-    """A column's known values, and which rows have one."""
+    """A column's known values, and a mask of the rows that have one."""
     if hasattr(column, "isna"):
         missing = np.asarray(column.isna(), dtype=bool)
     elif hasattr(column, "is_null"):
@@ -62,7 +64,7 @@ def _values(name: str, column: Any) -> tuple[Array, Array]:
         missing = np.zeros(len(column), dtype=bool)
     array = np.asarray(column)
     if array.dtype.kind in "US" and not isinstance(column, np.ndarray):
-        # Numbers among texts have become texts.
+        # numpy has turned numbers among strings into strings.
         array = np.array(column, dtype=object)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -84,36 +86,34 @@ def _is_nan(value: Any) -> bool:
 
 
 def _check_one_kind(name: str, known: Array) -> None:
-    texts = sum(isinstance(value, str) for value in known)
-    if 0 < texts < len(known):
-        raise UserError(
-            f"task '{name}'", "has labels of one kind", f"{texts} texts among {len(known)} labels"
-        )
+    strings = sum(isinstance(value, str) for value in known)
+    if 0 < strings < len(known):
+        found = f"{strings} strings among {len(known)} labels"
+        raise UserError(f"task '{name}'", "labels must be of one type", found)
     for value in known:
         if isinstance(value, (datetime.date, list, dict, tuple)):
-            rule = "targets are numbers, texts or booleans"
-            raise UserError(f"task '{name}'", rule, type(value).__name__)
+            raise UserError(f"task '{name}'", _TYPES, type(value).__name__)
 
 
 class LabelCodes:
-    """How one task's targets become numbers, learned from the targets to train on.
+    """How one task's targets become numbers, learned from the training targets.
 
-    Classes are numbered in their sorted order. Values are shifted and scaled to mean 0 and variance 1, so
-    that losses of tasks in different units are of one size.
+    Classes are numbered in their sorted order. Values of a regression are standardised to mean 0 and variance
+    1, so that losses of tasks in different units have comparable sizes.
 
     Args:
         name: The task.
-        column: Its targets: ``(rows,)`` or, for values, ``(rows, k)``.
-        kind: ``classification`` or ``regression``; told from the targets where None: texts and booleans are
-            classes, and so are whole numbers of up to 20 different values; fractions are values.
+        column: Its targets: ``(rows,)`` or, for a regression, ``(rows, k)``.
+        kind: ``classification`` or ``regression``; inferred from the targets if None: strings and booleans
+            are classes, and so are integers with up to 20 different values; fractions are values.
 
     Attributes:
-        kind: Which it is.
-        classes: The classes in order; None for values.
-        size: Outputs that a head needs.
+        kind: The kind.
+        classes: The classes in order; None for a regression.
+        size: The number of outputs that a head needs.
 
     Raises:
-        UserError: Where there is no label, the kind cannot be told, or labels do not fit it.
+        UserError: If there is no label, the kind cannot be inferred, or labels do not fit it.
 
     Example:
         >>> codes = LabelCodes("kind", ["b", "a", None])
@@ -124,11 +124,11 @@ class LabelCodes:
     def __init__(self, name: str, column: Any, kind: Kind | None = None) -> None:
         known, _ = _values(name, column)
         if len(known) == 0:
-            raise UserError(f"task '{name}'", "needs a label", "none in its targets", "Leave the task out")
+            raise UserError(f"task '{name}'", "must have a label", "none in its targets", "Remove the task")
         if known.dtype.kind not in "biufUS":
-            raise UserError(f"task '{name}'", "targets are numbers, texts or booleans", str(known.dtype))
+            raise UserError(f"task '{name}'", _TYPES, str(known.dtype))
         if known.dtype.kind == "f" and np.isinf(known).any():
-            raise UserError(f"task '{name}'", "targets are finite", "infinity")
+            raise UserError(f"task '{name}'", "targets must be finite", "infinity")
         self.name = name
         self.kind: Kind = _kind(name, known) if kind is None else kind
         self.classes: Array | None = None
@@ -140,20 +140,22 @@ class LabelCodes:
     def _learn_classes(self, known: Array) -> None:
         if known.ndim > 1:
             found = f"targets of shape {known.shape}"
-            raise UserError(f"task '{self.name}'", "classification has one class for each row", found)
+            raise UserError(f"task '{self.name}'", "classification must have one class per row", found)
         self.classes = np.unique(_whole(self.name, known))
         if len(self.classes) < 2:
             raise UserError(
-                f"task '{self.name}'", "needs two classes", f"1 class, {self.classes.tolist()[0]!r}"
+                f"task '{self.name}'",
+                "must have at least two classes",
+                f"1 class, {self.classes.tolist()[0]!r}",
             )
         self.size = len(self.classes)
 
     def _learn_scale(self, known: Array) -> None:
         if known.dtype.kind in "US":
-            found = f"texts such as {known.flat[0]!r}"
-            raise UserError(f"task '{self.name}'", "regression needs numbers", found)
+            found = f"strings such as {known.tolist()[0]!r}"
+            raise UserError(f"task '{self.name}'", "targets of a regression must be numbers", found)
         if known.ndim > 2:
-            rule = "regression has a number or a vector for each row"
+            rule = "regression must have a number or a vector per row"
             raise UserError(f"task '{self.name}'", rule, f"targets of shape {known.shape}")
         values = known.astype(np.float64)
         self.mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
@@ -161,13 +163,13 @@ class LabelCodes:
         self.size = 1 if values.ndim == 1 else values.shape[1]
 
     def encode(self, column: Any) -> Array:
-        """The targets as the loss takes them: classes from 0 with -100, or scaled values with NaN.
+        """The targets as the loss takes them: classes from 0 with -100, or standardised values with NaN.
 
         Args:
             column: Targets.
 
         Raises:
-            UserError: Where a class was not there when they were learned.
+            UserError: If a class is not among the learned ones.
         """
         known, present = _values(self.name, column)
         if self.classes is None:
@@ -176,16 +178,18 @@ class LabelCodes:
             return coded
         codes = np.full(len(present), IGNORE_INDEX, dtype=np.int64)
         labels = _whole(self.name, known)
-        places = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
-        strange = labels[self.classes[places] != labels]
-        if len(strange):
-            fix = hint(str(strange[0]), [str(label) for label in self.classes], "Classes")
-            raise UserError(f"task '{self.name}'", f"no class is called {strange[0]!r}", None, fix)
-        codes[present] = places
+        indices = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
+        unknown = labels[self.classes[indices] != labels]
+        if len(unknown):
+            fix = hint(str(unknown[0]), [str(label) for label in self.classes], "Classes")
+            raise UserError(
+                f"task '{self.name}'", "must be one of the classes", repr(unknown.tolist()[0]), fix
+            )
+        codes[present] = indices
         return codes
 
     def decode(self, outputs: Array) -> Array:
-        """The labels that outputs mean, ``(rows,)``, or ``(rows, k)`` for values of several numbers.
+        """The labels for a head's outputs, ``(rows,)``, or ``(rows, k)`` for a regression of vectors.
 
         Args:
             outputs: The head's outputs, ``(rows, size)``.
@@ -198,21 +202,21 @@ class LabelCodes:
         return scaled
 
     def score(self, column: Any, predicted: Array) -> float:
-        """Accuracy for classes, the coefficient of determination for values; over the labelled rows.
+        """Accuracy of a classification, coefficient of determination of a regression; over the labelled rows.
 
         Args:
             column: Targets.
-            predicted: What `decode` gave.
+            predicted: What `decode` returned.
         """
         known, present = _values(self.name, column)
         if len(known) == 0:
-            raise UserError(f"task '{self.name}'", "needs a label to be scored", "none in its targets")
+            raise UserError(f"task '{self.name}'", "must have a label to be scored", "none in its targets")
         if self.classes is not None:
             return float((known == predicted[present]).mean())
         residual = np.nansum((known - predicted[present]) ** 2, axis=0)
         spread = np.nansum((known - np.nanmean(known, axis=0)) ** 2, axis=0)
         ratio = residual / np.where(spread > 0, spread, 1.0)
-        # Of a constant there is nothing to determine: all right, or not at all.
+        # The coefficient is undefined for a constant: 1 if the predictions are exact, else 0.
         return float(np.mean(np.where(spread > 0, 1 - ratio, residual == 0)))
 
 
@@ -229,32 +233,32 @@ def _kind(name: str, known: Array) -> Kind:
         return "regression"
     raise UserError(
         f"task '{name}'",
-        f"integers of more than {MOST_CLASSES} different values may be classes or values",
-        f"{number} of them",
-        f"Name it: task_types={{'{name}': 'classification'}} or 'regression'",
+        f"task_types is required for integers with more than {MOST_CLASSES} different values",
+        f"{number} values",
+        f"Pass task_types={{'{name}': 'classification'}} or 'regression'",
     )
 
 
 def _whole(name: str, known: Array) -> Array:
-    """Classes that a missing one made floating point are whole numbers again."""
+    """Classes as integers; a missing label has made them floating point."""
     if known.dtype.kind != "f":
         return known
     whole = known.astype(np.int64)
     if not np.array_equal(whole, known):
-        rule = "classes are whole numbers, texts or booleans"
-        raise UserError(f"task '{name}'", rule, f"{known[whole != known][0]:.4g}")
+        rule = "classes must be integers, strings or booleans"
+        raise UserError(f"task '{name}'", rule, f"{known[whole != known][0]}")
     return whole
 
 
 def check_kinds(given: Any, tasks: Any) -> dict[str, Kind]:
-    """Kinds by task, as far as they are named.
+    """Kinds by task, checked; empty if none are given.
 
     Args:
-        given: What the user named.
+        given: ``task_types`` as the user passed it.
         tasks: All tasks.
 
     Raises:
-        UserError: Where a task or a kind is not known.
+        UserError: If a task or a kind is unknown.
 
     Example:
         >>> check_kinds({"age": "regression"}, ["age", "sex"])
@@ -263,11 +267,11 @@ def check_kinds(given: Any, tasks: Any) -> dict[str, Kind]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise UserError("task_types", "is a dict by task", repr(given))
+        raise UserError("task_types", "must be a dict by task", repr(given))
     check_known(given, tasks, "task_types")
     for name, kind in given.items():
         if kind not in KINDS:
             raise UserError(
-                f"task_types.{name}", f"is one of {', '.join(KINDS)}", repr(kind), hint(str(kind), KINDS)
+                f"task_types.{name}", f"must be one of {', '.join(KINDS)}", repr(kind), hint(str(kind), KINDS)
             )
     return dict(given)

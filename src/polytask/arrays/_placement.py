@@ -24,7 +24,7 @@ def placement(device: str | torch.device) -> dict[str, Any]:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise UserError(
-            "device", "must be a torch device", repr(device), "Write cpu, cuda, cuda:1 or mps"
+            "device", "must be a torch device", repr(device), "Pass for example cpu, cuda, cuda:1 or mps"
         ) from error
     if chosen.type == "cpu":
         return {"accelerator": "cpu", "devices": 1}
@@ -33,4 +33,4 @@ def placement(device: str | torch.device) -> dict[str, Any]:
     if chosen.type == "cuda" and (chosen.index or 0) < torch.cuda.device_count():
         return {"accelerator": "cuda", "devices": [chosen.index or 0]}
     found = f"'{device}' with {torch.cuda.device_count()} CUDA devices"
-    raise UserError("device", "must be available", found, "Write cpu")
+    raise UserError("device", "must be available", found, "Pass cpu")

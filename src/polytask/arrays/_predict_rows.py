@@ -14,16 +14,16 @@ from polytask.data._tensors import as_inputs, float_dtype
 def predict_rows(
     module: nn.Module, forward: Callable[[Any], Mapping[str, Tensor]], inputs: Any, batch_size: int
 ) -> dict[str, NDArray[Any]]:
-    """Outputs by task for all rows, batch by batch, as arrays; the module is in evaluation meanwhile.
+    """Outputs by task for all rows, computed batch by batch in evaluation mode, as arrays.
 
     Args:
-        module: What computes, on the device that it is on.
+        module: The module that computes them, on its device.
         forward: From a batch of inputs to outputs by task.
         inputs: One array, or a dict of arrays.
         batch_size: Rows in a batch.
 
     Raises:
-        UserError: Where there is no row, or arrays differ in their number of rows.
+        UserError: If there is no row, or the arrays' numbers of rows differ.
 
     Example:
         >>> import numpy as np

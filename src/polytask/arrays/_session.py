@@ -1,6 +1,5 @@
-"""A System that is trained and evaluated in several calls, each of which goes on from the last."""
+"""A System that is trained and evaluated in several calls, each of which continues from the last."""
 
-import math
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,31 +16,31 @@ from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT, quiet_lightning
 from polytask._lightning._training import count_from_epoch
 from polytask.adapters import BatchAdapter
+from polytask.arrays._epoch_history import EpochHistory, Values
 from polytask.arrays._placement import placement
 from polytask.data import ReplayableLoader
 from polytask.data._loader_errors import data_errors
 from polytask.data._tensors import as_inputs, as_tensor, as_tensors, float_dtype
 from polytask.system import System
 
-Values = dict[str, float]
 
+class Session:
+    """Trains and evaluates a `polytask.System` on batches ``(inputs, {task: target})`` of arrays or tensors.
 
-class Session(System):
-    """A `polytask.System` on batches ``(inputs, {task: target})`` of arrays or tensors.
-
-    Each call has a Lightning Trainer of its own; model, optimizer, weighting and the number of epochs
-    live on here.
+    Each call has a new Lightning Trainer; model, optimizer, weighting and the number of epochs are kept
+    between the calls.
 
     Args:
         model: The model.
-        criterion: What `polytask.System` takes.
+        criterion: A criterion for `polytask.System`.
         optimizer: The optimizer, made of the model's and the criterion's parameters.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         metrics: Metrics or functions by task.
         grad_clip: Largest norm of the gradient; None clips nothing.
 
     Attributes:
-        history: The values of each epoch since the session was made, by log key.
+        system: The system.
+        history: The values of each epoch since the session was made.
 
     Example:
         >>> model = nn.Linear(2, 1)
@@ -64,54 +63,42 @@ class Session(System):
         self._placement = placement(device)
         _check_clip(grad_clip)
         self._clip = grad_clip
-        parts = Parts(float_dtype(model) if isinstance(model, nn.Module) else torch.float32)
+        parts = PairParts(float_dtype(model) if isinstance(model, nn.Module) else torch.float32)
         adapter = BatchAdapter(parts.inputs, parts.targets)
-        super().__init__(model, criterion, _Given(optimizer), metrics=metrics, adapters={"batch": adapter})
+        self.system = System(
+            model, criterion, _Given(optimizer), metrics=metrics, adapters={"batch": adapter}
+        )
+        _check_parameters(optimizer, self.system)
         self._optimizer = optimizer
-        self._check_parameters()
-        self._place = torch.device(device)
-        self.to(self._place)
-        self.history: list[Values] = []
-
-    def _check_parameters(self) -> None:
-        """An optimizer made by hand may lack what the criterion learns, which would then never move."""
-        held = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
-        if not any(id(parameter) in held for parameter in self.model.parameters()):
-            raise UserError("optimizer", "trains the model's parameters", "none of them in it")
-        missing = [name for name, p in self.criterion.named_parameters() if id(p) not in held]
-        if missing:
-            raise UserError(
-                "optimizer",
-                "trains the loss's parameters too",
-                f"{len(missing)} that it lacks, such as {missing[0]}",
-                "Pass [*model.parameters(), *loss_fn.parameters()]",
-            )
-
-    # ---- calls --------------------------------------------------------------------------------
+        self._device = torch.device(device)
+        self.system.to(self._device)
+        self.history = EpochHistory()
 
     def train_for(
         self, epochs: int, train: Any, val: Any = None, callbacks: Sequence[pl.Callback] = ()
     ) -> dict[str, list[float]]:
-        """Train for some more epochs.
+        """Train for a number of further epochs.
 
         Args:
-            epochs: How many.
+            epochs: The number.
             train: The loader to train on.
             val: The loader to validate on after each epoch.
             callbacks: Lightning callbacks.
 
         Returns:
-            What `by_epoch` gives for these epochs.
+            By log key a list with a value for each of these epochs, NaN for an epoch without one.
         """
         if not is_integer(epochs, 1):
-            raise UserError("epochs", "is a number of epochs, 1 or more", repr(epochs))
-        done = len(self.history)
+            raise UserError("epochs", "must be an integer of at least 1", repr(epochs))
+        done = len(self.history.epochs)
         loaders = {"train": train} if val is None else {"train": train, "val": _one(val)}
-        with self._lightning(loaders, callbacks, max_epochs=done + int(epochs)) as trainer:
+        # The history comes last: it clears the values that other callbacks read when an epoch starts.
+        own = [*callbacks, self.history]
+        with self._trainer(loaders, own, max_epochs=done + int(epochs)) as trainer:
             # Samplers shuffle each epoch by its number.
             count_from_epoch(trainer, done)
-            trainer.fit(self)
-        return self.by_epoch(done)
+            trainer.fit(self.system)
+        return self.history.by_key(done)
 
     def evaluate_on(self, loader: Any) -> Values:
         """The values of one pass over a loader, by log key.
@@ -119,25 +106,16 @@ class Session(System):
         Args:
             loader: The loader to validate on.
         """
-        with self._lightning({"val": _one(loader)}, ()) as trainer:
-            trainer.validate(self, verbose=False)
-        return {key: value for key, value in self.latest.items() if key.startswith("val/")}
-
-    def by_epoch(self, first: int = 0) -> dict[str, list[float]]:
-        """By log key a list with a value for each epoch, NaN where an epoch had none.
-
-        Args:
-            first: The epoch to begin with, from 0.
-        """
-        epochs = self.history[first:]
-        keys = dict.fromkeys(key for epoch in epochs for key in epoch)
-        return {key: [epoch.get(key, math.nan) for epoch in epochs] for key in keys}
+        with self._trainer({"val": _one(loader)}, ()) as trainer:
+            trainer.validate(self.system, verbose=False)
+        return {key: value for key, value in self.system.latest.items() if key.startswith("val/")}
 
     @contextmanager
-    def _lightning(
+    def _trainer(
         self, loaders: Mapping[str, Any], callbacks: Sequence[pl.Callback], max_epochs: int | None = None
     ) -> Iterator[pl.Trainer]:
-        self.dataloaders = dict(loaders)
+        system = self.system
+        system.dataloaders = dict(loaders)
         handler = signal.getsignal(signal.SIGINT)
         options: dict[str, Any] = {
             **SILENT,
@@ -150,52 +128,23 @@ class Session(System):
             "log_every_n_steps": 0,
         }
         try:
-            with quiet_lightning(), data_errors(self.dataloaders), interrupts():
+            with quiet_lightning(), data_errors(system.dataloaders), interrupts():
                 yield pl.Trainer(**options)
         finally:
             if signal.getsignal(signal.SIGINT) is not handler:
                 signal.signal(signal.SIGINT, handler)
             # They would keep the data alive.
-            self.dataloaders, self.trainer = {}, None
-            self._return()
+            system.dataloaders, system.trainer = {}, None
+            self._to_device()
 
-    def _return(self) -> None:
-        """Lightning leaves everything on the host; the user has put it on a device."""
-        if self._place.type != "cpu":
-            self.to(self._place)
+    def _to_device(self) -> None:
+        """Move model and optimizer back to the session's device: Lightning leaves them on the host."""
+        if self._device.type != "cpu":
+            self.system.to(self._device)
             self._optimizer.load_state_dict(self._optimizer.state_dict())
 
-    # ---- hooks --------------------------------------------------------------------------------
 
-    def on_train_epoch_start(self) -> None:
-        """Forget the epoch before."""
-        self.latest = {}
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Keep the weights of the epoch's last step, before the step changes them."""
-        super().on_before_optimizer_step(optimizer)
-        if self.balance is not None and self.trainer.is_last_batch:
-            self.balance.keep_weights()
-
-    def on_train_epoch_end(self) -> None:
-        """Keep the epoch's values.
-
-        Raises:
-            UserError: Where the epoch had no batch, as the second one over an iterator has none.
-        """
-        if not self.trainer.fit_loop.epoch_loop.batch_progress.current.ready:
-            raise UserError(
-                "train loader",
-                "has to yield batches every time it is gone through",
-                f"none in epoch {self.current_epoch + 1}",
-                "Pass a loader, not an iterator over it",
-            )
-        weights = {} if self.balance is None else self.balance.weights
-        super().on_train_epoch_end()
-        self.history.append({**self.latest, **{f"weights/{name}": w for name, w in weights.items()}})
-
-
-class Parts:
+class PairParts:
     """Finds inputs and targets in a batch ``(inputs, {task: target})``, as tensors.
 
     Args:
@@ -204,7 +153,7 @@ class Parts:
     Example:
         >>> import numpy as np
         >>> batch = np.zeros((2, 3)), {"digit": np.array([4, 2], dtype=np.int8)}
-        >>> parts = Parts(torch.float32)
+        >>> parts = PairParts(torch.float32)
         >>> parts.inputs(batch).dtype, parts.targets(batch)
         (torch.float32, {'digit': tensor([4, 2], dtype=torch.int8)})
     """
@@ -217,7 +166,7 @@ class Parts:
         return as_inputs(_pair(batch)[0], self.dtype)
 
     def targets(self, batch: Any) -> Any:
-        """The targets by task; those of the only task as they come."""
+        """The targets by task; a single target if there is one task."""
         targets = _pair(batch)[1]
         return (as_tensors if isinstance(targets, Mapping) else as_tensor)(targets, "targets")
 
@@ -229,7 +178,7 @@ def _pair(batch: Any) -> tuple[Any, Any]:
     if isinstance(batch, (list, tuple)):
         found += " of " + ", ".join(type(part).__name__ for part in batch)
     fix = "Use create_multitask_dataloader, or a loader whose data set yields such pairs"
-    raise UserError("loader", "yields pairs (inputs, {task: target})", found, fix)
+    raise UserError("loader", "must yield pairs (inputs, {task: target})", found, fix)
 
 
 def _one(loader: Any) -> Any:
@@ -238,7 +187,7 @@ def _one(loader: Any) -> Any:
 
 
 class _Given:
-    """Builds the optimizer that there is already."""
+    """An optimizer factory that returns an existing optimizer."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
@@ -255,4 +204,19 @@ def _check_optimizer(optimizer: Any) -> None:
 
 def _check_clip(clip: Any) -> None:
     if clip is not None and not (is_finite(clip) and clip > 0):
-        raise UserError("grad_clip", "is a norm above 0, or None", repr(clip))
+        raise UserError("grad_clip", "must be a norm above 0, or None", repr(clip))
+
+
+def _check_parameters(optimizer: Optimizer, system: System) -> None:
+    """An optimizer made by hand may lack what the criterion learns, which would then never be trained."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(parameter) in held for parameter in system.model.parameters()):
+        raise UserError("optimizer", "must have the model's parameters", "none of them")
+    missing = [name for name, p in system.criterion.named_parameters() if id(p) not in held]
+    if missing:
+        raise UserError(
+            "optimizer",
+            "must have the loss's parameters",
+            f"an optimizer without {len(missing)} of them, such as {missing[0]}",
+            "Pass [*model.parameters(), *loss_fn.parameters()]",
+        )

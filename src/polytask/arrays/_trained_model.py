@@ -1,13 +1,13 @@
 """What a `polytask.System` predicts with, without Lightning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from polytask.adapters import LoggingAdapter
 from polytask.batch import Batch
-from polytask.system._forward import outputs_by_task
+from polytask.system._forward import outputs_by_task, predictions
 
 
 class TrainedModel(nn.Module):
@@ -46,9 +46,5 @@ class TrainedModel(nn.Module):
             batch: The batch.
             batch_idx: Not used.
         """
-        outputs = outputs_by_task(self.model, batch, self.names)
-        if not isinstance(outputs, Mapping):
-            outputs = {"output": outputs}
-        adapter = self._adapter
-        written = {name: adapter.transformed(name, None, output, None)[1] for name, output in outputs.items()}
+        written = predictions(outputs_by_task(self.model, batch, self.names), self._adapter)
         return {"outputs": written, "rows": batch.rows, "size": batch.size}

@@ -1,4 +1,4 @@
-"""Parts of the model that are kept as they are, for a while or for good."""
+"""Parts of the model that are frozen, permanently or for a time."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,32 +6,34 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from polytask._checks import is_integer
 from polytask._errors import UserError, hint
 from polytask.optim import named_parameters
 
 
 class Freezer(Callback):
-    """Keeps parts of the model as they are, for good or until a step or an epoch.
+    """Freezes parts of the model, permanently or until a step or an epoch.
 
-    Frozen parameters get no gradient, so that the optimizer leaves them alone, and modules with nothing left
-    to train are put in evaluation mode, so that batch norm keeps its statistics and dropout is off. What was
-    frozen before the fit stays so. What is frozen follows from the step and the epoch alone: a resumed run
-    goes on as it was. Several of these may overlap; a parameter is trained when none of them holds it.
+    Frozen parameters get no gradient, so that the optimizer does not change them, and modules without
+    trainable parameters are put in evaluation mode, so that batch norm keeps its statistics and dropout is
+    off. Parameters that were frozen before the fit stay frozen. What is frozen depends on the step and the
+    epoch alone, so a resumed run continues unchanged. Several freezers may overlap; a parameter is trained
+    when none of them holds it.
 
-    Under DDP with a criterion that is no `MultiTaskLoss`, set
-    ``strategy: ddp_find_unused_parameters_true``: DDP waits for the gradients of frozen parameters otherwise.
+    Under DDP with a criterion that is not a `MultiTaskLoss`, set
+    ``strategy: ddp_find_unused_parameters_true``; otherwise DDP waits for the gradients of frozen parameters.
 
     Args:
-        names: Parts of the model, by name or by dotted prefix of a name, as the optimizer's groups name
-            them: ``backbone``, ``heads.digit``.
-        exceptions: Parts of these that are trained all the same.
+        names: Parts of the model, by name or by dotted prefix of a name, as in the optimizer's groups:
+            ``backbone``, ``heads.digit``.
+        exceptions: Parts of these that are trained nevertheless.
         until_epoch: The epoch, from 0, in which training of the parts begins.
-        until_step: The number of optimizer steps after which it begins. Where neither is given it never
-            does; where both are, the first decides.
+        until_step: The number of optimizer steps after which it begins. If neither is given, the parts are
+            never trained; if both are, whichever is reached first decides.
 
     Raises:
-        UserError: At the construction where an argument is of another kind; when the fit starts where a name
-            fits no parameter, or nothing is left to train.
+        UserError: At construction, if an argument has the wrong type; when the fit starts, if a name matches
+            no parameter, or no parameter is left to train.
 
     Example:
         >>> Freezer(["backbone"], exceptions=["backbone.layer4"], until_epoch=2).until_epoch
@@ -50,7 +52,7 @@ class Freezer(Callback):
         self.until_epoch = _count(until_epoch, "Freezer.until_epoch")
         self.until_step = _count(until_step, "Freezer.until_step")
         if not self.names:
-            raise UserError("Freezer.names", "needs at least one part of the model", "none")
+            raise UserError("Freezer.names", "must name at least one part of the model", "none")
         self._held: list[nn.Parameter] = []
         self._still: set[nn.Module] = set()
         self._awake: set[nn.Module] = set()
@@ -66,13 +68,13 @@ class Freezer(Callback):
             self._awake = {module for module in pl_module.modules() if module.training}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze them: the optimizer has them by now, and can go on with them later."""
+        """Freeze them; the optimizer has been made, and can train them later."""
         if self._is_over(trainer):
             self._held = []
         for parameter in self._held:
             parameter.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in pl_module.parameters()):
-            raise UserError("Freezer", "must leave something to train", "every parameter frozen")
+            raise UserError("Freezer", "must leave a parameter to train", "every parameter frozen")
         self._still = _still(pl_module, {id(parameter) for parameter in self._held}) & self._awake
         for module in self._still:
             module.training = False
@@ -80,18 +82,18 @@ class Freezer(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Let go of them when it is time."""
+        """Unfreeze them at the given step or epoch."""
         if self._held and self._is_over(trainer):
-            self._let_go(trainer, pl_module)
+            self._unfreeze(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the model as it was found."""
+        """Restore the model's state before the fit."""
         if stage == "fit":
-            self._let_go(trainer, pl_module)
+            self._unfreeze(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the model as it was found."""
-        self._let_go(trainer, pl_module)
+        """Restore the model's state before the fit."""
+        self._unfreeze(trainer, pl_module)
 
     def _is_over(self, trainer: Trainer) -> bool:
         epoch, step = self.until_epoch, self.until_step
@@ -99,7 +101,7 @@ class Freezer(Callback):
             step is not None and trainer.global_step >= step
         )
 
-    def _let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _unfreeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
         held, still, self._held, self._still = self._held, self._still, [], set()
         kept = {id(parameter) for other in _freezers(trainer) for parameter in other._held}
         for parameter in held:
@@ -110,7 +112,7 @@ class Freezer(Callback):
 
 
 def _model(pl_module: LightningModule) -> nn.Module:
-    """The model in a `System`; another LightningModule is its own."""
+    """The model of a `System`; another LightningModule itself."""
     model = getattr(pl_module, "model", None)
     return model if isinstance(model, nn.Module) else pl_module
 
@@ -121,20 +123,20 @@ def _freezers(trainer: Trainer) -> list[Freezer]:
 
 
 def _under(named: Iterable[str], prefixes: Sequence[str], where: str) -> set[str]:
-    """The names that one of the prefixes is, or begins."""
+    """The names that equal one of the prefixes, or begin with it."""
     found: set[str] = set()
     for prefix in prefixes:
         fitting = {name for name in named if f"{name}.".startswith(f"{prefix}.")}
         if not fitting:
             parts = {".".join(name.split(".")[:depth]): None for name in named for depth in (1, 2, 3)}
-            rule = "is a part of the model that is trained"
+            rule = "must be a part of the model with trainable parameters"
             raise UserError(where, rule, repr(prefix), hint(prefix, parts, "Parts"))
         found |= fitting
     return found
 
 
 def _still(module: nn.Module, held: set[int]) -> set[nn.Module]:
-    """The modules in which nothing is left to train on account of these parameters."""
+    """The modules without trainable parameters once these are frozen."""
     found: set[nn.Module] = set()
     for part in module.modules():
         own = list(part.parameters())
@@ -146,16 +148,16 @@ def _still(module: nn.Module, held: set[int]) -> set[nn.Module]:
 
 def _strings(value: object, where: str) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise UserError(where, "is a list of names", repr(value), f"Write [{value}]")
+        raise UserError(where, "must be a list of names", repr(value), f"Write [{value}]")
     for name in value:
         if not isinstance(name, str):
-            raise UserError(where, "is a list of names", repr(name))
+            raise UserError(where, "must be a list of names", repr(name))
     return tuple(value)
 
 
 def _count(value: object, where: str) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(where, "is an integer of at least 0", repr(value))
-    return value
+    if not is_integer(value, 0):
+        raise UserError(where, "must be an integer of at least 0", repr(value))
+    return int(value)

@@ -1,4 +1,4 @@
-"""The experts' loads, logged."""
+"""Logs the load of each expert."""
 
 from functools import partial
 
@@ -8,10 +8,10 @@ from polytask.models import ExpertLoad
 
 
 class LogExpertLoad(Callback):
-    """Logs at the end of each training epoch how much each expert counted for each task.
+    """Logs at the end of each training epoch the mean gate weight of each expert for each task.
 
-    The keys are ``experts/<task>/<expert>``, the values mean gate weights, which sum to one for each task and
-    level; see `polytask.models.ExpertLoad`. On several devices they are means over the samples of all.
+    The keys are ``experts/<task>/<expert>``; the values sum to one for each task and level, see
+    `polytask.models.ExpertLoad`. On several devices they are means over the samples of all devices.
 
     Example:
         >>> LogExpertLoad().load is None
@@ -22,11 +22,11 @@ class LogExpertLoad(Callback):
         self.load: ExpertLoad | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Watch the model's gates."""
+        """Observe the model's gates."""
         self.load = ExpertLoad(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch's mean weights, and begin anew."""
+        """Log the epoch's mean weights, and reset them."""
         assert self.load is not None
         # Tasks may be absent on one rank and present on another: the keys are those of all.
         shares = self.load.shares(partial(trainer.strategy.reduce, reduce_op="sum"))
@@ -39,7 +39,7 @@ class LogExpertLoad(Callback):
         self.load.reset()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop watching."""
+        """Stop observing."""
         if self.load is not None:
             self.load.close()
             self.load = None

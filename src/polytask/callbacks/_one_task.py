@@ -1,4 +1,4 @@
-"""The callback that makes a multi-task training one of a single task."""
+"""Trains a multi-task system on a single task."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ from polytask.system import System
 class OneTask(pl.Callback):
     """Trains a `polytask.System` on one of its tasks alone, as if there were no other.
 
-    The other tasks' labels are taken out of each training batch: a batch without a label of the task is no
-    step, the others' losses are not computed and nothing reaches their heads, not even weight decay. A
-    `polytask.models.MultiTaskModel` computes this task's output only; what a model adds to the total to
-    keep its tasks alike is left out. Validation measures all tasks, so that what is monitored is there.
+    The other tasks' labels are removed from each training batch: a batch without a label of the task is
+    skipped, the other tasks' losses are not computed and their heads do not change, not even by weight decay.
+    A `polytask.models.MultiTaskModel` computes this task's output only; a model's sharing penalty is left
+    out. Validation covers all tasks, so that every monitored key is logged.
 
     Args:
         task: The task.
 
     Raises:
-        UserError: At the start of a fit, where there is no such task, no `polytask.System`, or its criterion
-            is no `polytask.losses.MultiTaskLoss`.
+        UserError: At the start of a fit, if the task is unknown, the module is not a `polytask.System`, or
+            its criterion is not a `polytask.losses.MultiTaskLoss`.
 
     Example:
         >>> OneTask("digit").task
@@ -40,20 +40,19 @@ class OneTask(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the model compute one task."""
         if not isinstance(pl_module, System):
-            raise UserError("OneTask", "trains a polytask.System", type(pl_module).__name__)
+            raise UserError("OneTask", "must train a polytask.System", type(pl_module).__name__)
         check_known([self.task], pl_module.names, "OneTask.task")
         if not isinstance(pl_module.criterion, MultiTaskLoss):
-            raise UserError(
-                "OneTask", "needs a MultiTaskLoss as criterion", type(pl_module.criterion).__name__
-            )
+            found = type(pl_module.criterion).__name__
+            raise UserError("OneTask", "requires a MultiTaskLoss as criterion", found)
         self._penalty, pl_module.penalty = pl_module.penalty, None
         model = pl_module.model
-        # A list of heads has no names by which to ask for one.
+        # A list of heads has no names by which one could be requested.
         if isinstance(model, MultiTaskModel) and model.named and self.task in model.task_names:
             self._hook = model.register_forward_pre_hook(self._choose, with_kwargs=True)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the system and its model as they were."""
+        """Restore the system and its model."""
         if self._penalty is not None and isinstance(pl_module, System):
             pl_module.penalty, self._penalty = self._penalty, None
         if self._hook is not None:
@@ -63,13 +62,13 @@ class OneTask(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Take the other tasks out of the batch."""
+        """Remove the other tasks from the batch."""
         assert isinstance(pl_module, System)
         targets = batch.targets
         batch.targets = Targets(*(self._own(part) for part in (targets, targets.counts, targets.partial)))
         batch.labelled = self._own(batch.labelled)
         batch.rows = None if batch.rows is None else self._own(batch.rows)
-        # An epoch without a label is refused, except where it is meant.
+        # The system raises for a task without a label in an epoch; here that is intended.
         pl_module.labelled_tasks.update(name for name in pl_module.names if name != self.task)
 
     def _own(self, by_task: dict[str, Any]) -> dict[str, Any]:

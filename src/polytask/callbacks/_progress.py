@@ -1,37 +1,36 @@
-"""What a run shows: a bar in a terminal, plain lines outside one, a table at the end."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from polytask.system import System
 
 
 class _Bar(Progress):
-    """A bar and, under it, values that are wrapped where the terminal is narrow."""
+    """A bar and, under it, values that are wrapped on a narrow terminal."""
 
     values = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         if self.values:
-            # The command's console does not wrap lines by itself.
+            # The command's console does not wrap lines.
             yield Text(self.values, no_wrap=False, overflow="fold")
 
 
 class ProgressReport(pl.Callback):
-    """Shows the losses of each task and its main metric, the first that is given for it.
+    """Shows the loss of each task and its main metric, which is the first one given.
 
-    In a terminal there is a bar for the epoch; outside one, a line at the end of each epoch.
+    On a terminal there is a bar for the epoch; elsewhere, a line at the end of each epoch.
 
     Args:
-        console: Where to show it.
+        console: The console to print to.
 
     Example:
         >>> ProgressReport(Console()).console.is_terminal
@@ -46,7 +45,7 @@ class ProgressReport(pl.Callback):
         self._due: tuple[str, str] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock and the bar; a run that resumes within an epoch starts no epoch."""
+        """Start the clock and the bar; a run resumed in the middle of an epoch has no epoch start."""
         self._start = time.perf_counter()
         if self.console.is_terminal and trainer.is_global_zero:
             self._bar = _Bar(
@@ -60,7 +59,7 @@ class ProgressReport(pl.Callback):
             self._bar.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the line of the epoch before, and begin a new one."""
+        """Print the line of the epoch before, and start a new one."""
         self._print(pl_module)
         self._start = time.perf_counter()
         if self._bar is not None:
@@ -78,12 +77,12 @@ class ProgressReport(pl.Callback):
             self._bar.update(self._row, completed=batch_idx + 1)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say that it is validating."""
+        """Show that validation has started."""
         if self._bar is not None:
             self._bar.update(self._row, description=f"{_epoch(trainer)} val")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the epoch's line is due; the module logs its values after its callbacks' turn."""
+        """Note that the epoch's line is due; the module logs its values after the callbacks' turn."""
         if trainer.is_global_zero:
             seconds = time.perf_counter() - self._start
             self._due = f"{_epoch(trainer)}  step {trainer.global_step}", f"{seconds:.1f} s"
@@ -121,10 +120,10 @@ def _epoch(trainer: pl.Trainer) -> str:
 
 
 def summary(system: System, stage: str, when: str) -> list[str]:
-    """``loss/<task>=…`` and ``<task>/<Metric>=…`` for the main metrics, as far as they are known.
+    """``loss/<task>=…`` and ``<task>/<Metric>=…`` for the main metrics that have a value.
 
     Args:
-        system: What trains.
+        system: The system that is trained.
         stage: ``train``, ``val`` or ``test``.
         when: ``step`` or ``epoch``.
     """
@@ -138,32 +137,3 @@ def summary(system: System, stage: str, when: str) -> list[str]:
         if value is not None:
             found.append(f"{key}={value:.4g}")
     return found
-
-
-def results_table(values: Mapping[str, float], stage: str, tasks: Sequence[str]) -> Table:
-    """One table, task × metric, of a stage's epoch values.
-
-    Args:
-        values: Logged values by key.
-        stage: ``train``, ``val`` or ``test``.
-        tasks: Task names, in order.
-
-    Example:
-        >>> table = results_table({"test/loss/digit/epoch": 0.5, "test/digit/Accuracy/epoch": 0.9},
-        ...                       "test", ["digit"])
-        >>> [column.header for column in table.columns]
-        ['test', 'loss', 'Accuracy']
-    """
-    cells: dict[str, dict[str, float]] = {task: {} for task in [*tasks, "total"]}
-    for key, value in values.items():
-        parts = key.split("/")
-        if len(parts) != 4 or parts[0] != stage or parts[3] != "epoch":
-            continue
-        task, column = (parts[2], "loss") if parts[1] == "loss" else (parts[1], parts[2])
-        cells.setdefault(task, {})[column] = value
-    columns = list(dict.fromkeys(["loss", *(column for row in cells.values() for column in row)]))
-    table = Table(stage, *columns)
-    for task, row in cells.items():
-        if row:
-            table.add_row(task, *(f"{row[column]:.4f}" if column in row else "" for column in columns))
-    return table

@@ -1,4 +1,4 @@
-"""Lightning callbacks that stop a run at a step from which it resumes exactly."""
+"""Lightning callbacks that stop a run so that it can be resumed, and resume it exactly."""
 
 import os
 import signal
@@ -31,14 +31,14 @@ _KEY = "polytask_resume"
 class ExactResume(Callback):
     """Saves in every checkpoint what Lightning leaves out, so that a resumed run equals one never stopped.
 
-    It saves the random states of Python, NumPy, torch and CUDA (one set for each process), the values that
-    callbacks monitor, whether the run is about to stop, and the position of this package's loaders, in
-    batches that were *used*, not fetched. All of it is plain data and tensors. The states are restored in
-    ``on_train_start``: put this callback last if another one uses random numbers there.
+    It adds the random states of python, numpy, torch and CUDA (one set for each rank), the values that
+    callbacks monitor, whether a stop had been requested, and the position of this package's loaders in
+    batches that were *used*, however many were fetched ahead. All of it is plain data and tensors. The states
+    are loaded in ``on_train_start``: put this callback last if another one generates random numbers there.
 
-    Exact are checkpoints made at the end of a training epoch, at the end of a validation, by `StopOnSignal`,
-    and after an optimizer step without a validation. One made between two steps of an accumulation group
-    (``ModelCheckpoint(train_time_interval=...)``) loses the group's gradients.
+    Resuming is exact from checkpoints made at the end of a training epoch, at the end of a validation, by
+    `StopOnSignal`, and after an optimizer step without a validation. A checkpoint made between two batches of
+    an accumulation group (``ModelCheckpoint(train_time_interval=...)``) loses the group's gradients.
 
     Example:
         >>> trainer = Trainer(callbacks=[ExactResume()], logger=False, enable_checkpointing=False,
@@ -53,7 +53,7 @@ class ExactResume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the states to the checkpoint."""
+        """Add the states."""
         loops = checkpoint["loops"]["fit_loop"]
         loaders = _replayable(loops["state_dict"].get("combined_loader", []))
         _count_used(loaders, loops["epoch_loop.batch_progress"])
@@ -70,7 +70,7 @@ class ExactResume(Callback):
         self._saved = checkpoint.get(_KEY)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the states, after the loaders exist and before the first batch is fetched."""
+        """Load the states, after the loaders exist and before the first batch is fetched."""
         if self._saved is None:
             return
         saved, self._saved = self._saved, None
@@ -86,12 +86,12 @@ class ExactResume(Callback):
 
 
 def _replayable(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The states of this package's loaders among those of all loaders that have one."""
+    """The states of this package's loaders among those of all loaders with a state."""
     return [state for state in states if Resumable.owns(state)]
 
 
 def _count_used(loaders: list[dict[str, Any]], progress: dict[str, Any]) -> None:
-    """Subtract the batches that were fetched but not used; 0 after an epoch's last batch."""
+    """Subtract the batches fetched ahead of the steps from the loaders' counts; 0 after the last batch."""
     current = progress["current"]
     if progress["is_last_batch"] and current["processed"] == current["ready"]:
         ahead = max((state["batches"] for state in loaders), default=0)
@@ -102,10 +102,10 @@ def _count_used(loaders: list[dict[str, Any]], progress: dict[str, Any]) -> None
 
 
 def _load_loaders(trainer: Trainer, states: list[dict[str, Any]]) -> None:
-    """Restore the loaders' states, which Lightning does in the middle of an epoch only."""
+    """Load the loaders' states, which Lightning does in the middle of an epoch only."""
     ahead = fetched_batches(trainer)
-    # Lightning has fetched from a loader without a length before this hook: in the middle of an epoch from
-    # the correct position, between two epochs with random states that were not restored yet.
+    # A loader without a length was read before this hook: in the middle of an epoch from the right position,
+    # between two epochs with the wrong random states.
     if ahead and any(state["batches"] for state in states):
         return
     loaders = [loader for loader in train_loaders(trainer) if isinstance(loader, Resumable)]
@@ -125,12 +125,12 @@ def _on_all_ranks(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Stop:
-    """The step at which a run was stopped.
+    """The step at which a run was stopped, and its checkpoint.
 
     Attributes:
         signal: The signal's name, ``SIGINT`` or ``SIGTERM``.
         epoch: The epoch in which the run continues, from 0.
-        step: Optimizer steps made.
+        step: The number of optimizer steps made.
         path: The checkpoint to resume from.
     """
 
@@ -143,23 +143,23 @@ class Stop:
 class StopOnSignal(Callback):
     """Ends the fit at SIGINT (Ctrl-C) or SIGTERM with a checkpoint that a run can be resumed from.
 
-    The run continues to the next optimizer step, and to the step after it if a validation follows, or to the
-    end of the epoch with its validation if that comes first. Then the checkpoint is written, and
-    ``Trainer.fit`` raises Lightning's ``SIGTERMException``, a `SystemExit` whose code is 128 plus the
-    signal's number. A second Ctrl-C raises `KeyboardInterrupt` immediately. A run at the end of its last
-    epoch finishes as usual.
+    The run continues to the next optimizer step, or to the one after it if that step is followed by a
+    validation, or to the end of the epoch with its validation if that comes first. Then the checkpoint is
+    written to a file next to ``path`` and renamed, and ``Trainer.fit`` raises Lightning's
+    ``SIGTERMException``, a `SystemExit` whose code is 128 plus the signal's number. A second Ctrl-C raises
+    `KeyboardInterrupt` at once. A run that is ending its last epoch finishes as usual.
 
-    The previous handlers are restored when the fit ends. All processes stop at the same step. This callback
-    does nothing outside the main thread, where Python allows no signal handlers, and with strategies that
-    spawn or fork their processes (``ddp_spawn``, ``ddp_fork``). A terminal sends Ctrl-C to the loaders'
-    workers too: workers that were forked after the training started (all of a `ReplayableLoader`) ignore it,
-    others end and the run fails.
+    The previous handlers are restored when the fit ends. All ranks stop at the same step. Outside the main
+    thread, in which alone Python allows signal handlers, and under strategies that spawn or fork their ranks
+    (``ddp_spawn``, ``ddp_fork``), this callback does nothing. A terminal sends Ctrl-C to the loaders' workers
+    too: workers forked after the training started (all of a `ReplayableLoader`) keep working, others end and
+    the run fails.
 
     Args:
-        path: The checkpoint's file.
+        path: The file to write.
 
     Attributes:
-        stopped: The step at which the run was stopped; None if it was not.
+        stopped: The stop, or None if the run was not stopped.
 
     Example:
         >>> StopOnSignal("checkpoints/last.ckpt").stopped is None
@@ -169,23 +169,23 @@ class StopOnSignal(Callback):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.stopped: Stop | None = None
-        self._asked: signal.Signals | None = None
+        self._signal: signal.Signals | None = None
         self._former: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
         self._step = 0
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the signal handlers."""
-        self._take_over(trainer)
+        self._install(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the signal handlers if there was no sanity check."""
-        self._take_over(trainer)
+        self._install(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the step, to see whether this batch makes one."""
+        """Note the step, to see whether this batch makes one."""
         self._step = trainer.global_step
 
     def on_train_batch_end(
@@ -196,7 +196,7 @@ class StopOnSignal(Callback):
         request_stop(trainer, stepped and not trainer.is_last_batch and self._agreed(trainer))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Postpone a stop: Lightning would repeat the end of a validation after a resume."""
+        """Postpone a stop: Lightning resumes after a validation as if its last part were still to come."""
         request_stop(trainer, False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,22 +205,22 @@ class StopOnSignal(Callback):
         request_stop(trainer, not last and self._agreed(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the previous signal handlers."""
-        self._give_back()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save if this callback ends the fit, and restore the previous signal handlers."""
+        """Save if the fit ends by a stop of this callback, and restore the signal handlers."""
         try:
-            if isinstance(exception, SIGTERMException) and self._asked is not None:
-                self._stop(trainer, exception, self._asked)
+            if isinstance(exception, SIGTERMException) and self._signal is not None:
+                self._stop(trainer, exception, self._signal)
         finally:
-            self._give_back()
+            self._restore_handlers()
 
-    def _stop(self, trainer: Trainer, exception: SIGTERMException, asked: signal.Signals) -> None:
+    def _stop(self, trainer: Trainer, exception: SIGTERMException, received: signal.Signals) -> None:
         self._save(trainer)
-        self.stopped = Stop(asked.name, trainer.current_epoch, trainer.global_step, self.path)
-        exception.code = 128 + asked
-        rank_zero_info(f"Stopped by {asked.name} at step {self.stopped.step}: {self.path}")
+        self.stopped = Stop(received.name, trainer.current_epoch, trainer.global_step, self.path)
+        exception.code = 128 + received
+        rank_zero_info(f"Stopped by {received.name} at step {self.stopped.step}: {self.path}")
 
     def _save(self, trainer: Trainer) -> None:
         part = part_of(self.path)
@@ -230,24 +230,24 @@ class StopOnSignal(Callback):
         trainer.strategy.barrier("stopped")
 
     def _agreed(self, trainer: Trainer) -> bool:
-        """Whether any process received a signal; all of them must stop at the same step."""
-        asked = self._asked is not None
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(asked, all=False):
-            self._asked = self._asked or signal.SIGTERM
-        return self._asked is not None
+        """Whether any rank received a signal; all of them have to stop at the same step."""
+        received = self._signal is not None
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(received, all=False):
+            self._signal = self._signal or signal.SIGTERM
+        return self._signal is not None
 
-    def _take_over(self, trainer: Trainer) -> None:
+    def _install(self, trainer: Trainer) -> None:
         if self._former or threading.current_thread() is not threading.main_thread():
             return
         if starts_processes(trainer):
             return
-        self._asked, self.stopped, self._process = None, None, os.getpid()
+        self._signal, self.stopped, self._process = None, None, os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._former[number] = signal.signal(number, self._receive)
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._former.items():
-            # Lightning ignores SIGINT while it shuts down: only handlers of this callback are replaced.
+            # Lightning ignores SIGINT while it shuts down: only handlers that are still ours are replaced.
             if signal.getsignal(number) == self._receive:
                 signal.signal(number, handler)
         self._former = {}
@@ -255,13 +255,13 @@ class StopOnSignal(Callback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             self._receive_in_worker(number)
-        elif self._asked is not None and number == signal.SIGINT:
+        elif self._signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
-            self._asked = signal.Signals(number)
+            self._signal = signal.Signals(number)
 
     def _receive_in_worker(self, number: int) -> None:
-        """Ignore Ctrl-C, which reaches forked workers too; end on SIGTERM, which is sent to them."""
+        """Ctrl-C reaches forked workers too, and they have to keep working; SIGTERM is meant for them."""
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

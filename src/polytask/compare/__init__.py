@@ -1,4 +1,14 @@
-"""Compare methods with single-task models and a tuned plain sum: runs, statistics, tables."""
+"""Comparisons of methods with single-task models and a tuned plain sum; searches for better values.
+
+A `Comparison` says what is compared and `compare` runs it; a `Search` says what is tuned and `tune` runs it.
+Begin with ``_run.py``: candidates (``_candidates.py``) become jobs (``_job.py``), a launcher runs them in
+processes (``_launcher.py``; ``_ray.py`` on a cluster), each process trains or tests one run by
+`polytask.experiment` (``_command.py``) and leaves an outcome as data (``_outcome.py``), and the runs' numbers
+become a table (``_summary.py``, ``_table.py``). To add a launcher, subclass `Launcher` in a file of its own.
+
+This room does not know the command line: it parses no arguments and prints nothing. It does not train a model
+itself, and a process never learns from another's exit code or log what went wrong.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -18,9 +18,9 @@ from polytask.weighting._catalogue import methods
 
 BASE = "base"
 SPACE = "space"
-# What a weighting without gradients cannot have.
+# Options of System that a weighting without gradients cannot have.
 _PLAIN_STEP: Plain = {"level": None, "refresh_every": 1, "scale_heads": None}
-# Data, metrics and budget: another one of these would make rows that cannot be compared.
+# Data, metrics and budget: rows that differ in these could not be compared.
 _SAME = (
     "seed",
     "project",
@@ -75,10 +75,10 @@ class Candidate:
         ]
 
     def space(self) -> Space | None:
-        """What is tuned for this row alone: what its files say under ``space``.
+        """What is tuned for this row alone: what its files have under ``space``.
 
         Raises:
-            UserError: Where that is no space.
+            UserError: If it is not a space.
 
         Example:
             >>> choices = {"space": {"system.criterion.weighting.c": [0.2, 0.4]}}
@@ -99,7 +99,7 @@ def method_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
         given: A weighting's name in any case, with or without underscores; or a YAML file of overrides.
 
     Raises:
-        UserError: Where no weighting is called so, or it cannot be made without arguments.
+        UserError: If no weighting has this name, or it requires arguments.
 
     Example:
         >>> method_changes("nash_mtl")[1][-1]
@@ -112,7 +112,7 @@ def method_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
         fix = hint(given, [found.method.lower() for found in methods()], "Methods")
         if "=" in given:
             fix = "Write overrides before --methods"
-        raise UserError("--methods", f"no method is called '{given}'", None, fix)
+        raise UserError("--methods", f"unknown method '{given}'", None, fix)
     kind: type[Weighting] = getattr(weighting, by_name[_plain(given)])
     needed = [
         name
@@ -121,7 +121,7 @@ def method_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
     ]
     if needed:
         rule, fix = (
-            f"{kind.__name__} needs {', '.join(needed)}",
+            f"{kind.__name__} requires {', '.join(needed)}",
             "Write a YAML file with system.criterion.weighting",
         )
         raise UserError("--methods", rule, f"the name '{given}' alone", fix)
@@ -141,7 +141,7 @@ def architecture_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
         given: A YAML file of overrides, or ``base`` for the config's own model.
 
     Raises:
-        UserError: Where there is no such file, or it sets the weighting, which is each row's own.
+        UserError: If there is no such file, or it sets the weighting, which differs from row to row.
 
     Example:
         >>> architecture_changes("base")
@@ -150,15 +150,15 @@ def architecture_changes(given: str) -> tuple[str, tuple[Plain, ...]]:
     if given == BASE:
         return BASE, ()
     if not _is_file(given):
-        rule = "an architecture is a YAML file of overrides, or 'base' for the config's own"
+        rule = "must be a YAML file of overrides, or 'base' for the config's own model"
         raise UserError("--architectures", rule, repr(given), "Write a file with system.model")
     name, changes = _file_changes(given, "architecture", ("system", "model"))
     if name == BASE:
-        rule = f"'{BASE}' is the name of the config's own model"
+        rule = f"'{BASE}' is reserved for the config's own model"
         raise UserError("--architectures", rule, None, "Rename the file")
     criterion = _at(changes[-1], ("system", "criterion"))
     if isinstance(criterion, Mapping) and "weighting" in criterion:
-        rule = "the weighting is each row's own, whatever the architecture"
+        rule = "an architecture must not set the weighting"
         raise UserError(given, rule, "system.criterion.weighting", "Write it in a file of --methods")
     return name, changes
 
@@ -169,16 +169,16 @@ def candidates(
     architectures: Mapping[str, Sequence[Plain]],
     single_task: bool,
 ) -> list[Candidate]:
-    """Everything that is trained, for each architecture: single tasks, the plain sum, the methods.
+    """Everything that is trained, for each architecture: single-task models, the plain sum, the methods.
 
-    A single-task model is the same model, trained on its task alone: the others' weights are 0 in the
-    validation's total, and in training `polytask.callbacks.OneTask` leaves them out.
+    A single-task model is the same model, trained on its task alone: the weights of the other tasks are 0 in
+    the total validation loss, and `polytask.callbacks.OneTask` leaves them out in training.
 
     Args:
         tasks: Task names, in order.
         methods: Changes by name.
         architectures: Changes by name.
-        single_task: Whether single-task models are among them.
+        single_task: Whether single-task models are included.
 
     Example:
         >>> found = candidates(["digit", "odd"], {}, {"base": ()}, single_task=True)
@@ -215,7 +215,7 @@ def one_task(task: str, callbacks: Any) -> list[Any]:
 
 
 def check_monitors(config: Mapping[Any, Any], task: str) -> None:
-    """Raise where a single-task model would be stopped, or its rate set, by tasks that it does not train.
+    """Raise if other tasks would stop a single-task model, or set its learning rate.
 
     Args:
         config: The run's config.
@@ -228,15 +228,15 @@ def check_monitors(config: Mapping[Any, Any], task: str) -> None:
         >>> plateau = {"_target_": "mine.Plateau", "monitor": "val/loss/a/epoch"}
         >>> check_monitors({"trainer": {}, "system": {"scheduler": plateau}}, "a")
     """
-    places = {
+    nodes = {
         "trainer.callbacks": config["trainer"].get("callbacks"),
         "system.scheduler": config["system"].get("scheduler"),
     }
-    for where, node in places.items():
+    for where, node in nodes.items():
         for monitor in _monitors(node):
-            # The total too: 0 times another task's infinite loss is not a number.
+            # Also not by the total: 0 times another task's infinite loss is NaN.
             if f"/{task}/" not in monitor:
-                rule = f"a model of '{task}' alone is judged by that task"
+                rule = f"a model of '{task}' alone must be monitored by that task"
                 fix = "Leave the callback or --single-task out, or train a fixed number of epochs"
                 raise UserError(where, rule, f"monitor: {monitor}", fix)
 
@@ -253,11 +253,11 @@ def _monitors(node: Any) -> Iterator[str]:
 
 
 def check_tunable(space: Space, where: str) -> None:
-    """Raise where a space has what is the same for all; batches may be of other sizes.
+    """Raise if a space has what must be the same for all rows; the batch size may be tuned.
 
     Args:
         space: What is tuned.
-        where: Where it came from, for the message.
+        where: The option or file that it is from, for the message.
 
     Raises:
         UserError: With the first such key.
@@ -268,18 +268,18 @@ def check_tunable(space: Space, where: str) -> None:
     for key in space.given:
         same = any(key == one or key.startswith(f"{one}.") for one in _SAME)
         if same and not key.endswith(".batch_size"):
-            raise UserError(where, f"{key} is the same for all that is compared", None, "Leave it out")
+            raise UserError(where, f"{key} must be the same for all rows", None, "Leave it out")
 
 
 def by_name(found: Iterable[tuple[str, tuple[Plain, ...]]], option: str) -> dict[str, tuple[Plain, ...]]:
-    """Changes by name, once no name stands twice or is a baseline's.
+    """Changes by name, after a check that no name is given twice or is that of a baseline.
 
     Args:
         found: Names and changes.
-        option: The option they came from, for the message.
+        option: The option that they are from, for the message.
 
     Raises:
-        UserError: Where one does.
+        UserError: If one is.
 
     Example:
         >>> by_name([("base", ())], "--architectures")
@@ -288,10 +288,13 @@ def by_name(found: Iterable[tuple[str, tuple[Plain, ...]]], option: str) -> dict
     named: dict[str, tuple[Plain, ...]] = {}
     for name, changes in found:
         if name == SUM or name.startswith(SINGLE):
-            raise UserError(option, f"'{name}' is the name of a baseline", None, "Rename the file")
+            raise UserError(option, f"'{name}' is reserved for a baseline", None, "Rename the file")
         if name in named:
             raise UserError(
-                option, "a name stands once", f"'{name}' twice", "Leave one out, or rename the file"
+                option,
+                "a name must not be given twice",
+                f"'{name}' twice",
+                "Leave one out, or rename the file",
             )
         named[name] = changes
     return named
@@ -314,24 +317,22 @@ def _file_name(given: str) -> str:
     return Path(given).stem.replace("-", "_").lower()
 
 
-def _file_changes(given: str, noun: str, place: Sequence[str]) -> tuple[str, tuple[Plain, ...]]:
+def _file_changes(given: str, noun: str, path: Sequence[str]) -> tuple[str, tuple[Plain, ...]]:
     name, values = _file_name(given), read_file(given).values
     if not name.replace("_", "").isalnum():
-        rule = f"a file's name is the {noun}'s: letters, digits, '-' and '_'"
+        rule = f"a file name is the {noun}'s name: letters, digits, '-' and '_'"
         raise UserError(given, rule, repr(Path(given).stem), "Rename the file")
     for key in _SAME:
         *above, last = key.split(".")
         node = _at(values, above)
         if isinstance(node, Mapping) and last in node:
-            raise UserError(
-                given, f"{key} is the same for all that is compared", None, "Set it in the config"
-            )
-    node = _at(values, place)
+            raise UserError(given, f"{key} must be the same for all rows", None, "Set it in the config")
+    node = _at(values, path)
     if not isinstance(node, Mapping) or "_target_" not in node:
         return name, (values,)
-    # Merged over another target's arguments, these would be mixed with them.
+    # Merging would mix its arguments with those of another target.
     cleared: Any = None
-    for key in reversed(place):
+    for key in reversed(path):
         cleared = {key: cleared}
     return name, (cleared, values)
 

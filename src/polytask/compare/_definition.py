@@ -19,7 +19,7 @@ from polytask.compare._candidates import (
     method_changes,
     one_task,
 )
-from polytask.compare._claim import claimed
+from polytask.compare._lock import locked
 from polytask.compare._measures import Measure, check_logger, checked_system, measures
 from polytask.compare._names import DEFINITION
 from polytask.compare._space import Drawn, Space, overrides
@@ -27,8 +27,8 @@ from polytask.config import Config
 from polytask.config._read import Plain, Source, read_file
 from polytask.experiment._problems import find_problems
 
-_NO_TRIALS = ("is what trials draw from", "--trials 1", "Write --trials 8, say")
-# A run does not depend on which others there are.
+_NO_TRIALS = ("must be used with several trials", "--trials 1", "Write for example --trials 8")
+# A run does not depend on the other runs.
 _FREE = ("seeds", "single_task")
 _GROWING = ("methods", "architectures")
 
@@ -44,20 +44,20 @@ class Comparison:
         seeds: How many seeds, from the config's own on.
         trials: How many settings are tried for each method and baseline; 1 is the config's own.
         single_task: Whether single-task models are trained.
-        space: What is tuned: as for `Space`; the learning rate where not given.
-        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that do not say themselves.
-        overrides: ``key=value`` texts for the config; methods and architectures are merged over it.
-        allow: Names that the config may use besides the known kinds.
+        space: What is tuned, as for `Space`; by default the learning rate.
+        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that have no direction themselves.
+        overrides: ``key=value`` strings for the config; methods and architectures are merged over it.
+        allow: Dotted names that the config may use in addition to those of the known kinds.
 
     Attributes:
         config: The config, merged.
         tasks: Task names, in order.
-        measures: Which metrics are compared, and which way is better.
-        split: What the table is of: ``test``, or ``val`` where there are no test data.
-        candidates: What is trained.
+        measures: Which metrics are compared, and which direction is better.
+        split: The data that the table is computed on: ``test``, or ``val`` if there are no test data.
+        candidates: The rows of the table, each with the changes that it makes to the config.
 
     Raises:
-        UserError: Where a name is not known, a number is too small or the config cannot be used.
+        UserError: If a name is unknown, a number is too small or the config cannot be used.
     """
 
     files: Sequence[str | Path]
@@ -74,7 +74,7 @@ class Comparison:
     def __post_init__(self) -> None:
         for name, number in (("--seeds", self.seeds), ("--trials", self.trials)):
             if number < 1:
-                raise UserError(name, "is 1 or more", number)
+                raise UserError(name, "must be 1 or more", number)
         if self.space is not None:
             if self.trials == 1:
                 raise UserError("--space", *_NO_TRIALS)
@@ -87,7 +87,7 @@ class Comparison:
         self.split = "test" if loaders.get("test") is not None else "val"
         self.measures: list[Measure] = measures(system, "val", self.directions)
         if self.split == "test" and measures(system, "test", self.directions) != self.measures:
-            raise UserError("system.metrics", "are the same for val and test in a comparison", "other ones")
+            raise UserError("system.metrics", "must be the same for val and test in a comparison", "others")
         self._methods = by_name(map(method_changes, self.methods), "--methods")
         self._architectures = by_name(map(architecture_changes, self.architectures), "--architectures")
         self.candidates = candidates(self.tasks, self._methods, self._architectures, self.single_task)
@@ -106,8 +106,7 @@ class Comparison:
         except UserError as error:
             if self.space is None or own is not None:
                 raise
-            where, *rest = error.args
-            raise UserError(f"--space: {where}", *rest) from error
+            raise error.at(f"--space: {error.where}") from error
 
     def _check(self, candidate: Candidate, drawn: Drawn) -> None:
         config = self.config_of(candidate, self.first_seed, drawn)
@@ -118,17 +117,16 @@ class Comparison:
             if candidate.task is not None:
                 check_monitors(config.plain, candidate.task)
         except UserError as error:
-            where, *rest = error.args
-            # What its own changes set is already said to be its.
-            own = where if where.startswith(f"{candidate.name} ") else f"{candidate.name}: {where}"
-            raise UserError(own, *rest) from error
+            # A key that its own changes set is named with it already.
+            named = error.where.startswith(f"{candidate.name} ")
+            raise (error if named else error.at(f"{candidate.name}: {error.where}")) from error
 
     def _check_criterion(self) -> None:
         criterion = self.config.plain["system"].get("criterion")
         target = criterion.get("_target_", "") if isinstance(criterion, dict) else repr(criterion)
         if isinstance(criterion, dict) and "task_losses" in criterion:
             return
-        rule = "a comparison sets the criterion's weighting"
+        rule = "must be a MultiTaskLoss, whose weighting the comparison sets"
         fix = "Write _target_: polytask.losses.MultiTaskLoss with task_losses"
         raise UserError("system.criterion", rule, target, fix)
 
@@ -144,23 +142,23 @@ class Comparison:
 
     @property
     def tuning_seed(self) -> int:
-        """The seed of the tuning runs, which is none of those that are compared."""
+        """The seed of the tuning runs; it differs from those of the runs that are compared."""
         return self.first_seed + 1_000_000
 
     def space_of(self, candidate: Candidate) -> Space:
-        """What is tuned for a candidate: the same for all, what its files add, the weights of the plain sum.
+        """What is tuned for a candidate: the space of all, what its files add, and the plain sum's weights.
 
         Args:
             candidate: One of ``candidates``.
 
         Raises:
-            UserError: Where no space is given and the config has no learning rate at ``optimizer.lr``.
+            UserError: If no space is given and the config has no learning rate at ``optimizer.lr``.
         """
         own = Space(self.space, "--space") if self.space is not None else self._learning_rates()
         own |= candidate.space()
         if candidate.kind != "plain_sum":
             return own
-        # The first task's stays 1: all of them together would be another learning rate.
+        # The weight of the first task stays 1: tuning all of them would tune the learning rate again.
         weights = (f"system.criterion.weighting.weights.{task}" for task in self.tasks[1:])
         return Space({**own.given, **{key: {"low": 0.1, "high": 10.0, "log": True} for key in weights}})
 
@@ -168,7 +166,7 @@ class Comparison:
         optimizer = self.config.plain["system"].get("optimizer")
         rate = optimizer.get("lr") if isinstance(optimizer, dict) else None
         if not isinstance(rate, int | float) or rate <= 0:
-            rule = "without --space the learning rate is tuned, between a tenth and ten times the config's"
+            rule = "without --space, must be a learning rate above 0 to tune around"
             raise UserError("system.optimizer.lr", rule, repr(rate), "Write a --space file")
         return Space({"system.optimizer.lr": {"low": rate / 10.0, "high": rate * 10.0, "log": True}})
 
@@ -178,16 +176,16 @@ class Comparison:
         Args:
             candidate: One of ``candidates``.
             seed: The run's seed.
-            drawn: What a trial sets, by key.
+            drawn: The values of a trial, by key.
         """
-        texts = [*overrides(drawn or {}), f"seed={seed}"]
+        strings = [*overrides(drawn or {}), f"seed={seed}"]
         sources = [self.config.merged, *candidate.sources()]
-        made = Config(sources, texts, self.allow)
+        made = Config(sources, strings, self.allow)
         if candidate.task is None:
             return made
         callbacks = one_task(candidate.task, made.plain["trainer"].get("callbacks"))
         sources += [Source(candidate.name, {"trainer": {"callbacks": value}}) for value in callbacks]
-        return Config(sources, texts, self.allow)
+        return Config(sources, strings, self.allow)
 
     @property
     def plain(self) -> Plain:
@@ -203,13 +201,13 @@ class Comparison:
             "directions": dict(self.directions),
         }
 
-    def claimed(self, folder: Path) -> AbstractContextManager[None]:
-        """Hold the comparison's folder, and note what is compared in it.
+    def locked(self, folder: Path) -> AbstractContextManager[None]:
+        """Lock the comparison's folder, and write into it what is compared.
 
         Args:
-            folder: A new folder, or one that this comparison began in.
+            folder: A new folder, or one in which this comparison was begun.
 
         Raises:
-            UserError: Where it is another comparison's, or another process works in it.
+            UserError: If it belongs to another comparison, or another process uses it.
         """
-        return claimed(folder, DEFINITION, self.plain, "comparison", _FREE, _GROWING)
+        return locked(folder, DEFINITION, self.plain, "comparison", _FREE, _GROWING)

@@ -1,11 +1,10 @@
 """Jobs that are not done yet, in order, by a launcher."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from polytask._errors import RunError, UserError
+from polytask.compare._job import Job
 from polytask.compare._launcher import Ended, Launcher
-from polytask.compare._work import Job
 
 Report = Callable[[str], None]
 
@@ -16,25 +15,26 @@ def run_jobs(
     report: Report,
     may_fail: bool = False,
     check: Callable[[Job], object] = lambda job: None,
-) -> set[str]:
+) -> dict[str, str]:
     """Do what is not done yet.
 
     Args:
         jobs: The jobs, in order.
         launcher: What runs them.
-        report: Told a line for each job that ended.
-        may_fail: Whether a run that breaks down (a loss that is not finite, say) is passed over.
+        report: Called with a line for each job that ended.
+        may_fail: Whether a run that fails (for example with a loss that is not finite) is skipped.
         check: Called with each job that is done, as soon as it is.
 
     Returns:
-        The names of the runs that broke down.
+        The names of the runs that failed, and why; the reason is empty for those that failed in an earlier
+        call.
 
     Raises:
-        UserError: Where a config cannot be used.
-        RunError: Where a run breaks down and may not; the others that run already are finished first, and
-            so they are where ``check`` raises.
+        UserError: If a config cannot be used.
+        RunError: If a run fails and must not. The other jobs that run already are finished first, also if
+            ``check`` raises.
     """
-    failed = {job.name for job in jobs if may_fail and job.broken.exists()}
+    failed = {job.name: "" for job in jobs if may_fail and job.broken.exists()}
     left = [job for job in jobs if not job.is_done and job.name not in failed]
     found = (_found_by(check, job) for job in jobs if job.is_done)
     done, first = len(jobs) - len(left), next((error for error in found if error is not None), None)
@@ -43,14 +43,14 @@ def run_jobs(
             while left and launcher.running < launcher.at_once and first is None:
                 launcher.start(left.pop(0))
             for ended in launcher.ended():
-                done, job = done + 1, ended.job
-                if ended.code == 0:
+                done, job, outcome = done + 1, ended.job, ended.outcome
+                if outcome.status == "done":
                     report(f"{done}/{len(jobs)} {job.command} {job.name}")
                     first = first or _found_by(check, job)
-                elif may_fail and ended.code == 1:
+                elif may_fail and outcome.is_run_error:
                     job.broken.touch()
-                    failed.add(job.name)
-                    report(f"{done}/{len(jobs)} {job.command} {job.name} broke down: {last_line(job.log)}")
+                    failed[job.name] = str(outcome.error)
+                    report(f"{done}/{len(jobs)} {job.command} {job.name} failed: {outcome.error}")
                 else:
                     first = first or failure(ended)
     finally:
@@ -69,22 +69,16 @@ def _found_by(check: Callable[[Job], object], job: Job) -> UserError | RunError 
 
 
 def failure(ended: Ended) -> UserError | RunError:
-    """Why a command failed, as an error.
+    """Why a job failed, as an error that names its run and its log.
 
     Args:
-        ended: What failed.
+        ended: The job.
     """
-    job, code, why = ended
-    kind = UserError if code == 2 else RunError
-    found = why or last_line(job.log).removeprefix("error: ") or f"exit code {code}"
-    return kind(f"run {job.name}", f"polytask {job.command} failed", found, f"See {job.log}")
-
-
-def last_line(log: Path) -> str:
-    """The last line of a command's output.
-
-    Args:
-        log: Where the output went.
-    """
-    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    job, outcome = ended
+    log = f"See {job.log}"
+    if outcome.status == "failed":
+        error = outcome.error
+        fix = log if error.fix is None else f"{error.fix.rstrip('.')}. {log}"
+        return error.at(f"run {job.name}: {error.where}", fix)
+    how = outcome.found or outcome.status
+    return RunError(f"run {job.name}", f"polytask {job.command} must run to its end", how, log)

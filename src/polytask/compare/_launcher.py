@@ -1,4 +1,4 @@
-"""Where jobs run: what a launcher is, and the one that makes processes on this host."""
+"""Where jobs run: what a launcher is, and the launcher that starts processes on this host."""
 
 import multiprocessing
 import signal
@@ -14,10 +14,12 @@ from typing import NamedTuple, Self
 import torch
 
 from polytask._errors import UserError
-from polytask.compare._work import Job, work
+from polytask.compare._job import Job
+from polytask.compare._outcome import Outcome, read_outcome
+from polytask.compare._work import work
 
-# Imported once; every process begins as a copy.
-_PRELOADED = ["polytask.experiment._commands", "polytask.compare._work", "torch.utils.tensorboard"]
+# Imported once; every process starts as a copy.
+_PRELOADED = ["polytask.compare._work", "torch.utils.tensorboard"]
 
 
 class Ended(NamedTuple):
@@ -25,27 +27,28 @@ class Ended(NamedTuple):
 
     Attributes:
         job: The job.
-        code: The command's exit code; None where it was lost.
-        why: Why it failed, where its log cannot say.
+        outcome: How it ended.
     """
 
     job: Job
-    code: int | None
-    why: str = ""
+    outcome: Outcome
 
 
 class Launcher(ABC):
-    """Runs jobs, so many at a time; a context manager around all of them.
+    """Runs jobs, a given number at a time; a context manager around all of them.
+
+    A new launcher implements `start`, `ended`, `stop` and `running`, and calls `start` of this module in the
+    process, or on the host, that a job is to run in. `polytask.cli` lists the launchers by name.
 
     Args:
-        jobs: How many at a time; as many as suit the place where None.
+        jobs: How many at a time; if None as many as the launcher has room for.
 
     Attributes:
         at_once: How many at a time.
         threads: How many threads each may use.
 
     Raises:
-        UserError: Where the number is below 1.
+        UserError: If the number is below 1.
     """
 
     at_once: int
@@ -53,7 +56,7 @@ class Launcher(ABC):
 
     def __init__(self, jobs: int | None = None) -> None:
         if jobs is not None and jobs < 1:
-            raise UserError("--jobs", "is 1 or more", jobs)
+            raise UserError("--jobs", "must be 1 or more", jobs)
         self.jobs = jobs
 
     def __enter__(self) -> Self:
@@ -67,11 +70,11 @@ class Launcher(ABC):
     @property
     @abstractmethod
     def running(self) -> int:
-        """How many jobs are under way."""
+        """How many jobs run now."""
 
     @abstractmethod
     def start(self, job: Job) -> None:
-        """Begin a job.
+        """Start a job.
 
         Args:
             job: The job.
@@ -79,18 +82,18 @@ class Launcher(ABC):
 
     @abstractmethod
     def ended(self) -> Sequence[Ended]:
-        """Wait until a job ends; all that have ended since."""
+        """Wait until a job ends, and return all that have ended."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Wait for what is still under way after an interrupt, which writes its checkpoint first."""
+        """Wait for jobs that still run after an interrupt, which write their checkpoints first."""
 
 
 class Processes(Launcher):
     """Each job in a process of its own, on this host.
 
     Args:
-        jobs: How many at a time, 1 where None.
+        jobs: How many at a time; 1 if None.
 
     Example:
         >>> Processes(2).at_once
@@ -105,11 +108,11 @@ class Processes(Launcher):
 
     @property
     def running(self) -> int:
-        """How many jobs are under way."""
+        """How many jobs run now."""
         return len(self._running)
 
     def start(self, job: Job) -> None:
-        """Begin a job.
+        """Start a job.
 
         Args:
             job: The job.
@@ -118,25 +121,26 @@ class Processes(Launcher):
             self._running.append((job, start(job)))
 
     def ended(self) -> Sequence[Ended]:
-        """Wait until a job ends; all that have ended since."""
+        """Wait until a job ends, and return all that have ended."""
         wait([process.sentinel for _, process in self._running])
         ended = [one for one in self._running if not one[1].is_alive()]
         self._running = [one for one in self._running if one not in ended]
-        return [Ended(job, process.exitcode) for job, process in ended]
+        return [Ended(job, read_outcome(job.outcome, process.exitcode)) for job, process in ended]
 
     def stop(self) -> None:
-        """Wait for what is still under way: Ctrl-C reached it too."""
+        """Wait for jobs that still run: Ctrl-C reached them too."""
         for _, process in self._running:
             process.join()
         self._running = []
 
 
 def start(job: Job) -> ForkServerProcess:
-    """Begin a job in a process of its own.
+    """Start a job in a process of its own.
 
     Args:
         job: The job.
     """
+    job.outcome.unlink(missing_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     process = context.Process(target=work, args=(job,))
@@ -147,11 +151,12 @@ def start(job: Job) -> ForkServerProcess:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C reaches all processes: none is to die of it, with a traceback, before it does its job.
+    """Block Ctrl-C, which reaches all processes: none should end with a traceback before it begins its job.
 
-    The fork server keeps the mask that it is started with and hands it to all that it makes; `work` lifts it.
+    The fork server keeps the signal mask that it is started with, and so do the processes that it makes;
+    `work` unblocks Ctrl-C.
     """
-    # What starts the tracker lets signals through again.
+    # Starting the tracker unblocks signals.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

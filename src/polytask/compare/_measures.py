@@ -1,4 +1,4 @@
-"""What a comparison looks at: each task's metrics, and which way is better."""
+"""Which metrics a comparison uses, and which direction is better."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from torchmetrics import Metric
 
 from polytask._errors import RunError, UserError, hint
 from polytask.config import Config
-from polytask.experiment._build import make_system
+from polytask.experiment._builders import make_system
 from polytask.experiment._problems import find_problems
 from polytask.metrics._keys import entries
 from polytask.runs._metrics_csv import read_logged
 from polytask.system import System
 
 _BETTER = {"max": True, "min": False}
-_ONE = "a comparison needs one number of each metric"
+_ONE = "each metric must give one number"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Measure:
     Attributes:
         task: The task.
         metric: The metric's name in log keys; ``loss`` for a task without metrics.
-        higher_is_better: Whether more is better.
+        higher_is_better: Whether higher values are better.
     """
 
     task: str
@@ -57,21 +57,23 @@ def checked_system(config: Config) -> System:
         config: The config.
 
     Raises:
-        UserError: Where the config has a problem, no validation data, or loggers of its own.
+        UserError: If the config has a problem, no validation data, or its own loggers.
     """
     for problem in find_problems(config):
         raise problem
     plain = config.plain
     if (plain["system"].get("dataloaders") or {}).get("val") is None:
-        raise UserError("system.dataloaders.val", "is needed: selection uses validation data only", "none")
+        raise UserError(
+            "system.dataloaders.val", "is required, because trials are chosen by validation data", "none"
+        )
     _check_validates(plain["trainer"])
     check_logger(config)
     return make_system(config, {})
 
 
 def _check_validates(trainer: Mapping[str, Any]) -> None:
-    """Whether a run sees validation data before it ends, as far as the config tells."""
-    rule = "selection uses validation data only, which a run must see"
+    """Whether a run computes validation metrics before it ends, as far as the config shows."""
+    rule = "a run must compute validation metrics"
     if trainer.get("limit_val_batches") == 0:
         raise UserError("trainer.limit_val_batches", rule, "0", "Leave it out")
     epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch")
@@ -81,58 +83,56 @@ def _check_validates(trainer: Mapping[str, Any]) -> None:
 
 
 def check_logger(config: Config) -> None:
-    """Whether the runs of a config write the files that are read.
+    """Check that the runs of a config write ``metrics.csv``.
 
     Args:
         config: The config.
 
     Raises:
-        UserError: Where it has loggers of its own.
+        UserError: If it has its own loggers.
     """
     logger = config.plain["trainer"].get("logger")
     if logger not in (None, True):
-        rule = "the runs' own metrics.csv is read, which loggers of the config take the place of"
+        rule = "must not be set, because the comparison reads the default logger's metrics.csv"
         raise UserError("trainer.logger", rule, repr(logger), "Leave it out, or write trainer.logger=null")
 
 
 def measures(system: System, stage: str, directions: Mapping[str, str] | None = None) -> list[Measure]:
-    """The metrics of each task in a stage, its loss where it has none.
+    """The metrics of each task in a stage, or its loss if it has none.
 
     Args:
-        system: What trains.
+        system: The System of the config.
         stage: ``val`` or ``test``.
-        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that do not say themselves.
+        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that have no direction themselves.
 
     Raises:
-        UserError: Where nobody says which way is better, or a direction is for no metric.
+        UserError: If the better direction of a metric is unknown, or a direction is for no metric.
     """
-    told = dict(directions or {})
-    for name, direction in told.items():
+    given = dict(directions or {})
+    for name, direction in given.items():
         if direction not in _BETTER:
-            raise UserError(f"--direction {name}", "is 'max' or 'min'", repr(direction))
+            raise UserError(f"--direction {name}", "must be 'max' or 'min'", repr(direction))
     found = []
     for task in system.names:
         known = _known(system, stage, task)
         for metric, higher in known.items():
             name = f"{task}/{metric}"
-            better = _BETTER[told.pop(name)] if name in told else higher
+            better = _BETTER[given.pop(name)] if name in given else higher
             if better is None:
-                rule, fix = (
-                    f"'{metric}' does not say whether more is better",
-                    f"Say --direction {name}=max or =min",
-                )
-                raise UserError(f"metrics.{task}", rule, None, fix)
+                rule = f"the better direction of '{metric}' must be given"
+                fix = f"Write --direction {name}=max or --direction {name}=min"
+                raise UserError(f"metrics.{task}", rule, "none", fix)
             found.append(Measure(task, metric, better))
         if not known:
             found.append(Measure(task, "loss", False))
-    for name in told:
+    for name in given:
         names = [measure.name for measure in found]
-        raise UserError("--direction", f"there is no metric '{name}'", None, hint(name, names, "Metrics"))
+        raise UserError("--direction", f"unknown metric '{name}'", None, hint(name, names, "Metrics"))
     return found
 
 
 def _known(system: System, stage: str, task: str) -> dict[str, bool | None]:
-    """Each number that a task's metrics log, and whether more is better as far as the metric says."""
+    """Each number that a task's metrics log, and whether higher is better, if the metric says so."""
     by_task = system.record.of(stage).by_task
     if by_task is None or task not in by_task:
         return {}
@@ -153,15 +153,14 @@ def last_values(run: Path, found: Sequence[Measure], stage: str) -> dict[tuple[s
         stage: ``val`` or ``test``.
 
     Raises:
-        UserError: Where its ``metrics.csv`` is gone or damaged.
-        RunError: Where one was never logged.
+        UserError: If its ``metrics.csv`` is missing or damaged.
+        RunError: If one was never logged.
     """
     file = run / ("test/metrics.csv" if stage == "test" else "metrics.csv")
     try:
         logged = {key: values[-1] for key, (_, values) in read_logged(file).items()}
     except UserError as error:
-        where, rule, wrong, _ = error.args
-        raise UserError(where, rule, wrong, f"Delete {run} to train again") from error
+        raise error.at(error.where, f"Delete {run} to train again") from error
     for measure in found:
         if measure.key(stage) not in logged:
             _check_single(measure, stage, logged, file)
@@ -171,14 +170,14 @@ def last_values(run: Path, found: Sequence[Measure], stage: str) -> dict[tuple[s
 
 
 def check_single(run: Path, found: Sequence[Measure]) -> None:
-    """Raise where a metric gave several numbers, which the table has no place for.
+    """Raise if a metric gave several numbers, for which the table has no column.
 
     Args:
         run: The folder of a run that ended.
         found: The measures.
 
     Raises:
-        UserError: Where its ``metrics.csv`` is damaged.
+        UserError: If its ``metrics.csv`` is damaged.
         RunError: With the metric's numbers.
     """
     file = run / "metrics.csv"
@@ -192,4 +191,4 @@ def _check_single(measure: Measure, stage: str, logged: Collection[str], file: P
     several = [other for other in logged if other.startswith(f"{key.removesuffix('/epoch')}_")]
     if measure.metric != "loss" and key not in logged and several:
         found = f"no {key}, but {', '.join(several)}"
-        raise RunError(str(file), _ONE, found, "Take a metric that gives one number")
+        raise RunError(str(file), _ONE, found, "Use a metric that gives one number")

@@ -1,4 +1,4 @@
-"""The kinds of rows, the names of the baselines, and what is where in a comparison's folder."""
+"""The kinds of rows, the names of the baselines, and the files in a comparison's folder."""
 
 from typing import Final, Literal
 
@@ -13,7 +13,7 @@ COST: Final = "cost.json"
 
 
 def row_name(method: str, architecture: str) -> str:
-    """What a row is called in remarks.
+    """The name of a row in remarks.
 
     Args:
         method: The row's method.
@@ -27,7 +27,7 @@ def row_name(method: str, architecture: str) -> str:
 
 
 def candidate_name(method: str, architecture: str, task: str | None = None) -> str:
-    """What the folders of a row are named after; each task of the single-task models has its own.
+    """The name in the folders of a row; each task of the single-task models has its own.
 
     Args:
         method: The row's method.

@@ -8,27 +8,28 @@ from types import TracebackType
 from typing import Any, Self
 
 from polytask._errors import UserError, one_line
+from polytask.compare._job import Job
 from polytask.compare._launcher import Ended, Launcher, start
-from polytask.compare._work import Job
+from polytask.compare._outcome import Outcome, read_outcome
 
 _SECONDS = 0.2
 _PATIENCE = 10.0
-_SHARED = "the folder must be the same on all hosts, as a network drive is"
+_SHARED = "the folder must be the same on all hosts"
 
 
 class RayCluster(Launcher):
     """Each job in a process of its own, on a host of the cluster that ``RAY_ADDRESS`` names.
 
-    Without an address a Ray is started on this host. A job gets as many CPUs as threads, and the GPUs that
-    its trainer asks for. The current folder and the comparison's must be there on all hosts, under the same
-    path, as must this version of polytask. Ray's usage statistics are switched off where
-    ``RAY_USAGE_STATS_ENABLED`` does not say otherwise.
+    Without an address, Ray is started on this host. A job gets as many CPUs as threads, and the GPUs that
+    its trainer uses. The current folder and the comparison's must have the same path on all hosts, and the
+    same version of polytask must be installed there. Ray's usage statistics are off unless
+    ``RAY_USAGE_STATS_ENABLED`` is set.
 
     Args:
-        jobs: How many at a time; one for each CPU of the cluster where None.
+        jobs: How many at a time; if None one for each CPU of the cluster.
 
     Raises:
-        UserError: Where Ray is not installed, or cannot be reached.
+        UserError: If Ray is not installed, or cannot be reached.
     """
 
     def __init__(self, jobs: int | None = None) -> None:
@@ -56,8 +57,8 @@ class RayCluster(Launcher):
             self._ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
         except (OSError, RuntimeError, ValueError) as error:
             found = one_line(error)
-            fix = "Set RAY_ADDRESS to a running cluster, or leave it out for a Ray on this host"
-            raise UserError("--launcher ray", f"no Ray answers at '{address}'", found, fix) from error
+            fix = "Set RAY_ADDRESS to a running cluster, or unset it to start Ray on this host"
+            raise UserError("--launcher ray", f"Ray must be reachable at '{address}'", found, fix) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -67,28 +68,31 @@ class RayCluster(Launcher):
 
     @property
     def running(self) -> int:
-        """How many jobs were handed to Ray and have not ended."""
+        """How many jobs were submitted to Ray and have not ended."""
         return len(self._running)
 
     def start(self, job: Job) -> None:
-        """Hand a job to Ray.
+        """Submit a job to Ray.
 
         Args:
             job: The job.
 
         Raises:
-            UserError: Where no host has as many GPUs as the job needs.
+            UserError: If no host has as many GPUs as the job needs.
         """
         gpus = job.gpus if job.needs_gpus or self._most_gpus else 0
         if gpus > self._most_gpus:
-            rule, found = f"needs a host with {gpus} GPUs", f"{self._most_gpus} on the largest of the cluster"
+            rule, found = (
+                f"a host with {gpus} GPUs is required",
+                f"at most {self._most_gpus} on a host of the cluster",
+            )
             raise UserError(f"run {job.name}", rule, found, "Set trainer.devices")
         task = self._ray.remote(num_cpus=job.threads, num_gpus=gpus, max_retries=0)(_work_there)
         self._running[task.remote(job, Path.cwd())] = job
 
     def ended(self) -> Sequence[Ended]:
-        """Wait until a job ends; all that have ended since."""
-        # Asked again and again, because Ray's wait does not hear Ctrl-C at once.
+        """Wait until a job ends, and return all that have ended."""
+        # With a timeout, because Ctrl-C does not interrupt Ray's wait at once.
         ready: list[Any] = []
         while not ready:
             ready, _ = self._ray.wait([*self._running], num_returns=1, timeout=_SECONDS)
@@ -96,12 +100,12 @@ class RayCluster(Launcher):
 
     def _outcome(self, task: Any, job: Job) -> Ended:
         try:
-            return Ended(job, *self._ray.get(task))
+            return Ended(job, self._ray.get(task))
         except self._ray.exceptions.RayError as error:
-            return Ended(job, None, one_line(error))
+            return Ended(job, Outcome.lost(one_line(error)))
 
     def stop(self) -> None:
-        """End what is still under way, which writes its checkpoint first."""
+        """Stop jobs that still run, which write their checkpoints first."""
         for task in self._running:
             self._ray.cancel(task)
         if self._running:
@@ -109,10 +113,11 @@ class RayCluster(Launcher):
         self._running = {}
 
 
-def _work_there(job: Job, folder: Path) -> tuple[int | None, str]:
-    """Do a job on a host of the cluster: its exit code, and why it could not begin."""
+def _work_there(job: Job, folder: Path) -> Outcome:
+    """Do a job on a host of the cluster."""
     if not (folder / job.config).is_file():
-        return 2, f"no {folder / job.config} on {socket.gethostname()}: {_SHARED}"
+        found = f"no such file on host {socket.gethostname()}"
+        return Outcome.of(UserError(str(folder / job.config), _SHARED, found, "Use a network drive"))
     os.chdir(folder)
     process = start(job)
     try:
@@ -122,11 +127,11 @@ def _work_there(job: Job, folder: Path) -> tuple[int | None, str]:
         if process.is_alive():
             process.terminate()
             process.join()
-    return process.exitcode, ""
+    return read_outcome(job.outcome, process.exitcode)
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself asks in vain for minutes, and writes about it."""
+    """Fail at once if nothing listens there: Ray itself tries for minutes, and writes about it."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
@@ -137,6 +142,6 @@ def _ray() -> Any:
         import ray
     except ImportError as error:
         raise UserError(
-            "--launcher ray", "needs Ray", "it is not installed", "pip install 'polytask[ray]'"
+            "--launcher ray", "Ray must be installed", "no such package", "pip install 'polytask[ray]'"
         ) from error
     return ray

@@ -1,4 +1,4 @@
-"""What has to be said beside a comparison's numbers: ``remarks.json``."""
+"""Remarks on a comparison's numbers: ``remarks.json``."""
 
 import json
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ FILE = "remarks.json"
 
 @dataclass(frozen=True)
 class Remarks:
-    """How a comparison went.
+    """What a table has to say about its runs.
 
     Attributes:
-        left_out: By row why it is not in the table.
-        broken: By row how many of its trials broke down, or had a metric that is not finite.
-        chosen: By row what its best trial set.
+        left_out: Rows that are not in the table, and why.
+        broken: How many trials of a row failed or had a metric that is not finite.
+        chosen: The values of the best trial of a row.
 
     Example:
         >>> Remarks(broken={"uw-base": 2}).lines(trials=3)
-        ['Trials that broke down or had a metric that is not finite: 2 of 3 of uw-base.']
+        ['Trials that failed or had a metric that is not finite: 2 of 3 of uw-base.']
     """
 
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Remarks:
         found = [f"Left out: {name} {why}." for name, why in self.left_out.items()]
         if self.broken:
             counts = ", ".join(f"{count} of {trials} of {name}" for name, count in self.broken.items())
-            found.append(f"Trials that broke down or had a metric that is not finite: {counts}.")
+            found.append(f"Trials that failed or had a metric that is not finite: {counts}.")
         if self.chosen:
             settings = "; ".join(f"{name}: {setting}" for name, setting in self.chosen.items())
             found.append(f"Chosen by validation: {settings}.")
@@ -46,7 +46,7 @@ class Remarks:
 
 
 def write_remarks(folder: Path, remarks: Remarks) -> None:
-    """Write a comparison's remarks, in place of earlier ones.
+    """Write a comparison's remarks, and replace earlier ones.
 
     Args:
         folder: The comparison's folder.
@@ -56,13 +56,13 @@ def write_remarks(folder: Path, remarks: Remarks) -> None:
 
 
 def read_remarks(folder: Path) -> Remarks:
-    """The remarks of a comparison; none where its folder has no such file.
+    """The remarks of a comparison; none if its folder has no such file.
 
     Args:
         folder: The comparison's folder.
 
     Raises:
-        UserError: Where the file is damaged.
+        UserError: If the file is damaged.
     """
     file = folder / FILE
     if not file.exists():
@@ -72,5 +72,5 @@ def read_remarks(folder: Path) -> Remarks:
     except (ValueError, TypeError, AttributeError, OSError) as error:
         found = one_line(error)
         raise UserError(
-            str(file), "holds a comparison's remarks", found, "Run `polytask compare` again"
+            str(file), "must contain a comparison's remarks", found, "Run `polytask compare` again"
         ) from error

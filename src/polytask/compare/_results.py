@@ -36,18 +36,18 @@ class Result:
     """One number of one run.
 
     Attributes:
-        method: The row of the table.
+        method: The method of the row.
         architecture: The model's name.
         kind: ``method``, ``single_task`` or ``plain_sum``.
         seed: The run's seed.
         task: The task.
         metric: The metric's name; ``loss`` for a task without metrics.
-        value: The metric at the run's last epoch.
-        higher_is_better: Which way is better.
+        value: The metric at the end of the run's last epoch.
+        higher_is_better: Whether higher values are better.
         split: ``val`` or ``test``.
         seconds: Wall time of the training.
-        peak_memory_mb: Most memory in MiB that the training held: on the device, else of the process.
-        run: The run's folder, from the comparison's.
+        peak_memory_mb: Peak memory of the training in MiB: of the device, or of the process if there is none.
+        run: The run's folder, relative to the comparison's.
     """
 
     method: str
@@ -65,7 +65,7 @@ class Result:
 
 
 def write_results(folder: Path, results: Sequence[Result]) -> None:
-    """Write a comparison's results, in place of earlier ones.
+    """Write a comparison's results, and replace earlier ones.
 
     Args:
         folder: The comparison's folder.
@@ -83,28 +83,31 @@ def read_results(folder: str | Path) -> list[Result]:
         folder: The comparison's folder.
 
     Raises:
-        UserError: Where there are none, or the file is damaged, of another schema or has empty cells.
+        UserError: If there are none, or the file is damaged, has another schema or empty cells.
     """
     file = Path(folder) / RESULTS
     if not file.is_file():
         raise UserError(
-            str(file), "a finished comparison has this file", "none", "Run `polytask compare` to its end"
+            str(file),
+            "must be in a finished comparison's folder",
+            "no such file",
+            "Run `polytask compare` to its end",
         )
     try:
         rows = pyarrow.parquet.read_table(file)
         unlike = _unlike(rows)
         results = [] if unlike else [Result(**row) for row in rows.to_pylist()]
-    # A damaged file may also have text that is no UTF-8, which is a ValueError.
+    # A damaged file may also contain bytes that are not UTF-8, which is a ValueError.
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         found = one_line(error)
         raise UserError(str(file), "must be a Parquet file", found, _AGAIN) from error
     if unlike:
-        raise UserError(str(file), "has the columns of a comparison", unlike, _AGAIN)
+        raise UserError(str(file), "must have the columns of a comparison", unlike, _AGAIN)
     return results
 
 
 def _unlike(rows: pyarrow.Table) -> str | None:
-    """In what a file differs from `_SCHEMA`."""
+    """How a file differs from `_SCHEMA`; None if it does not."""
     missing = [name for name in _SCHEMA.names if name not in rows.schema.names]
     if missing:
         return f"no column {missing[0]}"

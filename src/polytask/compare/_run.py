@@ -1,4 +1,4 @@
-"""A comparison from its definition to its table: tune, train, test, each step only where it is not done."""
+"""A comparison from its definition to its table: tune, train, test, each step only if it is not done yet."""
 
 import re
 from collections.abc import Sequence
@@ -8,10 +8,12 @@ from typing import Literal
 
 from polytask._errors import RunError, one_line
 from polytask.compare._candidates import Candidate
-from polytask.compare._claim import check_kept
+from polytask.compare._command import read_cost
 from polytask.compare._definition import Comparison
-from polytask.compare._jobs import Report, last_line, run_jobs
+from polytask.compare._job import Job
+from polytask.compare._jobs import Report, run_jobs
 from polytask.compare._launcher import Launcher, Processes
+from polytask.compare._lock import check_kept
 from polytask.compare._measures import Measure, check_single, last_values
 from polytask.compare._names import RUNS, seed_run, trial_run
 from polytask.compare._remarks import Remarks, write_remarks
@@ -19,7 +21,6 @@ from polytask.compare._results import Result, write_results
 from polytask.compare._space import Drawn, overrides
 from polytask.compare._table import Table, write_table
 from polytask.compare._tuning import best, draw, keep_trials, scores
-from polytask.compare._work import Job, read_cost
 from polytask.config._read import Plain
 
 Runs = list[tuple[Candidate, int, Job]]
@@ -31,32 +32,34 @@ def compare(
     launcher: Launcher | None = None,
     report: Report = lambda line: None,
 ) -> Table:
-    """Run a comparison, or go on with one that was stopped.
+    """Run a comparison, or continue one that was stopped.
 
-    First come the trials, chosen by validation metrics alone; then every seed of the chosen settings; the
-    test split is read once, at the end. A run that breaks down (a loss that is not finite, say) is tried
-    again in the next call; until it ends, its row is left out.
+    First come the trials, of which the best is chosen by validation metrics alone; then every seed of the
+    chosen settings; the test split is read once, at the end. A run that fails, for example with a loss that
+    is not finite, is tried again in the next call; until it succeeds, its row is left out.
 
     Args:
         comparison: What is compared.
         folder: Where runs, ``comparison.yaml``, ``results.parquet``, ``table.csv`` and ``table.md`` are kept.
-        launcher: Where runs are trained, and how many at a time; `Processes`, one at a time, where None.
-        report: Told a line for each run that ended.
+        launcher: Where runs are trained, and how many at a time; `Processes`, one at a time, if None.
+        report: Called with a line for each run that ended.
 
     Returns:
         The table.
 
     Raises:
-        UserError: Where the folder is another comparison's, or a run's config cannot be used.
-        RunError: Where every row has a run that breaks down, or a test does.
+        UserError: If the folder belongs to another comparison, or a run's config cannot be used.
+        RunError: If every row has a run that fails, or a test fails.
     """
     folder, launcher = Path(folder), launcher or Processes()
-    with comparison.claimed(folder), launcher:
+    with comparison.locked(folder), launcher:
         runs = _Runs(comparison, folder, launcher, report)
         results = runs.results(runs.finals(runs.tuned()))
         if not results:
             why = "; ".join(f"{row} {reason}" for row, reason in runs.remarks.left_out.items())
-            raise RunError(str(folder), "one row at least has to end", one_line(why), f"See {folder}/logs")
+            raise RunError(
+                str(folder), "at least one row must have a result", one_line(why), f"See {folder}/logs"
+            )
         write_remarks(folder, runs.remarks)
         write_results(folder, results)
         table = Table(results, comparison.trials, runs.remarks)
@@ -75,18 +78,18 @@ class _Runs:
         self._left_out: dict[str, str] = {}
         self._broken: dict[str, int] = {}
         self._chosen: dict[str, str] = {}
-        # A trial that broke down stays so: another choice now would come after a look at the test split.
+        # A trial that failed is not tried again: the test split may have been read since.
         for broken in (folder / "logs").glob("*-fit.broken"):
             if re.fullmatch(r".*-seed-?\d+-fit", broken.stem):
                 broken.unlink()
 
     @property
     def remarks(self) -> Remarks:
-        """How it went."""
+        """What the table has to say about the runs."""
         return Remarks(self._left_out, self._broken, self._chosen)
 
     def tuned(self) -> dict[Candidate, Drawn]:
-        """What the best trial of each candidate set."""
+        """The values that the best trial of each candidate set."""
         if self.comparison.trials == 1:
             return {candidate: {} for candidate in self.comparison.candidates}
         seed, numbers = self.comparison.first_seed, range(self.comparison.trials)
@@ -115,12 +118,12 @@ class _Runs:
                 chosen[candidate] = drawn[candidate][best(scored)]
                 self._chosen[candidate.name] = ", ".join(overrides(chosen[candidate])) or "the config"
             else:
-                why = "broke down, or had a metric that is not finite, in every trial"
+                why = "failed, or had a metric that is not finite, in every trial"
                 self._left_out[candidate.row] = why
         return chosen
 
     def finals(self, chosen: dict[Candidate, Drawn]) -> Runs:
-        """The runs that are compared, trained and, where there are test data, tested."""
+        """The runs that are compared, trained and, if there are test data, tested."""
         runs = [
             (candidate, seed, self._job(candidate, seed, drawn, seed_run(candidate.name, seed)))
             for candidate, drawn in chosen.items()
@@ -130,17 +133,18 @@ class _Runs:
         failed = self._train(runs)
         for candidate, seed, job in runs:
             if job.name in failed:
-                why = last_line(job.log).removeprefix("error: ").removesuffix(".")
-                self._left_out[candidate.row] = f"broke down with seed {seed}: {why}"
+                self._left_out[candidate.row] = (
+                    f"failed with seed {seed}: {failed[job.name].removesuffix('.')}"
+                )
         runs = [run for run in runs if run[0].row not in self._left_out]
         if self.comparison.split == "test":
             run_jobs([self._as(job, "test") for *_, job in runs], self.launcher, self.report)
         return runs
 
-    def _train(self, runs: Runs) -> set[str]:
-        """Train what is not trained; the names of the runs that broke down."""
+    def _train(self, runs: Runs) -> dict[str, str]:
+        """Train what is not trained yet; the names of the runs that failed, and why."""
         found = {job.name: self._measures(candidate) for candidate, _, job in runs}
-        # A metric that gives several numbers is known by the first run, not once all read the test split.
+        # A metric that gives several numbers is found with the first run, before others read the test split.
         return run_jobs(
             [job for *_, job in runs],
             self.launcher,
@@ -202,7 +206,7 @@ class _Runs:
 
 
 def gpus(trainer: Plain) -> tuple[int, bool]:
-    """How many GPUs a trainer takes where there are some, and whether it cannot do without.
+    """How many GPUs a trainer uses if there are any, and whether it cannot run without them.
 
     Args:
         trainer: The config's ``trainer``.

@@ -1,4 +1,4 @@
-"""A search for better values of config keys: Optuna's studies on ordinary runs."""
+"""A search for better values of config keys: an Optuna study whose trials are ordinary runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from polytask._errors import RunError, UserError, hint
-from polytask.compare._claim import check_kept, claimed
-from polytask.compare._jobs import Report, failure, last_line
+from polytask.compare._job import Job
+from polytask.compare._jobs import Report, failure
 from polytask.compare._launcher import Ended, start
+from polytask.compare._lock import check_kept, locked
 from polytask.compare._measures import Measure, checked_system, last_values, measures
 from polytask.compare._names import RUNS
+from polytask.compare._outcome import Outcome, read_outcome
 from polytask.compare._space import Drawn, Space, overrides, trial_seed
 from polytask.compare._statistics import delta_by_task, delta_m
 from polytask.compare._tuning import FILE as TRIALS
 from polytask.compare._tuning import storage
-from polytask.compare._work import Job
 from polytask.config import Config
 from polytask.config._read import Plain, read_file
 from polytask.experiment._problems import find_problems
@@ -32,11 +33,11 @@ Epochs = list[dict[tuple[str, str], float]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting that was tried to its end.
+    """One trial that ended.
 
     Attributes:
-        number: Its number; 0 is the config as it stands.
-        drawn: What it set, by config key.
+        number: Its number; 0 is the config without changes.
+        drawn: Its values, by config key.
         values: Its objectives.
     """
 
@@ -47,21 +48,21 @@ class Trial:
 
 @dataclass
 class Search:
-    """What is searched, and for what.
+    """What is searched, and what is optimised.
 
     Args:
         files: The config's files, merged from left to right.
         space: By config key a list of choices, or ``low``, ``high`` and ``log``.
         trials: How many trials in all.
         objectives: ``<task>/<Metric>`` or ``<task>/loss``, on validation data; several give a Pareto front.
-            Without one it is ``delta_m``, the mean gain over the config as it stands, in percent.
-        prune: Whether a trial is stopped where it is worse than the median of those before it.
-        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that do not say themselves.
-        overrides: ``key=value`` texts.
-        allow: Names that the config may use besides the known kinds.
+            By default ``delta_m``, the mean gain over the config without changes, in percent.
+        prune: Whether a trial is stopped once it is worse than the median of earlier ones.
+        directions: ``max`` or ``min`` by ``<task>/<Metric>``, for metrics that have no direction themselves.
+        overrides: ``key=value`` strings.
+        allow: Dotted names that the config may use in addition to those of the known kinds.
 
     Raises:
-        UserError: Where the config cannot be used, or an objective is not one.
+        UserError: If the config cannot be used, or an objective is unknown.
     """
 
     files: Sequence[str | Path]
@@ -75,7 +76,7 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.trials < 1:
-            raise UserError("--trials", "is 1 or more", self.trials)
+            raise UserError("--trials", "must be 1 or more", self.trials)
         self._sources = [read_file(file) for file in self.files]
         self.config = self.config_of({})
         system = checked_system(self.config)
@@ -86,17 +87,19 @@ class Search:
         }
         for name in self.objectives:
             if name not in (ALL, *known):
-                fix = hint(name, [ALL, *known], "There are")
+                fix = hint(name, [ALL, *known], "Objectives")
                 if "=" in name:
                     fix = "Write overrides before --objective"
-                raise UserError("--objective", f"there is no '{name}'", None, fix)
+                raise UserError("--objective", f"unknown objective '{name}'", None, fix)
         self.names = tuple(self.objectives) or (ALL,)
         if len(set(self.names)) < len(self.names):
             found = ", ".join(self.names)
-            raise UserError("--objective", "an objective stands once", found, "Leave one out")
+            raise UserError("--objective", "must not name an objective twice", found, "Leave one out")
         self.known = known
         if self.prune and len(self.names) > 1:
-            raise UserError("--prune", "needs a single objective", ", ".join(self.names), "Drop one of them")
+            raise UserError(
+                "--prune", "must be used with a single objective", ", ".join(self.names), "Drop one of them"
+            )
         self.own_space = Space(self.space, "--space")
         for problem in find_problems(self.config_of(self.own_space.draw(self.seed, 1))):
             raise problem
@@ -108,7 +111,7 @@ class Search:
 
     @property
     def needed(self) -> list[Measure]:
-        """What the objectives are made of."""
+        """The measures that the objectives are computed from."""
         named = [self.known[name] for name in self.names if name != ALL]
         return [*self.measures, *named] if ALL in self.names else named
 
@@ -116,16 +119,16 @@ class Search:
         """The config of a trial.
 
         Args:
-            drawn: What it sets, by key.
+            drawn: Its values, by key.
 
         Raises:
-            UserError: Where a key is not there.
+            UserError: If a key does not exist.
         """
         return Config(self._sources, [*self.overrides, *overrides(drawn)], self.allow)
 
     @property
     def plain(self) -> Plain:
-        """The resolved definition; more trials may be asked for later."""
+        """The resolved definition, without the number of trials, which may grow later."""
         return {
             "config": self.config.plain,
             "space": self.own_space.given,
@@ -135,7 +138,7 @@ class Search:
         }
 
     def higher(self, name: str) -> bool:
-        """Whether an objective is better where it is higher.
+        """Whether higher values of an objective are better.
 
         Args:
             name: The objective.
@@ -144,24 +147,24 @@ class Search:
 
 
 def tune(search: Search, folder: str | Path, report: Report = lambda line: None) -> list[Trial]:
-    """Search, or go on with a search that was stopped.
+    """Run a search, or continue one that was stopped.
 
-    A trial is drawn from the seed, its number and the trials before it, so that a search that was killed and
-    started again tries what it would have tried.
+    The values of a trial depend on the seed, its number and the trials before it, so that a search that was
+    killed and started again tries the same values.
 
     Args:
-        search: What is searched.
+        search: What is searched, and what is optimised.
         folder: Where the trials' runs, ``search.yaml`` and ``trials.db`` are kept.
-        report: Told a line for each trial that ended.
+        report: Called with a line for each trial that ended.
 
     Returns:
-        The best trial; for several objectives those that no other is better than in all.
+        The best trial; for several objectives the trials of the Pareto front.
 
     Raises:
-        UserError: Where the folder is another search's, or a trial's config cannot be used.
-        RunError: Where no trial ends.
+        UserError: If the folder belongs to another search, or a trial's config cannot be used.
+        RunError: If no trial succeeds.
     """
-    with claimed(Path(folder), FILE, search.plain, "search"):
+    with locked(Path(folder), FILE, search.plain, "search"):
         found = _Study(search, Path(folder), report)
         while found.done < search.trials:
             found.try_next()
@@ -187,50 +190,50 @@ class _Study:
             pruner=pruner,
         )
         for trial in self.study.get_trials(deepcopy=False, states=(self.states.RUNNING,)):
-            # What a killed search left goes on from its last checkpoint, under another number of Optuna's.
+            # The run that a killed search left is resumed, as another trial of Optuna.
             self.study.tell(trial.number, state=self.states.FAIL)
 
     def _ended(self) -> list[Any]:
-        """Optuna's trials in our order, without those that a killed search left."""
+        """Optuna's trials that ended, in order, without those that a killed search left."""
         good = (self.states.COMPLETE, self.states.PRUNED)
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.state in good or trial.user_attrs.get("broken")]
 
     @property
     def done(self) -> int:
-        """How many trials ended, also those that were pruned or broke down."""
+        """How many trials ended, including those that were pruned or failed."""
         return len(self._ended())
 
     def try_next(self) -> None:
-        """Draw a trial, run it and tell Optuna how it ended."""
+        """Sample the values of a trial, run it, and pass the result to Optuna."""
         number = self.done
-        # A fresh sampler draws the same, however many times the search was killed.
+        # A new sampler samples the same values, however many times the search was killed.
         self.study.sampler = self.samplers.TPESampler(seed=trial_seed(self.search.seed, number))
         asked = self.study.ask(self.search.own_space.distributions() if number else {})
         said = " ".join(overrides(asked.params)) or "the config"
         self.report(f"{number + 1}/{self.search.trials} {said}: {self._outcome(number, asked)}")
 
     def _outcome(self, number: int, asked: Any) -> str:
-        """Run a trial and tell Optuna how it ended; the same in words."""
+        """Run a trial and pass the result to Optuna; the result as text."""
         job = self._job(number, asked.params)
         reference = self._reference()
         epochs = self._run(job, reference, asked)
-        if epochs is None:
-            return self._broke_down(asked, last_line(job.log))
+        if isinstance(epochs, Outcome):
+            return self._failed(asked, str(epochs.error))
         if not epochs:
             self.study.tell(asked, state=self.states.PRUNED)
             return "pruned"
         values = self._objectives(epochs[-1], reference)
         said = ", ".join(f"{name}={value:.4g}" for name, value in zip(self.search.names, values, strict=True))
         if not all(map(math.isfinite, values)):
-            return self._broke_down(asked, said)
+            return self._failed(asked, said)
         self.study.tell(asked, values)
         return said
 
-    def _broke_down(self, asked: Any, why: str) -> str:
+    def _failed(self, asked: Any, why: str) -> str:
         asked.set_user_attr("broken", True)
         self.study.tell(asked, state=self.states.FAIL)
-        return f"broke down: {why}"
+        return f"failed: {why}"
 
     def _job(self, number: int, drawn: Drawn) -> Job:
         config, run = self.folder / "configs" / f"{number}.yaml", self.folder / RUNS / str(number)
@@ -240,8 +243,8 @@ class _Study:
         made.dump(config)
         return Job("fit", run, config, self.folder / "logs" / f"{number}.log", tuple(self.search.allow))
 
-    def _run(self, job: Job, reference: Values | None, asked: Any) -> Epochs | None:
-        """The values by epoch; none where the trial was pruned, None where it broke down."""
+    def _run(self, job: Job, reference: Values | None, asked: Any) -> Epochs | Outcome:
+        """The values by epoch, none if the trial was pruned; the outcome if it failed."""
         reported = 0
         process = None if job.is_done else start(job)
         while True:
@@ -258,10 +261,11 @@ class _Study:
                         return []
             if not running:
                 break
-        if process is not None and process.exitcode == 1:
-            return None
-        if process is not None and process.exitcode != 0:
-            raise failure(Ended(job, process.exitcode))
+        outcome = Outcome("done") if process is None else read_outcome(job.outcome, process.exitcode)
+        if outcome.is_run_error:
+            return outcome
+        if outcome.status != "done":
+            raise failure(Ended(job, outcome))
         last_values(job.run, self.search.needed, "val")
         return epochs
 
@@ -278,7 +282,7 @@ class _Study:
         return [found[step] for step in sorted(found)]
 
     def _reference(self) -> Values | None:
-        """What delta_m counts from: the first trial that ended; None for that one itself."""
+        """The baseline of delta_m: the values of the first trial that succeeded, None if there is none."""
         for number, trial in enumerate(self._ended()):
             if not trial.user_attrs.get("broken"):
                 return self._epochs(self._job(number, trial.params))[-1]
@@ -295,9 +299,9 @@ class _Study:
     def _delta_m(self, values: Values, reference: Values) -> float:
         for one in self.search.measures:
             if reference[one.task, one.metric] == 0:
-                rule = f"is undefined where the first trial has a {one.name} of 0"
+                rule = f"the first trial must have a {one.name} other than 0"
                 fix = f"Name an --objective: {', '.join(self.search.known)}"
-                raise UserError(f"--objective {ALL}", rule, None, fix)
+                raise UserError(f"--objective {ALL}", rule, "0", fix)
         higher = {(one.task, one.metric): one.higher_is_better for one in self.search.measures}
         own, other = ({key: given[key] for key in higher} for given in (values, reference))
         return delta_m(delta_by_task(own, other, higher))
@@ -306,9 +310,7 @@ class _Study:
         """The best trial, or the Pareto front."""
         ended = {trial.number: number for number, trial in enumerate(self._ended())}
         if not any(trial.state == self.states.COMPLETE for trial in self._ended()):
-            raise RunError(
-                "polytask tune", "one trial at least has to end", "none that did", "Narrow the space"
-            )
+            raise RunError("polytask tune", "at least one trial must succeed", "none", "Narrow the space")
         found = self.study.best_trials if len(self.search.names) > 1 else self.study.best_trials[:1]
         return [
             Trial(ended[one.number], dict(one.params), dict(zip(self.search.names, one.values, strict=True)))

@@ -1,4 +1,4 @@
-"""Search spaces over config keys, and the trials that are drawn from them."""
+"""Search spaces over config keys, and trials that are sampled from them."""
 
 import hashlib
 import math
@@ -20,10 +20,10 @@ class Space:
     Args:
         given: By dotted key a list of choices, or ``low``, ``high`` and, for a logarithmic scale,
             ``log: true``. A range between two integers holds integers.
-        where: Where it came from, for messages.
+        where: The option or file that it is from, for messages.
 
     Raises:
-        UserError: Where an entry is none of these.
+        UserError: If an entry is neither.
 
     Example:
         >>> space = Space({"system.optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True}})
@@ -33,11 +33,8 @@ class Space:
 
     def __init__(self, given: Mapping[Any, Any], where: str = "space") -> None:
         if not isinstance(given, Mapping) or not given:
-            rule, fix = (
-                "is a mapping from config keys to values",
-                "Write key: [choices], or key: {low: 1, high: 2}",
-            )
-            raise UserError(where, rule, repr(given), fix)
+            fix = "Write key: [choices], or key: {low: 1, high: 2}"
+            raise UserError(where, "must be a mapping from config keys to values", repr(given), fix)
         self.given = {str(key): _entry(value, f"{where} {key}") for key, value in given.items()}
 
     def __or__(self, other: "Space | None") -> "Space":
@@ -47,7 +44,7 @@ class Space:
         """The same for Optuna.
 
         Raises:
-            UserError: Where Optuna is not installed.
+            UserError: If Optuna is not installed.
         """
         optuna = _optuna()
         return {key: _distribution(optuna.distributions, value) for key, value in self.given.items()}
@@ -97,19 +94,19 @@ def _entry(value: Any, where: str) -> Any:
         return value
     if not isinstance(value, Mapping):
         fix = "Write [choices], or {low: 1, high: 2}"
-        raise UserError(where, "is a list of plain values, or low and high", repr(value), fix)
+        raise UserError(where, "must be a list of plain values, or low and high", repr(value), fix)
     for option in value:
         if option not in _RANGE:
             raise UserError(
-                where, f"'{option}' is no option of a range", None, hint(str(option), _RANGE, "Options")
+                where, f"unknown option '{option}' of a range", None, hint(str(option), _RANGE, "Options")
             )
     low, high, log = (value.get(option) for option in _RANGE)
     if not (_is_number(low) and _is_number(high) and low <= high):
-        raise UserError(where, "needs numbers low and high, low not above high", dict(value))
+        raise UserError(where, "low and high must be finite numbers, low not above high", dict(value))
     if log not in (None, True, False):
-        raise UserError(f"{where} log", "is true or false", repr(log))
+        raise UserError(f"{where} log", "must be true or false", repr(log))
     if log and low <= 0:
-        raise UserError(where, "a logarithmic range is above 0", f"low {low}")
+        raise UserError(where, "a logarithmic range must be above 0", f"low {low}")
     return {"low": low, "high": high, "log": bool(log)}
 
 
@@ -132,7 +129,7 @@ def _optuna() -> Any:
         import optuna
     except ImportError as error:
         raise UserError(
-            "tuning", "needs Optuna", "it is not installed", "pip install 'polytask[tune]'"
+            "tuning", "Optuna must be installed", "no such package", "pip install 'polytask[tune]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

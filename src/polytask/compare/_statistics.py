@@ -10,7 +10,7 @@ from polytask.compare._student import t_quantile, t_shift, t_within
 
 LEVEL = 0.95
 POWER = 0.8
-# Twice what rounding to float32, which metrics are computed in, may change in the difference of two numbers.
+# Twice the error of the difference of two numbers in float32, in which metrics are computed.
 _LEAST_P = 1e-15
 _ROUNDING = 2**-22
 
@@ -20,7 +20,7 @@ class Interval:
     """A mean and how far its 95 % t interval reaches to either side.
 
     Attributes:
-        mean: The mean; NaN where a value is not finite.
+        mean: The mean; NaN if a value is not finite.
         half: Half the interval's width; NaN also for a single value, which has none.
         count: How many values it is the mean of.
     """
@@ -37,7 +37,7 @@ class Interval:
             values: One for each seed.
 
         Raises:
-            UserError: Where there are none.
+            UserError: If there are no values.
 
         Example:
             >>> interval = Interval.of([1.0, 2.0, 3.0])
@@ -46,7 +46,7 @@ class Interval:
         """
         count = len(values)
         if not count:
-            raise UserError("values", "an interval needs one value at least", "none")
+            raise UserError("values", "must have at least one value", "none")
         if not all(map(math.isfinite, values)):
             return cls(math.nan, math.nan, count)
         mean = statistics.fmean(values)
@@ -61,10 +61,10 @@ class Paired:
     """The difference of two methods on the same seeds.
 
     Attributes:
-        difference: Its mean and 95 % t interval, which has no width where the difference is the same with
-            every seed, rounding to float32 aside.
-        p: The two-sided p value of the paired t test. NaN where there is no test: for one seed, for values
-            that are not finite, and for a difference without spread.
+        difference: Its mean and 95 % t interval, which has no width if the difference is the same with every
+            seed up to rounding to float32.
+        p: The two-sided p value of the paired t test. NaN if there is no test: for one seed, for values
+            that are not finite, and for a difference that is the same with every seed.
     """
 
     difference: Interval
@@ -79,7 +79,7 @@ class Paired:
             reference: By seed.
 
         Raises:
-            UserError: Where the seeds are not the same, or there are none.
+            UserError: If the seeds differ, or there are none.
 
         Example:
             >>> paired = Paired.of({0: 2.0, 1: 3.0, 2: 5.0}, {0: 1.0, 1: 1.0, 2: 2.0})
@@ -88,7 +88,7 @@ class Paired:
         """
         if values.keys() != reference.keys():
             found = f"{sorted(values)} and {sorted(reference)}"
-            raise UserError("seeds", "a paired test needs the same seeds on both sides", found)
+            raise UserError("seeds", "must be the same on both sides of a paired test", found)
         differences = [values[seed] - reference[seed] for seed in values]
         interval = Interval.of(differences)
         if math.isnan(interval.half):
@@ -98,7 +98,7 @@ class Paired:
             return cls(Interval(interval.mean, 0.0, interval.count), math.nan)
         degrees = interval.count - 1
         t = abs(interval.mean) / interval.half * t_quantile(LEVEL, degrees)
-        # The integral is exact to about that.
+        # The integral is no more exact than that.
         return cls(interval, max(1 - t_within(t, degrees), _LEAST_P))
 
     @property
@@ -109,7 +109,7 @@ class Paired:
     def detectable(self, tests: int = 1) -> float:
         r"""The smallest difference that would have been found in 4 of 5 such experiments.
 
-        The power of the t test is 0.8 there, by the noncentral t; NaN where there is no test.
+        The power of the t test is 0.8 there, by the noncentral t; NaN if there is no test.
 
         Args:
             tests: How many tests it is one of: the bound is that of Holm's smallest step, 0.05 / tests.
@@ -127,10 +127,10 @@ class Paired:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values: below 0.05 where a test holds among all of them at 5 %.
+    """Holm's adjusted p values: below 0.05 if a test is significant at 5 % among all of them.
 
     Args:
-        p_values: One for each test; NaN where there was none, which stays and does not count.
+        p_values: One for each test; NaN if there was none, which stays NaN and does not count.
 
     Example:
         >>> holm([0.01, 0.04, 0.03, float("nan")])
@@ -176,7 +176,7 @@ def delta(value: float, baseline: float, higher_is_better: bool, where: str) -> 
         where: The task and metric, for the message.
 
     Raises:
-        UserError: Where the baseline is 0.
+        UserError: If the baseline is 0.
 
     Example:
         >>> delta(0.75, 0.5, True, "digit/Accuracy"), delta(1.5, 1.0, False, "height/Error")
@@ -187,7 +187,7 @@ def delta(value: float, baseline: float, higher_is_better: bool, where: str) -> 
     """
     if baseline == 0:
         fix = "Compare by another metric"
-        raise UserError(where, "delta_m is undefined where the baseline's metric is 0", "0", fix)
+        raise UserError(where, "the baseline's metric must not be 0 for delta_m", "0", fix)
     return 100 * (1 if higher_is_better else -1) * (value - baseline) / abs(baseline)
 
 
@@ -204,7 +204,7 @@ def delta_by_task(
         higher_is_better: The same keys again.
 
     Raises:
-        UserError: Where a baseline is 0, or has other tasks or metrics.
+        UserError: If a baseline is 0, or has other tasks or metrics.
 
     Example:
         >>> both = {("digit", "Accuracy"): True, ("height", "Error"): False}
@@ -214,7 +214,7 @@ def delta_by_task(
     """
     if values.keys() != baselines.keys():
         names = [", ".join("/".join(key) for key in given) for given in (values, baselines)]
-        raise UserError("delta_m", "needs the baseline's metric for every task", f"{names[0]} and {names[1]}")
+        raise UserError("delta_m", "baselines must have the same metrics", f"{names[0]} and {names[1]}")
     terms: dict[str, list[float]] = {}
     for key, value in values.items():
         term = delta(value, baselines[key], higher_is_better[key], "/".join(key))

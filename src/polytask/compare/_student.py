@@ -1,4 +1,4 @@
-"""Student's t: what it keeps within bounds, and what its test finds."""
+"""Student's t: its probabilities and quantiles, and the power of its test."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def t_within(t: float, degrees: int) -> float:
 
 @cache
 def t_quantile(within: float, degrees: int) -> float:
-    """The bound that Student's t keeps within with a given probability.
+    """The bound within which Student's t lies with a given probability.
 
     Args:
         within: A probability, at least 0 and below 1.
@@ -57,7 +57,7 @@ def t_shift(found: float, alpha: float, degrees: int) -> float:
     estimated standard error over the true one.
 
     Args:
-        found: The probability of finding it, above 0.5 and below 1.
+        found: The power, which is the probability of finding it, above 0.5 and below 1.
         alpha: The probability of finding one that is not there, above 0 and at most 0.05.
         degrees: Degrees of freedom, 1 or more.
 
@@ -72,7 +72,7 @@ def t_shift(found: float, alpha: float, degrees: int) -> float:
     low, high = max(0.0, 1 - reach), 1 + reach
     # The midpoint rule needs steps that are no wider than the normal's deviation, 1 / bound.
     count = 200 + math.ceil(bound * (high - low))
-    points = [low + (high - low) * (place + 0.5) / count for place in range(count)]
+    points = [low + (high - low) * (index + 0.5) / count for index in range(count)]
     density = [s ** (degrees - 1) * math.exp(-degrees * (s * s - 1) / 2) for s in points]
     total, normal = sum(density), NormalDist()
 
@@ -83,7 +83,7 @@ def t_shift(found: float, alpha: float, degrees: int) -> float:
 
 
 def _inverse(increasing: Callable[[float], float], value: float) -> float:
-    """Where an increasing function of positive numbers reaches a value, by halving."""
+    """The positive number at which an increasing function reaches a value, by bisection."""
     low, high = 0.0, 1.0
     while increasing(high) < value:
         high *= 2

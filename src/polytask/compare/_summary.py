@@ -5,22 +5,22 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from polytask.compare._check import check_results
+from polytask.compare._check_results import check_results
 from polytask.compare._names import SINGLE, SUM
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval, Paired, delta_by_task, delta_m, holm, ranks
 
 Key = tuple[str, str]
-Place = tuple[str, str]
+RowKey = tuple[str, str]
 BySeed = Mapping[int, float]
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a row gains over the single-task models of its architecture, in percent; positive is good.
+    """The gain of a row over the single-task models of its architecture in percent; positive is better.
 
-    A seed's difference is from the single-task models of that seed, in percent of their mean over seeds; so
-    a method that is as good as they are gains 0 on average, however much they vary.
+    The difference of a seed is to the single-task models of that seed, in percent of their mean over seeds.
+    A method that is as good as they are gains 0 on average, however much they vary.
 
     Attributes:
         delta_m: The mean over tasks, and its interval over seeds.
@@ -32,18 +32,18 @@ class Gain:
 
     @property
     def worst(self) -> str:
-        """The task that gains least; one that is not a number is worse than all."""
+        """The task with the smallest gain; NaN counts as smaller than all numbers."""
         means = {task: gain.mean for task, gain in self.tasks.items()}
         return min(means, key=lambda task: (not math.isnan(means[task]), means[task]))
 
     @property
     def below(self) -> list[str]:
-        """The tasks that are worse than their single-task model, or not a number."""
+        """The tasks that are worse than their single-task model, or NaN."""
         return [task for task, gain in self.tasks.items() if not gain.mean >= 0]
 
     @property
     def clearly_below(self) -> list[str]:
-        """Those of them whose interval is below 0, uncorrected for their number, or that are not a number."""
+        """Those of `below` whose interval, not corrected for their number, is below 0, or that are NaN."""
         gains = {task: self.tasks[task] for task in self.below}
         return [task for task, gain in gains.items() if math.isnan(gain.mean) or gain.mean + gain.half < 0]
 
@@ -53,10 +53,10 @@ class Difference:
     """One paired test against the plain sum.
 
     Attributes:
-        paired: The difference, positive where the row is better.
-        p: The p value among all tests of the table, by Holm; NaN where there is no test.
+        paired: The difference, positive if the row is better.
+        p: The p value among all tests of the table, by Holm; NaN if there is no test.
         detectable: The smallest difference that would have been found in 4 of 5 such comparisons, at Holm's
-            smallest step among all tests of the table; NaN where there is no test.
+            smallest step among all tests of the table; NaN if there is no test.
     """
 
     paired: Paired
@@ -66,18 +66,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Row:
-    """One method, or baseline, with one architecture.
+    """One method or baseline with one architecture.
 
     Attributes:
         method: Its name.
         architecture: The model's name.
         metrics: Mean and interval over seeds, by task and metric.
         seeds: How many seeds.
-        gain: Over single-task models; None for these themselves, without them, or where undefined.
+        gain: Over single-task models; None for these themselves, without them, or if undefined.
         rank: The mean rank over tasks among all rows, from 1.
         tests: Against the plain sum, by task and metric; empty for the plain sum itself.
         seconds: Mean wall time of a training; for ``single_task`` of all tasks together.
-        peak_memory_mb: Most memory of a training in MiB.
+        peak_memory_mb: Peak memory of a training in MiB.
     """
 
     method: str
@@ -100,15 +100,15 @@ class Summary:
     Attributes:
         rows: The rows, in the order of the results.
         higher_is_better: By task and metric.
-        split: What the numbers are of.
-        undefined: By architecture why there is no delta_m, though there are single-task models.
-        unsteady: Mean and standard deviation, by architecture, task and metric, where single-task models vary
-            more over seeds than their mean is away from 0: a gain in percent says little there.
+        split: The data that the numbers are computed on.
+        undefined: Architectures that have single-task models but no delta_m, and why.
+        unsteady: Mean and standard deviation of single-task models by architecture, task and metric, if they
+            vary more over seeds than their mean differs from 0, so that a gain in percent says little.
         tests: How many tests there are.
 
     Raises:
-        UserError: Where the results make no table: none, one missing or twice, or rows that differ in
-            metrics, seeds or split.
+        UserError: If there are no results, one is missing or given twice, or rows differ in metrics, seeds
+            or split.
 
     Example:
         >>> def result(method, seed, value):
@@ -126,7 +126,7 @@ class Summary:
         self.higher_is_better = {(one.task, one.metric): one.higher_is_better for one in results}
         self.split = results[0].split
         self._seeds = sorted({one.seed for one in results})
-        self._values: dict[Place, dict[Key, dict[int, float]]] = {}
+        self._values: dict[RowKey, dict[Key, dict[int, float]]] = {}
         for one in results:
             row = self._values.setdefault((one.method, one.architecture), {})
             row.setdefault((one.task, one.metric), {})[one.seed] = one.value
@@ -156,7 +156,7 @@ class Summary:
             for row in self._values
         ]
 
-    def _gain(self, row: Place, singles: Mapping[str, Mapping[Key, Interval]]) -> Gain | None:
+    def _gain(self, row: RowKey, singles: Mapping[str, Mapping[Key, Interval]]) -> Gain | None:
         method, model = row
         if method == SINGLE or model not in singles or model in self.undefined:
             return None
@@ -173,15 +173,15 @@ class Summary:
         tasks = {task: Interval.of([one[task] for one in by_seed]) for task in by_seed[0]}
         return Gain(Interval.of([delta_m(one) for one in by_seed]), tasks)
 
-    def _ranks(self, metrics: Mapping[Place, Mapping[Key, Interval]]) -> dict[Place, float]:
-        found: dict[Place, dict[str, list[float]]] = {row: {} for row in metrics}
+    def _ranks(self, metrics: Mapping[RowKey, Mapping[Key, Interval]]) -> dict[RowKey, float]:
+        found: dict[RowKey, dict[str, list[float]]] = {row: {} for row in metrics}
         for key, higher in self.higher_is_better.items():
             means = [own[key].mean for own in metrics.values()]
             for row, rank in zip(metrics, ranks(means, higher), strict=True):
                 found[row].setdefault(key[0], []).append(rank)
         return {row: statistics.fmean(map(statistics.fmean, tasks.values())) for row, tasks in found.items()}
 
-    def _tests(self) -> tuple[dict[Place, dict[Key, Difference]], int]:
+    def _tests(self) -> tuple[dict[RowKey, dict[Key, Difference]], int]:
         """The tests of each row, and how many there are in all."""
         paired = {
             (row, key): self._paired(values, self._values[SUM, row[1]][key], key)
@@ -191,7 +191,7 @@ class Summary:
         }
         adjusted = holm([one.p for one in paired.values()])
         tests = sum(not math.isnan(p) for p in adjusted)
-        found: dict[Place, dict[Key, Difference]] = {row: {} for row in self._values}
+        found: dict[RowKey, dict[Key, Difference]] = {row: {} for row in self._values}
         for ((row, key), one), p in zip(paired.items(), adjusted, strict=True):
             found[row][key] = Difference(one, p, one.detectable(tests))
         return found, tests
@@ -201,7 +201,7 @@ class Summary:
 
 
 def _why_undefined(baseline: Mapping[Key, Interval]) -> str | None:
-    """Why there are no gains in percent over single-task models, where that is so."""
+    """Why gains in percent over single-task models are undefined; None if they are defined."""
     for key, interval in baseline.items():
         if interval.mean == 0 or math.isnan(interval.mean):
             found = f"{'0' if interval.mean == 0 else 'not a number'}, over which there is no gain in percent"
@@ -210,7 +210,7 @@ def _why_undefined(baseline: Mapping[Key, Interval]) -> str | None:
 
 
 def _unsteady(values: Sequence[float]) -> tuple[float, float] | None:
-    """Mean and standard deviation, where the mean is the closer to 0."""
+    """Mean and standard deviation, if the mean is closer to 0 than one standard deviation."""
     if len(values) == 1:
         return None
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
@@ -218,7 +218,7 @@ def _unsteady(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _cost(results: Sequence[Result]) -> tuple[float, float]:
-    """Mean seconds, those of all tasks' own models added up; the most memory."""
+    """Mean seconds, summed over single-task models, and the peak memory."""
     runs = {one.run: (one.seed, one.seconds) for one in results}
     seeds = {seed for seed, _ in runs.values()}
     return sum(seconds for _, seconds in runs.values()) / len(seeds), max(

@@ -11,26 +11,26 @@ from polytask.compare._remarks import Remarks
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval
 from polytask.compare._summary import Gain, Row, Summary
-from polytask.compare._words import ENOUGH, verdict
+from polytask.compare._verdicts import ENOUGH, verdict
 
 CSV = "table.csv"
 MARKDOWN = "table.md"
 
 
 class Table:
-    """What a comparison found.
+    """The results of a comparison as a table.
 
     Args:
         results: Every number of every run.
         trials: How many settings were tried for each method and baseline.
-        remarks: How the comparison went.
+        remarks: What has to be said about the runs.
 
     Attributes:
         rows: One `Row` for each method or baseline and architecture.
 
     Raises:
-        UserError: Where the results make no table: none, one missing or twice, or rows that differ in
-            metrics, seeds or split.
+        UserError: If there are no results, one is missing or given twice, or rows differ in metrics, seeds
+            or split.
     """
 
     def __init__(self, results: Sequence[Result], trials: int = 1, remarks: Remarks | None = None) -> None:
@@ -40,14 +40,18 @@ class Table:
         self.remarks = remarks or Remarks()
 
     def header(self) -> list[str]:
-        """Titles of the columns; an arrow points to where a metric is better."""
+        """Titles of the columns; an arrow shows the better direction of a metric."""
         higher = self._summary.higher_is_better
         metrics = [f"{task}/{metric} {'↑' if higher[task, metric] else '↓'}" for task, metric in higher]
         ours = ["delta_m % ↑", "mean rank ↓", "worst task", "below", "seconds", "memory MiB"]
         return ["method", *self._architecture("architecture"), *metrics, *ours]
 
     def cells(self, row: Row) -> list[str]:
-        """A row as texts."""
+        """The cells of a row as strings.
+
+        Args:
+            row: One of ``rows``.
+        """
         gain = row.gain
         return [
             row.method,
@@ -84,7 +88,7 @@ class Table:
         ]
 
     def _about_gains(self) -> list[str]:
-        """What delta_m is, and where there is none or it says little."""
+        """What delta_m is, and for which architectures it is undefined or says little."""
         undefined, unsteady = self._summary.undefined, self._summary.unsteady
         notes = [
             f"No delta_m{self._of(architecture)}: {reason}." for architecture, reason in undefined.items()

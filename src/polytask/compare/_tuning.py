@@ -1,4 +1,4 @@
-"""Trials of every method and baseline, the same number for each; the best by validation."""
+"""Trials of every method and baseline, the same number for each, and the best by validation metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ Values = Mapping[tuple[str, str], float]
 
 
 def draw(space: Space, seed: int, trial: int) -> Drawn:
-    """What a trial sets: nothing in the first, which is the config as it stands.
+    """The values of a trial; none for the first, which is the config without changes.
 
     Args:
         space: What is tuned.
@@ -30,14 +30,14 @@ def draw(space: Space, seed: int, trial: int) -> Drawn:
 
 
 def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[int, float]:
-    """The mean gain of each trial over the first that ended, in percent: its delta_m on validation.
+    """The mean gain of each trial over the first that succeeded in percent: its delta_m on validation data.
 
-    In a metric that is 0 there, the gain is over the first trial where it is not; one that is 0 in every
-    trial says nothing and is left out. A trial with a metric that is not finite has no score.
+    If a metric is 0 in that trial, its gain is over the first trial in which it is not; a metric that is 0 in
+    every trial is left out. A trial with a metric that is not finite has no score.
 
     Args:
-        trials: Validation metrics by trial; those that broke down are not among them.
-        measures: Which metrics count, and which way is better.
+        trials: Validation metrics by trial, without trials that failed.
+        measures: Which metrics count, and which direction is better.
 
     Example:
         >>> rate = [Measure("a", "Accuracy", True)]
@@ -49,11 +49,11 @@ def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[in
     finite = {trial: values for trial, values in ended.items() if all(map(math.isfinite, values.values()))}
     ordered = [values for _, values in sorted(finite.items())]
     first = {key: next((values[key] for values in ordered if values[key]), 0.0) for key in higher}
-    told = {key: value for key, value in first.items() if value}
-    if not told:
+    nonzero = {key: value for key, value in first.items() if value}
+    if not nonzero:
         return dict.fromkeys(finite, 0.0)
     return {
-        trial: delta_m(delta_by_task({key: values[key] for key in told}, told, higher))
+        trial: delta_m(delta_by_task({key: values[key] for key in nonzero}, nonzero, higher))
         for trial, values in finite.items()
     }
 
@@ -74,14 +74,14 @@ def best(scored: Mapping[int, float]) -> int:
 def keep_trials(
     folder: Path, name: str, space: Space, drawn: Mapping[int, Drawn], scored: Mapping[int, float]
 ) -> None:
-    """Note the trials in the comparison's SQLite file, in place of earlier ones.
+    """Write the trials into the comparison's SQLite file, and replace earlier ones.
 
     Args:
         folder: The comparison's folder.
         name: The study's name.
         space: What was tuned.
-        drawn: What each trial set.
-        scored: Scores of those that ended.
+        drawn: The values of each trial.
+        scored: Scores of trials that succeeded.
     """
     import optuna
 
@@ -108,10 +108,10 @@ def storage(file: Path) -> Any:
     """Optuna's storage in a file.
 
     Args:
-        file: A SQLite file, made where it does not exist.
+        file: A SQLite file, made if it does not exist.
 
     Raises:
-        UserError: Where it is something else.
+        UserError: If it is not one of Optuna.
     """
     import optuna
     import sqlalchemy
@@ -120,5 +120,5 @@ def storage(file: Path) -> Any:
         return optuna.storages.RDBStorage(f"sqlite:///{file.resolve()}")
     except sqlalchemy.exc.DatabaseError as error:
         raise UserError(
-            str(file), "must be a SQLite file of Optuna", None, "Remove it, or name another"
+            str(file), "must be a SQLite file of Optuna", None, "Delete it, or name another folder"
         ) from error

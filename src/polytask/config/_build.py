@@ -163,8 +163,7 @@ class Builder:
         except RunError:
             raise
         except UserError as error:
-            where, rule, found, fix = error.args
-            raise UserError(f"{self._where(path)}: {where}", rule, found, fix) from error
+            raise error.at(f"{self._where(path)}: {error.where}") from error
         except Exception as error:
             found = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise UserError(self._where(path), f"'{name}' could not be built", found) from error

@@ -62,7 +62,7 @@ def _circles(plain: Plain, where: Where) -> Iterator[UserError]:
     references = References(plain, where)
     done: set[KeyPath] = set()
 
-    def visit(path: KeyPath, trail: tuple[KeyPath, ...]) -> Iterator[UserError]:
+    def visit(path: KeyPath, trail: tuple[KeyPath, ...]) -> Iterator[tuple[frozenset[KeyPath], UserError]]:
         for place, key in _leaves(at(plain, path), path):
             try:
                 found = references.find(key, where(place))
@@ -71,17 +71,18 @@ def _circles(plain: Plain, where: Where) -> Iterator[UserError]:
             steps = (*trail, place)
             back = [index for index, step in enumerate(steps) if step[: len(found)] == found]
             if back:
-                circle = " -> ".join(map(dotted, steps[back[0] :]))
-                yield UserError(
-                    where(place), "an object must not need itself", circle, "Remove one of the references"
-                )
+                circle = steps[back[0] :]
+                shown = " -> ".join(map(dotted, circle))
+                rule, fix = "an object must not need itself", "Remove one of the references"
+                error = UserError(where(place), rule, shown, fix)
+                yield frozenset(circle), error
             elif found not in done:
                 yield from visit(found, steps)
                 done.add(found)
 
-    found: dict[frozenset[str], UserError] = {}
-    for error in visit((), ()):
-        found.setdefault(frozenset(str(error.args[2]).split(" -> ")), error)
+    found: dict[frozenset[KeyPath], UserError] = {}
+    for circle, error in visit((), ()):
+        found.setdefault(circle, error)
     yield from found.values()
 
 

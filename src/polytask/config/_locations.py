@@ -1,11 +1,36 @@
 """The line of a key in the user's files."""
 
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import yaml
 
 from polytask.config._overrides import MOVED
 from polytask.config._read import LOADER, KeyPath, Source, dotted
+
+
+class Location(str):
+    """The name of a key in messages.
+
+    Args:
+        text: For example ``config.yaml:12 system.model.width``.
+        key: The dotted key in it.
+
+    Attributes:
+        key: As given.
+
+    Example:
+        >>> Location("config.yaml:12 system.model.width", "system.model.width").key
+        'system.model.width'
+    """
+
+    def __new__(cls, text: str, key: str = "") -> Self:
+        """A string that carries its key."""
+        made = super().__new__(cls, text)
+        made.key = key
+        return made
+
+    key: str
 
 
 class Locations:
@@ -23,10 +48,10 @@ class Locations:
         self._roots: dict[int, yaml.Node | None] = {}
         self._overridden = tuple(overridden)
 
-    def __call__(self, path: KeyPath) -> str:
+    def __call__(self, path: KeyPath) -> Location:
         name = dotted(path)
         if any(path[: len(set_path)] == set_path for set_path in self._overridden):
-            return f"override {name}"
+            return Location(f"override {name}", name)
         depth, line = 0, None
         for index, source in enumerate(self._sources):
             if source.text is None:
@@ -38,7 +63,7 @@ class Locations:
                 depth, line = found, f"{source.name}:{number}"
         if line is None and self._sources:
             line = self._sources[-1].name
-        return f"{line or ''} {name}".strip() or "config"
+        return Location(f"{line or ''} {name}".strip() or "config", name)
 
 
 def _line(root: yaml.Node | None, path: KeyPath) -> tuple[int, int]:

@@ -209,7 +209,7 @@ class References:
         try:
             return self._string(node, path, trail)
         except UserError as error:
-            if all(error.args[:2] != known.args[:2] for known in self.problems):
+            if all((error.where, error.rule) != (known.where, known.rule) for known in self.problems):
                 self.problems.append(error)
             return node
 
@@ -252,7 +252,8 @@ class References:
             for key in path:
                 node = node[key]
         except OmegaConfBaseException as error:
-            if "RecursionError" in str(error):
+            # OmegaConf wraps it.
+            if isinstance(_origin(error), RecursionError):
                 raise RecursionError from None
             raise self._interpolation_error(error, text, path) from None
         if OmegaConf.is_config(node):
@@ -270,6 +271,13 @@ class References:
         if "Recursive interpolation" in first:
             return _cycle(where, (dotted(path), text))
         return UserError(where, f"{text!r} cannot be resolved", first, r"A literal ${ is written \${")
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The first of the errors that led to this one."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _calls(text: str) -> bool:

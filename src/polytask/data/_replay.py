@@ -104,7 +104,7 @@ class ReplayableLoader(Resumable):
     def state_dict(self) -> State:
         """The start of the epoch and its number of batches so far, as plain data and tensors.
 
-        ``batches`` is 0 between epochs. A loop that fetches ahead of its steps must subtract the unused batches.
+        ``batches`` is 0 between epochs. A loop that fetches ahead of its steps must subtract unused batches.
         """
         return {
             "batches": 0 if self._batches == length_of(self.loader) else self._batches,
@@ -161,8 +161,8 @@ class ReplayableLoader(Resumable):
         for generator, state in zip(self._generators(), states, strict=True):
             generator.set_state(state)
         warnings.warn(
-            "Persistent workers were started again: the order of the data is replayed exactly, random numbers "
-            "inside the workers are not. Use persistent_workers=False if they must be.",
+            "Persistent workers were started again: the order of the data is replayed exactly, random "
+            "numbers inside the workers are not. Use persistent_workers=False if they must be.",
             stacklevel=2,
         )
 

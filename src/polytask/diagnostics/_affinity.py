@@ -13,10 +13,10 @@ from torch.func import functional_call
 from polytask._errors import UserError
 from polytask.diagnostics._columns import AFFINITY, Columns
 from polytask.diagnostics._gradients import GramianRecorder
-from polytask.gradients._watch import Seen
+from polytask.gradients import ObservedStep
 from polytask.losses import TaskLosses
 from polytask.system import System
-from polytask.system._task_backward import Balance
+from polytask.system._task_backward import TaskBackward
 from polytask.weighting._base import Gradients
 
 
@@ -81,12 +81,12 @@ class Affinity(GramianRecorder):
         self.learning_rate = learning_rate
         self._batch: Any = None
 
-    def notes(self, balance: Balance) -> Mapping[str, str]:
+    def notes(self, task_backward: TaskBackward) -> Mapping[str, str]:
         """The numbers of shared parameters and of each task's own parameters."""
-        shared, own = balance.engine.sizes()
+        shared, own = task_backward.engine.sizes()
         return {"shared_parameters": str(shared), "task_parameters": json.dumps(own)}
 
-    def level_of(self, trainer: pl.Trainer, system: System, balance: Balance) -> Gradients:
+    def level_of(self, trainer: pl.Trainer, system: System, task_backward: TaskBackward) -> Gradients:
         """The parameters: affinity is about steps on them."""
         return "parameters"
 
@@ -97,7 +97,7 @@ class Affinity(GramianRecorder):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._batch = batch if self.lookahead and self.due(trainer) else None
 
-    def look(self, trainer: pl.Trainer, system: System, seen: Seen) -> None:
+    def look(self, trainer: pl.Trainer, system: System, seen: ObservedStep) -> None:
         """Keep both forms."""
         rate = self._rate(trainer, seen)
         names = seen.names
@@ -116,7 +116,7 @@ class Affinity(GramianRecorder):
                 values.append(gains.to(seen.gramian))
         self.add(trainer, keys, torch.cat(values))
 
-    def _rate(self, trainer: pl.Trainer, seen: Seen) -> float:
+    def _rate(self, trainer: pl.Trainer, seen: ObservedStep) -> float:
         if self.learning_rate is not None:
             return self.learning_rate
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
@@ -140,14 +140,12 @@ class _Ahead(nn.Module):
     def __init__(self, system: System, batch: Any) -> None:
         super().__init__()
         self.model = system.model
-        self._measure = (system.balance, system._measure_again)
+        self._recompute = system.recompute_losses
         self._batch = batch
 
     def forward(self) -> TaskLosses:
         """The losses with the current parameters."""
-        balance, measure = self._measure
-        assert balance is not None
-        return balance.measured_again(self._batch, measure)
+        return self._recompute(self._batch)
 
     def at(self, steps: Mapping[Tensor, Tensor]) -> TaskLosses:
         """The losses after a step.

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from polytask._errors import UserError, hint
 from polytask.diagnostics._columns import GRADIENTS, Columns
 from polytask.diagnostics._recorder import Recorder
-from polytask.gradients._watch import Seen, Watcher
+from polytask.gradients import ObservedStep, StepObserver
 from polytask.system import System
-from polytask.system._task_backward import Balance
+from polytask.system._task_backward import TaskBackward
 from polytask.weighting._base import Gradients
 
 _NAMES = {"parameters": "shared", "representation": "representation", "last_shared": "last_shared"}
@@ -27,16 +27,16 @@ class GramianRecorder(Recorder):
 
     def __init__(self, every: int, folder: str | Path | None) -> None:
         super().__init__(every, folder)
-        self._watcher: Watcher | None = None
+        self._observer: StepObserver | None = None
         self._system: System | None = None
         self._asked = False
 
     @abstractmethod
-    def level_of(self, trainer: pl.Trainer, system: System, balance: Balance) -> Gradients:
+    def level_of(self, trainer: pl.Trainer, system: System, task_backward: TaskBackward) -> Gradients:
         """The level of the gradients of the Gramian."""
 
     @abstractmethod
-    def look(self, trainer: pl.Trainer, system: System, seen: Seen) -> None:
+    def look(self, trainer: pl.Trainer, system: System, seen: ObservedStep) -> None:
         """Record a step.
 
         Args:
@@ -48,26 +48,26 @@ class GramianRecorder(Recorder):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to observe the engine."""
         super().on_train_start(trainer, pl_module)
-        balance = self.balance_of(pl_module)
+        task_backward = self.task_backward_of(pl_module)
         assert isinstance(pl_module, System)
         system = pl_module
 
-        def look(seen: Seen) -> None:
+        def look(seen: ObservedStep) -> None:
             # Methods with several batches per step compute a Gramian for each.
             if self._last != trainer.global_step:
                 self.look(trainer, system, seen)
 
         self._stop_looking(system)
-        self._watcher = balance.engine.watch(self.level_of(trainer, system, balance), look)
+        self._observer = task_backward.engine.observe(self.level_of(trainer, system, task_backward), look)
         self._asked = False
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Request the Gramian if the step is to be recorded."""
-        if self._watcher is not None:
-            self._watcher.due = self.due(trainer)
-            self._asked |= self._watcher.due
+        if self._observer is not None:
+            self._observer.due = self.due(trainer)
+            self._asked |= self._observer.due
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write, and stop to observe; warn if nothing was recorded."""
@@ -85,9 +85,9 @@ class GramianRecorder(Recorder):
         super().on_exception(trainer, pl_module, exception)
 
     def _stop_looking(self, system: pl.LightningModule) -> None:
-        if self._watcher is not None:
-            self.balance_of(system).engine.unwatch(self._watcher)
-            self._watcher = None
+        if self._observer is not None:
+            self.task_backward_of(system).engine.remove_observer(self._observer)
+            self._observer = None
 
 
 class GradientRecorder(GramianRecorder):
@@ -155,13 +155,13 @@ class GradientRecorder(GramianRecorder):
                     rule = f"no module of the model is called '{path}'"
                     raise UserError("GradientRecorder.groups", rule, None, hint(path, filter(None, known)))
 
-    def level_of(self, trainer: pl.Trainer, system: System, balance: Balance) -> Gradients:
+    def level_of(self, trainer: pl.Trainer, system: System, task_backward: TaskBackward) -> Gradients:
         """The given level, or the cheapest.
 
         Raises:
             UserError: If the representation's gradients cannot be computed in addition to the step.
         """
-        own = balance.engine.level
+        own = task_backward.engine.level
         together = trainer.world_size > 1 or trainer.accumulate_grad_batches > 1
         if self.level == "representation" and own != self.level and together:
             rule = "must be 'parameters' with several devices and with accumulated batches"
@@ -171,10 +171,10 @@ class GradientRecorder(GramianRecorder):
         parts = len(system.names) > 1 and getattr(system.model, "heads", None) is not None
         return "representation" if parts and not together else "parameters"
 
-    def look(self, trainer: pl.Trainer, system: System, seen: Seen) -> None:
+    def look(self, trainer: pl.Trainer, system: System, seen: ObservedStep) -> None:
         """Record the Gramian's upper triangle, and those of the groups."""
-        assert self._watcher is not None
-        found = {_NAMES[self._watcher.level]: seen.gramian}
+        assert self._observer is not None
+        found = {_NAMES[self._observer.level]: seen.gramian}
         shared = set(seen.shared)
         for name, parameters in self._parameters(system.model).items():
             own = [parameter for parameter in parameters if parameter in shared]

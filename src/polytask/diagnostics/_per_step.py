@@ -46,7 +46,7 @@ class WeightRecorder(Recorder):
     ) -> None:
         """Record the step's weights before the step changes them."""
         if self.due(trainer):
-            names, *weights = self.balance_of(pl_module).criterion.own_and_effective_weights()
+            names, *weights = self.task_backward_of(pl_module).criterion.own_and_effective_weights()
             self.add(trainer, [(name,) for name in names], torch.stack(weights, dim=1))
 
 
@@ -82,7 +82,7 @@ class LossRecorder(Recorder):
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add the batch's losses to the step's sums."""
-        losses = self.balance_of(pl_module).losses
+        losses = self.task_backward_of(pl_module).losses
         if losses is None or not self.due(trainer):
             return
         both = torch.stack([losses.sums, losses.counts.to(losses.sums)]).detach()

@@ -12,7 +12,7 @@ from torch import Tensor
 from polytask._errors import UserError
 from polytask.diagnostics._columns import FOLDER, Columns
 from polytask.system import System
-from polytask.system._task_backward import Balance
+from polytask.system._task_backward import TaskBackward
 
 if TYPE_CHECKING:
     from polytask.diagnostics._store import RecordFile, RecordRow
@@ -58,7 +58,7 @@ class Recorder(pl.Callback, ABC):
 
     # ---- what a recorder says -------------------------------------------------------------
 
-    def notes(self, balance: Balance) -> Mapping[str, str]:
+    def notes(self, task_backward: TaskBackward) -> Mapping[str, str]:
         """Metadata of the file."""
         return {}
 
@@ -80,7 +80,7 @@ class Recorder(pl.Callback, ABC):
         if len(self._entries) >= _MOST:
             self._read()
 
-    def balance_of(self, system: pl.LightningModule) -> Balance:
+    def task_backward_of(self, system: pl.LightningModule) -> TaskBackward:
         """The part of a system that fills gradients.
 
         Raises:
@@ -88,16 +88,16 @@ class Recorder(pl.Callback, ABC):
         """
         if not isinstance(system, System):
             raise UserError(type(self).__name__, "requires a polytask.System", type(system).__name__)
-        if system.balance is None:
+        if system.task_backward is None:
             rule = "requires the losses by task of a polytask.losses.MultiTaskLoss"
             raise UserError(type(self).__name__, rule, type(system.criterion).__name__)
-        return system.balance
+        return system.task_backward
 
     # ---- Lightning's hooks ----------------------------------------------------------------
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check that the system can be recorded, and that no other recorder writes the file."""
-        self.balance_of(pl_module)
+        self.task_backward_of(pl_module)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         alike = [other for other in callbacks if isinstance(other, Recorder) and other.file == self.file]
         if len(alike) > 1:
@@ -160,7 +160,7 @@ class Recorder(pl.Callback, ABC):
         self._read()
         if self._rows and self._store is not None:
             rows, self._rows = self._rows, []
-            self._store.append(rows, self.notes(self.balance_of(system)))
+            self._store.append(rows, self.notes(self.task_backward_of(system)))
 
     def _finish(self, system: pl.LightningModule) -> None:
         self._write(system)

@@ -1,4 +1,4 @@
-"""Everything wrong with a config, as far as it can be known before data is touched."""
+"""Everything wrong with a config, as far as it can be known before data is read."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import Any
 from polytask._errors import UserError, hint
 from polytask._lightning._noise import SILENT
 from polytask.config import Config
-from polytask.experiment._build import make_system, own_callbacks, seed
+from polytask.config._locations import Location
+from polytask.experiment._builders import make_system, own_callbacks, seed
 from polytask.system._stages import STAGES
 
 _PARTS = (
@@ -22,18 +23,21 @@ _PARTS = (
 
 
 def find_problems(config: Config) -> list[UserError]:
-    """Everything wrong with a config that can be known before data is touched.
+    """Everything wrong with a config that can be known before data is read.
 
-    Parts that have no problem of their own are built, so that the mistakes of all are found at once.
+    Parts without a problem are built, so that the mistakes of all parts are found at once.
+
+    Args:
+        config: The config.
     """
     found = config.problems()
     try:
         plain = config.plain
     except UserError:
-        # With a reference that leads nowhere, nothing can be built.
+        # If a reference cannot be resolved, nothing can be built.
         return found
     found += _stage_problems(plain)
-    broken = [str(problem.args[0]).split()[-1] for problem in found]
+    broken = [_key(problem) for problem in found]
     if "seed" not in broken:
         seed(config)
     for part in _PARTS:
@@ -44,6 +48,32 @@ def find_problems(config: Config) -> list[UserError]:
     if not found:
         found += _raised(functools.partial(_system_problems, config, found))
     return list({str(problem): problem for problem in found}.values())
+
+
+def raise_problems(config: Config, in_files: bool) -> None:
+    """Raise the first problem of a config, with the number of others.
+
+    Args:
+        config: The config.
+        in_files: Whether it was read from config files, which `polytask check` reads too.
+
+    Raises:
+        UserError: If there is a problem.
+    """
+    problems = find_problems(config)
+    if not problems:
+        return
+    first = problems[0]
+    if len(problems) == 1:
+        raise first
+    listed = ": `polytask check` lists them all" if in_files else ""
+    more = f"({len(problems) - 1} more{listed})"
+    raise first.at(first.where, more if first.fix is None else f"{first.fix.rstrip('.')} {more}")
+
+
+def _key(problem: UserError) -> str:
+    """The dotted key that a problem is about."""
+    return problem.where.key if isinstance(problem.where, Location) else problem.where
 
 
 def _system_problems(config: Config, found: list[UserError]) -> None:
@@ -64,11 +94,15 @@ def _stage_problems(plain: dict[str, Any]) -> list[UserError]:
     system = plain.get("system")
     given = (system.get("dataloaders") if isinstance(system, dict) else None) or {}
     if not isinstance(given, dict):
-        return [UserError(where, "are loaders by stage", repr(given), f"Stages: {', '.join(STAGES)}")]
+        return [
+            UserError(
+                where, "must be a mapping from stages to loaders", repr(given), f"Stages: {', '.join(STAGES)}"
+            )
+        ]
     found = []
     for stage, loader in given.items():
         if stage not in STAGES:
-            found.append(UserError(where, f"no stage is called '{stage}'", None, hint(stage, STAGES)))
+            found.append(UserError(where, f"unknown stage '{stage}'", None, hint(stage, STAGES)))
         if isinstance(loader, (int, float)):
             fix = "Write for example _target_: torch.utils.data.DataLoader"
             found.append(UserError(f"{where}.{stage}", "must be a loader", repr(loader), fix))

@@ -1,4 +1,4 @@
-"""Gradients into ``.grad``, as a backward of torch does it."""
+"""Gradients added to ``.grad``, as torch's backward adds them."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 @torch.no_grad()
 def accumulate(pairs: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-    """Add gradients to what parameters have; None adds nothing.
+    """Add gradients to ``.grad``; None adds nothing.
 
     Args:
-        pairs: Parameters and gradients of their shape.
+        pairs: Parameters with gradients of their shape.
 
     Example:
         >>> parameter = torch.zeros(2, requires_grad=True)

@@ -1,4 +1,4 @@
-"""From measured gradients to the update, by what a weighting is given."""
+"""From the tasks' gradients to the update, for each kind of weighting."""
 
 from abc import ABC, abstractmethod
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from polytask._errors import RunError
+from polytask.gradients._backward_step import BackwardStep
+from polytask.gradients._jacobian import Pairs, Rows
 from polytask.gradients._levels import Measured, MeasuredRows
-from polytask.gradients._losses import Step
-from polytask.gradients._rows import Pairs, Rows
 from polytask.weighting import GramianWeighting, JacobianAggregator, Weighting
 
 Names = tuple[str, ...]
@@ -16,12 +16,12 @@ Scale = float | Tensor
 
 
 class Combine(ABC):
-    """One way from gradients to the update.
+    """A way from the tasks' gradients to the update.
 
     Attributes:
         dense: Whether it needs explicit rows of all shared parameters.
-        scale_heads: Whether parameters of one task alone see its weight.
-        weights: Weights of the last step that made some, by task.
+        scale_heads: Whether parameters of one task alone are scaled by its weight.
+        weights: The last weights that were computed, by task.
     """
 
     dense: bool = False
@@ -31,7 +31,7 @@ class Combine(ABC):
         self.weights: dict[str, Tensor] = {}
 
     @abstractmethod
-    def pairs(self, step: Step, measured: Measured) -> Pairs:
+    def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
         """Parameters and their gradients.
 
         Args:
@@ -40,11 +40,11 @@ class Combine(ABC):
         """
 
     def forget(self) -> None:
-        """Let go of batches that no update was made of."""
+        """Discard batches that no update was made of."""
         return
 
-    def keep(self, step: Step, weights: Tensor) -> Tensor:
-        """Remember the weights, those of the first rank on each."""
+    def keep(self, step: BackwardStep, weights: Tensor) -> Tensor:
+        """Keep the weights; every rank takes those of the first."""
         weights = weights if step.ranks is None else step.ranks.first(weights)
         self.weights.update(zip(step.names, weights.unbind(), strict=True))
         return weights
@@ -54,16 +54,16 @@ class ByGramian(Combine):
     """Weights from the Gramian of one batch.
 
     Args:
-        weighting: What makes them.
-        scale_heads: Whether parameters of one task alone see them.
+        weighting: The weighting.
+        scale_heads: Whether parameters of one task alone are scaled by its weight.
     """
 
     def __init__(self, weighting: GramianWeighting, scale_heads: bool) -> None:
         super().__init__(scale_heads)
         self.weighting = weighting
 
-    def pairs(self, step: Step, measured: Measured) -> Pairs:
-        """By the weights."""
+    def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
+        """The weighted sum of the gradients."""
         names, losses, scale = step.names, step.losses, step.scale
         gramian = unscaled(measured.gramian(), scale, 2)
         if overflowed(gramian, scale):
@@ -77,8 +77,8 @@ class ByBatches(Combine):
     """Weights from the product of the Jacobians of two batches, for the update of a third.
 
     Args:
-        weighting: What makes them.
-        scale_heads: Whether parameters of one task alone see them.
+        weighting: The weighting.
+        scale_heads: Whether parameters of one task alone are scaled by its weight.
     """
 
     dense = True
@@ -89,12 +89,12 @@ class ByBatches(Combine):
         self.forget()
 
     def forget(self) -> None:
-        """Let go of the batches before."""
+        """Discard the earlier batches."""
         self.held: list[Rows] = []
         self.lost = False
 
-    def pairs(self, step: Step, measured: Measured) -> Pairs:
-        """Nothing, until the last batch has come."""
+    def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
+        """Nothing before the last batch; then the weighted sum of its gradients."""
         assert isinstance(measured, MeasuredRows)
         names, rows = step.names, measured.rows
         self.lost |= overflowed(rows.norms(), step.scale)
@@ -103,12 +103,12 @@ class ByBatches(Combine):
         if len(self.held) + 1 < self.weighting.batches_per_step:
             self.held.append(rows.scaled(1 / step.scale))
             return []
-        # A task that was absent from a batch has no gradient there; one that is absent now, no weight.
+        # A task that was absent from an earlier batch has a row of 0 there; one absent now has no weight.
         held, lost = [batch.only(names) for batch in self.held], self.lost
         self.forget()
         if lost:
             return measured.update(torch.full_like(step.losses, torch.nan), True)
-        first, second = (batch.place(names, rows.parameters) for batch in held)
+        first, second = (batch.embed(names, rows.parameters) for batch in held)
         weights = self.weighting(first.jacobian @ second.jacobian.mT, names, losses=step.losses)
         weights = self.keep(step, weights)
         return measured.update(weights, self.scale_heads)
@@ -118,8 +118,8 @@ class ByJacobian(Combine):
     """An update from the whole Jacobian.
 
     Args:
-        aggregator: What makes it.
-        scale_heads: Whether parameters of one task alone see the aggregator's head weights.
+        aggregator: The aggregator.
+        scale_heads: Whether parameters of one task alone are scaled by the aggregator's head weights.
     """
 
     dense = True
@@ -128,8 +128,8 @@ class ByJacobian(Combine):
         super().__init__(scale_heads)
         self.aggregator = aggregator
 
-    def pairs(self, step: Step, measured: Measured) -> Pairs:
-        """By the update."""
+    def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
+        """The aggregator's update."""
         assert isinstance(measured, MeasuredRows)
         names, losses, scale = step.names, step.losses, step.scale
         rows = measured.rows
@@ -146,7 +146,7 @@ def unscaled(values: Tensor, scale: Scale, power: int) -> Tensor:
 
 
 def overflowed(values: Tensor, scale: Scale) -> bool:
-    """Whether a loss scale was too large, which the scaler finds in ``.grad`` and mends."""
+    """Whether a loss scale was too large, which the scaler detects in ``.grad`` and corrects."""
     return not _is_one(scale) and not bool(values.isfinite().all())
 
 
@@ -155,7 +155,7 @@ def _is_one(scale: Scale) -> bool:
 
 
 def check_finite(values: Tensor, names: Names, weighting: Weighting) -> None:
-    """Raise where a task's value is not finite; on other devices than the CPU the weighting's check does.
+    """Raise if a task's value is not finite; on devices other than the CPU, `Weighting.check` does so.
 
     Raises:
         RunError: With the tasks at fault.

@@ -21,10 +21,10 @@ def check_compiled(graph: Graph, roots: Sequence[GradientEdge]) -> None:
 
     Args:
         graph: What the tasks reach.
-        roots: Where their graphs begin.
+        roots: The edges at which their graphs begin.
 
     Raises:
-        UserError: Where outputs of one compiled graph belong to different tasks.
+        UserError: If outputs of one compiled graph belong to different tasks.
     """
     for node in filter(is_compiled, graph.masks):
         tasks: dict[int, int] = {}
@@ -38,18 +38,18 @@ def check_compiled(graph: Graph, roots: Sequence[GradientEdge]) -> None:
         if len(set(tasks.values())) > 1:
             raise UserError(
                 "model",
-                "a weighting by gradients needs to see which task reaches which parameter",
+                "must show a gradient-based weighting which task reaches which parameter",
                 "one compiled graph with outputs for different tasks",
-                "Compile the backbone alone, model.backbone.compile() for example",
+                "Compile the backbone alone, for example with model.backbone.compile()",
             )
 
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """For backwards through one graph, one for each task.
+    """A context for several backwards through one graph, one for each task.
 
     Raises:
-        UserError: Where a compiled graph allows one backward only.
+        UserError: If a compiled graph allows one backward only.
     """
     try:
         yield
@@ -58,7 +58,7 @@ def repeatable() -> Iterator[None]:
             raise
         raise UserError(
             "model",
-            "a compiled graph is differentiated once for each task",
-            "one that gives its buffers away in the first backward",
+            "must allow one backward for each task",
+            "a compiled graph that donates its buffers to the first backward",
             "Set torch._functorch.config.donated_buffer = False before the first step",
         ) from error

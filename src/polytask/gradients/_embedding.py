@@ -1,21 +1,21 @@
-"""Embeddings: gradients of the rows that a batch looked up, in the place of the whole table."""
+"""Embeddings: gradients of the rows that a batch looked up, instead of the whole table."""
 
 from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from polytask.gradients._call import Call, LayerRows, precise
+from polytask.gradients._layer_call import LayerCall, LayerRows, precise
 
 
-class EmbeddingCall(Call):
+class EmbeddingCall(LayerCall):
     """A call of an embedding."""
 
     ways: ClassVar[frozenset[str]] = frozenset({"EmbeddingBackward0"})
 
     @classmethod
     def fits(cls, layer: nn.Embedding, given: Tensor) -> bool:
-        """Where a gradient is the plain sum over the places that looked a row up."""
+        """Whether a row's gradient is the plain sum over the positions that looked it up."""
         return not (layer.sparse or layer.scale_grad_by_freq) and layer.max_norm is None
 
     def saves(self, tasks: int) -> bool:
@@ -28,13 +28,14 @@ class EmbeddingCall(Call):
 
 
 class EmbeddingRows(LayerRows):
-    """The tasks' gradients of the rows that were looked up; of all others they are 0.
+    """The tasks' gradients of the rows that were looked up; those of all others are 0.
 
-    There are as many slots as places in the batch: how many rows differ is not read on the host.
+    There are as many slots as positions in the batch, so that the number of different rows need not be read
+    on the host.
 
     Args:
         call: The call.
-        deltas: Gradients of the output by task; None where a task does not reach it.
+        deltas: Gradients of the output by task; None for a task that does not reach it.
     """
 
     def __init__(self, call: EmbeddingCall, deltas: Sequence[Tensor | None]) -> None:
@@ -44,9 +45,9 @@ class EmbeddingRows(LayerRows):
         self.identifiers = identifiers.new_zeros(len(identifiers)).scatter_(0, slots, identifiers)
         size = (len(deltas), len(identifiers), call.layer.embedding_dim)
         self.gradients = self.table.new_zeros(size, dtype=precise(deltas))
-        for place, delta in zip(self.gradients, deltas, strict=True):
+        for rows, delta in zip(self.gradients, deltas, strict=True):
             if delta is not None:
-                place.index_add_(0, slots, delta.reshape(place.shape).to(place))
+                rows.index_add_(0, slots, delta.reshape(rows.shape).to(rows))
         if call.layer.padding_idx is not None:
             self.gradients *= (self.identifiers != call.layer.padding_idx)[:, None]
 
@@ -69,8 +70,8 @@ class EmbeddingRows(LayerRows):
 
 
 def _slots(identifiers: Tensor) -> Tensor:
-    """A number below their count for each, the same for equal ones."""
+    """For each identifier a number below their count, the same for equal ones."""
     ordered, order = identifiers.sort()
-    # A sum of no more than the places before; unlike unique, its shape is known beforehand.
+    # Unlike that of torch.unique, the shape of this result does not depend on the values.
     first = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
     return first.new_empty(len(first)).scatter_(0, order, first)

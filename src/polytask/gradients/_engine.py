@@ -6,49 +6,51 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import is_integer
 from polytask._distributed import Ranks
 from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
+from polytask.gradients._backward_step import BackwardStep, Losses, by_name
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
+from polytask.gradients._jacobian import Pairs
 from polytask.gradients._levels import LEVELS, ByRows, Level, Measured, MeasuredRows, explicit, weighted
-from polytask.gradients._losses import Losses, Step, by_name
-from polytask.gradients._rows import Pairs
+from polytask.gradients._observer import ObservedStep, Observers, StepObserver
 from polytask.gradients._sharing import Sharing
-from polytask.gradients._watch import Seen, Watch, Watcher
+from polytask.gradients._update import Situation, Update, choose
 from polytask.gradients._window import Window
 from polytask.weighting import GramianWeighting, JacobianAggregator, LossWeighting, Weighting
 from polytask.weighting._base import Gradients
 
 
 class Engine:
-    r"""Fills ``.grad`` with the update of any weighting, in the place of ``loss.backward()``.
+    r"""Fills ``.grad`` with the update of any weighting, instead of ``loss.backward()``.
 
     With the tasks' gradients :math:`g_i` by the shared parameters, the rows of the Jacobian *J*, a
     `GramianWeighting` is given :math:`G = J J^\top` and the shared parameters' ``.grad`` grows by
     :math:`J^\top w`; a `JacobianAggregator` is given *J* and makes the update; a `LossWeighting`
     takes a plain backward. Parameters that one task alone reaches get that task's gradient.
 
-    Nobody names the shared parameters: they are the `torch.nn.Parameter` that two tasks have reached
-    so far, in the graphs of the steps. Where a task does not reach one of them, its row holds 0 there.
-    Until every task was seen, steps in which nothing is known to be shared take the sum of the losses.
-    Where there is one task in all, every parameter counts as shared.
+    Shared parameters need not be named: a `torch.nn.Parameter` is shared once two tasks have reached it in
+    the graphs of the steps. The row of a task that does not reach it holds 0 there. Until every task has
+    been seen, steps in which nothing is known to be shared use the sum of the losses. With a single task,
+    every parameter counts as shared.
 
-    Make one engine for a model, before the first forward: it watches the model's layers.
+    Create one engine for a model, before the first forward: it observes the model's layers.
 
     Args:
         model: The model.
         weighting: How the tasks are balanced.
         level: What the Gramian is made of: all shared ``parameters``, exactly; the ``representation``
-            that the heads of ``model.heads`` are given, which costs little more than a plain backward;
-            the ``last_shared`` layer's parameters. The method's own where None. The update is that of
+            that the heads of ``model.heads`` receive, which costs little more than a plain backward;
+            the ``last_shared`` layer's parameters. None means the method's default. The update is that of
             the weights in each case.
-        refresh_every: Weights are made anew every so many steps, and kept in between, where no task's
-            own gradient is computed.
-        scale_heads: Whether the parameters of one task alone see its weight too. The method's own where
-            None.
+        refresh_every: Number of steps from one computation of the weights to the next. They are kept in
+            between, and the gradients by task are not computed there.
+        scale_heads: Whether the parameters of one task alone are scaled by its weight too. None means the
+            method's default.
 
     Raises:
-        UserError: Where the level, the model and the weighting do not go together.
+        UserError: If the level, the model and the weighting do not fit together.
 
     Example:
         >>> from polytask.models import MLP, MultiHead
@@ -85,36 +87,37 @@ class Engine:
         self._level = _level(model, self.level, self._combine)
         self._sharing = Sharing(model)
         self._window = Window()
-        self._watch = Watch(self.level, self._level)
+        self._observers = Observers(self.level, self._level)
         self._steps = 0
         self.ranks: Ranks | None = None
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The weights of the last step that made some, by task; empty for other methods than Gramian ones."""
+        """The last weights that were computed, by task; empty unless the method is a `GramianWeighting`."""
         return {} if self._combine is None else self._combine.weights
 
     def _check(self, level: str | None) -> None:
         method = type(self.weighting).__name__
         if level is not None and level not in LEVELS:
-            raise UserError("level", f"is one of {', '.join(LEVELS)}", repr(level), hint(str(level), LEVELS))
+            rule = f"must be one of {', '.join(LEVELS)}"
+            raise UserError("level", rule, repr(level), hint(str(level), LEVELS))
         every = self.refresh_every
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise UserError("refresh_every", "is a whole number, 1 or more", repr(every))
+        if not is_integer(every, 1):
+            raise UserError("refresh_every", "must be an integer of at least 1", repr(every))
         if isinstance(self.weighting, LossWeighting):
             given = {"level": level is not None, "refresh_every": every > 1}
             given["scale_heads"] = self.scale_heads is not None
             for name in (name for name, wrong in given.items() if wrong):
-                raise UserError(name, "is for weightings by gradients", method, "Leave it out")
+                raise UserError(name, "requires a gradient-based weighting", method, "Leave it out")
         if isinstance(self.weighting, JacobianAggregator):
             if level not in (None, "parameters"):
-                raise UserError("level", f"is 'parameters' for {method}", repr(level), "Leave it out")
+                raise UserError("level", f"must be 'parameters' for {method}", repr(level), "Leave it out")
             if every > 1:
-                raise UserError("refresh_every", "is for methods with weights", method, "Leave it out")
+                raise UserError("refresh_every", "requires a method with weights", method, "Leave it out")
         batches = self.weighting.batches_per_step
         if batches > 1 and (level not in (None, "parameters") or every > 1):
             found = f"level={level!r}, refresh_every={every}"
-            rule = f"{method} takes {batches} batches a step, by all parameters"
+            rule = f"{method} requires {batches} batches a step and the level 'parameters'"
             raise UserError("Engine", rule, found, "Leave level and refresh_every out")
 
     def backward(
@@ -128,70 +131,77 @@ class Engine:
     ) -> None:
         """Add the update to ``.grad``; frees the graph.
 
-        Where a method takes several batches in a step, ``.grad`` is filled by every so many calls: step
+        If a method takes several batches in a step, ``.grad`` is filled by the last of that many calls: step
         the optimizer then.
 
         Args:
             losses: Losses of the present tasks, scalars by task; or ``(tasks,)`` made by `torch.stack`;
-                or what `polytask.losses.MultiTaskLoss.measure` gives.
-            names: Which tasks a tensor's losses belong to; all tasks where None.
-            scale: Factor of the losses, a loss scaler's: ``.grad`` is that of scaled losses, and the
-                weights are not changed by it. Where scaled gradients are not finite, so is ``.grad``, and
-                the weighting is not asked. Another value than 1.0 costs one synchronisation.
-            last: Whether the optimizer steps next. Gradients of the calls before it are added up, and
-                weights made of their sum; of `TaskLosses` they are those of the mean over all labels.
-            calls: Of how many calls a step's mean is made, where weights are kept from an earlier step.
+                or what `polytask.losses.MultiTaskLoss.measure` returns.
+            names: Which tasks a tensor's losses belong to; None means all tasks.
+            scale: Factor of the losses, from a loss scaler: ``.grad`` is that of scaled losses, and the
+                weights do not depend on it. If scaled gradients are not finite, neither is ``.grad``, and
+                the weighting is not called. Any value but 1.0 costs one synchronisation.
+            last: Whether the optimizer steps next. Gradients of earlier calls are added up, and the weights
+                are computed from their sum; for `TaskLosses` they are those of the mean over all labels.
+            calls: Number of calls in a step, by which the gradients are divided if weights of an earlier
+                step are kept.
 
         Raises:
-            UserError: Where the losses do not fit, no parameter is shared, or a task's loss does not go
+            UserError: If the losses do not fit, no parameter is shared, or a task's loss does not go
                 through its head's representation.
-            RunError: On the CPU without ``deferred``, where a task's gradient is not finite.
+            RunError: On the CPU without ``deferred``, if a task's gradient is not finite.
         """
         combine, level = self._combine, self._level
         if combine is None or level is None:
             present, values = by_name(losses, self.weighting, names)
-            self.show(losses, names=names, scale=scale, last=last)
+            self.notify_observers(losses, names=names, scale=scale, last=last)
             (self.weighting(torch.stack(values), present) * scale).backward()
             return
-        if not last and not level.windows:
-            raise UserError("last", "gradients by the representation are not added up", "last=False")
-        step = Step.of(losses, self.weighting, names, scale, self.ranks)
+        if not last and not level.accumulates:
+            raise UserError("last", "must be True at the level 'representation'", repr(last))
+        step = BackwardStep.of(losses, self.weighting, names, scale, self.ranks)
         # Within autocast, products of gradients would be rounded to half precision.
         with torch.autocast(step.losses.device.type, enabled=False):
             accumulate(self._pairs(step, combine, level, last, calls))
         level.forget()
         self._steps += last
 
-    def _pairs(self, step: Step, combine: Combine, level: Level, last: bool, calls: int) -> Pairs:
-        # In a window, batches to come may have any task, and all of them are held or none.
+    def _pairs(self, step: BackwardStep, combine: Combine, level: Level, last: bool, calls: int) -> Pairs:
+        # The calls of one step may have any task: weights are kept for all tasks in all of them, or in none.
         needed = self.weighting.names if calls > 1 else step.names
-        held = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(needed)
-        shared = self._shared(step, held or level.walks or self._watch.due)
-        self._watch.beside(step, shared, last, held, self.weighting.names)
-        alone = last and not self._window.begun
-        if alone and not shared:
-            return weighted(step, shared, torch.ones_like(step.losses), True)
-        if held:
-            weights = torch.stack([combine.weights[name] for name in step.names])
-            return weighted(step, shared, weights / calls, combine.scale_heads, 1 / calls)
-        if alone:
-            return self._combined(combine, step, level.measure(step, shared), shared)
-        self._window.add(step, explicit(step, shared), level.within(step, shared) if shared else None)
-        return self._closed(combine) if last else []
+        kept = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(needed)
+        self._learn(step, kept or level.needs_graph or self._observers.due)
+        shared = self._sharing.shared(self.weighting.names)
+        self._observers.measure(step, shared, last, kept, self.weighting.names)
+        match choose(Situation(bool(shared), kept, first=not self._window.begun, last=last)):
+            case Update.SUM_OF_LOSSES:
+                return weighted(step, shared, torch.ones_like(step.losses), True)
+            case Update.KEPT_WEIGHTS:
+                weights = torch.stack([combine.weights[name] for name in step.names])
+                return weighted(step, shared, weights / calls, combine.scale_heads, 1 / calls)
+            case Update.SINGLE_BATCH:
+                return self._combined(combine, step, level.measure(step, shared), shared)
+            case Update.ADD_TO_WINDOW:
+                self._add(step, level, shared)
+                return []
+            case Update.CLOSE_WINDOW:
+                self._add(step, level, shared)
+                return self._closed(combine)
 
-    def _shared(self, step: Step, walk: bool) -> list[Tensor]:
-        self._learn(step, walk)
-        return self._sharing.shared(self.weighting.names)
-
-    def _learn(self, step: Step, walk: bool) -> None:
+    def _learn(self, step: BackwardStep, trace: bool) -> None:
         here = step.here_names
-        if here and (walk or not self._sharing.knows(here)):
+        if here and (trace or not self._sharing.knows(here)):
             self._sharing.learn(step.graph, here)
         if self.ranks is not None:
             self._sharing.agree(self.ranks)
 
-    def _combined(self, combine: Combine, step: Step, measured: Measured, shared: Sequence[Tensor]) -> Pairs:
-        self._watch.taken(step, measured, shared)
+    def _add(self, step: BackwardStep, level: Level, shared: Sequence[Tensor]) -> None:
+        self._window.add(step, explicit(step, shared), level.within(step, shared) if shared else None)
+
+    def _combined(
+        self, combine: Combine, step: BackwardStep, measured: Measured, shared: Sequence[Tensor]
+    ) -> Pairs:
+        self._observers.notify(step, measured, shared)
         return combine.pairs(step, measured)
 
     def _closed(self, combine: Combine) -> Pairs:
@@ -200,35 +210,41 @@ class Engine:
             return rows.heads(None)
         return self._combined(combine, step, MeasuredRows(rows.over(step.ranks), by), rows.parameters)
 
-    def watch(self, level: Gradients, look: Callable[[Seen], None]) -> Watcher:
-        """Have somebody look on at steps.
+    def observe(self, level: Gradients, callback: Callable[[ObservedStep], None]) -> StepObserver:
+        """Register an observer of steps.
 
-        Where the engine measures at this level, nothing is computed for it; else the gradients are taken
-        beside the step, which costs a backward for each task (over the heads alone for the
-        ``representation``).
+        If the engine measures at this level, nothing is computed for the observer. Otherwise the gradients
+        are computed in addition, which costs a backward for each task (over the heads alone for the
+        ``representation``). The update is the same in both cases.
 
         Args:
             level: What the Gramian is made of.
-            look: Called in `backward` of a step for which the watcher is ``due``, before ``.grad`` is filled.
+            callback: Called in `backward` of a step for which the observer is ``due``, before ``.grad`` is
+                filled.
         """
-        watcher = Watcher(level, look)
-        self._watch.watchers.append(watcher)
-        return watcher
+        observer = StepObserver(level, callback)
+        self._observers.registered.append(observer)
+        return observer
 
-    def unwatch(self, watcher: Watcher) -> None:
-        """Let a watcher go.
+    def remove_observer(self, observer: StepObserver) -> None:
+        """Remove an observer.
 
         Args:
-            watcher: What `watch` gave.
+            observer: What `observe` returned.
         """
-        self._watch.watchers.remove(watcher)
+        self._observers.registered.remove(observer)
 
     @property
-    def watched(self) -> bool:
-        """Whether anybody looks at the next step."""
-        return self._watch.due
+    def observers(self) -> tuple[StepObserver, ...]:
+        """The observers that are registered."""
+        return tuple(self._observers.registered)
 
-    def show(
+    @property
+    def observed(self) -> bool:
+        """Whether an observer is due in the next step."""
+        return self._observers.due
+
+    def notify_observers(
         self,
         losses: Losses,
         *,
@@ -236,7 +252,7 @@ class Engine:
         scale: float | Tensor = 1.0,
         last: bool = True,
     ) -> None:
-        """Let those look who are due, where the backward is not this engine's; keeps the graph.
+        """Notify the observers that are due of a step whose backward is not this engine's; keeps the graph.
 
         Args:
             losses: As for `backward`.
@@ -244,35 +260,35 @@ class Engine:
             scale: As for `backward`.
             last: As for `backward`.
         """
-        if self.watched:
-            step = Step.of(losses, self.weighting, names, scale, self.ranks)
+        if self.observed:
+            step = BackwardStep.of(losses, self.weighting, names, scale, self.ranks)
             self._learn(step, True)
             shared = self._sharing.found(self.weighting.names)
-            self._watch.beside(step, shared, last, True, self.weighting.names)
+            self._observers.measure(step, shared, last, True, self.weighting.names)
 
     def sizes(self) -> tuple[int, dict[str, int]]:
-        """How many parameters are shared, and how many one task alone has reached so far, by task."""
+        """Numbers of elements of the shared parameters, and of those of one task alone, by task."""
         names = self.weighting.names
         return sum(parameter.numel() for parameter in self._sharing.found(names)), self._sharing.own(names)
 
     def finish(self) -> None:
-        """Fill ``.grad`` from the calls so far, where the last batch of a step had no label.
+        """Fill ``.grad`` from the calls so far if the last batch of a step had no label.
 
-        Where a method takes several batches and has fewer, ``.grad`` stays as it is.
+        If a method takes several batches and has fewer, ``.grad`` stays as it is.
         """
         if self._combine is not None and self._window.begun:
             accumulate(self._closed(self._combine))
             self._steps += 1
-        self._watch.finish(self.weighting.names)
+        self._observers.finish(self.weighting.names)
         self.forget()
 
     def begin(self) -> None:
-        """Let go of what an earlier forward left behind, where no `backward` followed it."""
+        """Discard what an earlier forward left behind if no `backward` followed it."""
         if self._level is not None:
             self._level.forget()
 
     def forget(self) -> None:
-        """Let go of what was noted since the last optimizer step."""
+        """Discard what was recorded since the last optimizer step."""
         self._window.forget()
         if self._combine is not None:
             self._combine.forget()
@@ -281,32 +297,32 @@ class Engine:
 
     @property
     def begun(self) -> bool:
-        """Whether there were calls of `backward` since the optimizer stepped, to be added up."""
+        """Whether gradients of calls since the last optimizer step wait to be added up."""
         return self._window.begun
 
     @property
     def accumulates(self) -> bool:
-        """Whether gradients of several calls are added up."""
-        return self._level is None or self._level.windows
+        """Whether gradients of several calls can be added up."""
+        return self._level is None or self._level.accumulates
 
     @property
     def measures(self) -> bool:
-        """Whether the weighting needs gradients, which a plain backward does not give."""
+        """Whether the weighting needs gradients by task, which a plain backward does not give."""
         return self._combine is not None
 
     def state_dict(self) -> dict[str, Any]:
-        """What was learned of the graph, the weights in use and the number of steps; plain data."""
+        """The parameters that each task reached, the weights in use and the number of steps; plain data."""
         weights = {name: float(weight) for name, weight in self.weights.items()}
-        return {"shared": self._sharing.saved(), "weights": weights, "steps": self._steps}
+        return {"shared": self._sharing.state_dict(), "weights": weights, "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, between two optimizer steps.
+        """Continue from a state, between two optimizer steps.
 
         Args:
-            state: What `state_dict` gave.
+            state: What `state_dict` returned.
         """
         self.forget()
-        self._sharing.restore(state["shared"])
+        self._sharing.load_state_dict(state["shared"])
         like = next(iter(self._sharing.tasks))
         weights = {name: like.new_tensor(value) for name, value in state["weights"].items()}
         self.weights.clear()

@@ -1,4 +1,4 @@
-"""The graph of one step: which task reaches which parameter, and on which way."""
+"""The graph of one step: which task reaches which parameter, and by which path."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-# They map each element by itself, so that a task's place in a vector stays its place.
+# They map elements one by one, so that a task keeps its index in a vector.
 _ELEMENTWISE = ("DivBackward0", "MulBackward0", "ToCopyBackward0")
 
 
 @dataclass(frozen=True)
 class Graph:
-    """What was found below the roots.
+    """The nodes below the roots.
 
     Attributes:
         masks: For each node the roots that reach it, one bit each.
-        consumers: For each node those that hand it a gradient, once for each edge.
+        consumers: For each node those that pass a gradient to it, once for each edge.
     """
 
     masks: dict[Node, int]
@@ -26,7 +26,7 @@ class Graph:
 
     @cached_property
     def leaves(self) -> dict[Tensor, Node]:
-        """Tensors that gather a gradient, with their nodes."""
+        """Tensors that accumulate a gradient, with their nodes."""
         return {node.variable: node for node in self.masks if hasattr(node, "variable")}
 
     def reaching(self, leaf: Tensor) -> int:
@@ -35,11 +35,11 @@ class Graph:
         return 0 if node is None else self.masks[node]
 
     def called(self, leaf: Tensor) -> int:
-        """When a leaf was used for the last time in the forward, as a number that grows."""
+        """The sequence number of the last operation of the forward that used a leaf."""
         return max(node._sequence_nr() for node in self.consumers[self.leaves[leaf]])
 
     def only_way(self, leaf: Tensor, end: Node, kinds: Collection[str]) -> bool:
-        """Whether all that a leaf takes part in goes through one node, with nodes of these kinds between."""
+        """Whether a leaf acts through one node only, with nodes of these kinds in between."""
         node = self.leaves.get(leaf)
         while node is not None and node is not end:
             above = self.consumers.get(node, [])
@@ -48,11 +48,11 @@ class Graph:
 
 
 def trace(roots: Sequence[Node], stops: Collection[Node] = ()) -> Graph:
-    """Walk down from the roots, once.
+    """Traverse the graph from the roots, once.
 
     Args:
-        roots: Where to begin; each has its own bit.
-        stops: Nodes below which nothing is looked at.
+        roots: The first nodes; each has its own bit.
+        stops: Nodes below which the graph is not traversed.
 
     Example:
         >>> a, b = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
@@ -87,10 +87,10 @@ def trace(roots: Sequence[Node], stops: Collection[Node] = ()) -> Graph:
 
 
 def split(losses: Sequence[Tensor]) -> tuple[list[GradientEdge], tuple[Tensor, ...]]:
-    """Where each task's own graph begins, and the derivative of its loss by that place.
+    """The edge at which each task's own graph begins, and the derivative of its loss by that edge.
 
-    Losses that were stacked, scaled and taken apart again have all tasks below them; their own
-    graphs begin below the stack.
+    Losses that were stacked, scaled and unstacked again have all tasks below them; their own graphs begin
+    below the stack.
 
     Args:
         losses: Scalars with a graph.
@@ -112,18 +112,18 @@ def split(losses: Sequence[Tensor]) -> tuple[list[GradientEdge], tuple[Tensor, .
 
 
 def _peel(edge: GradientEdge) -> GradientEdge:
-    node, output, place, found = edge.node, edge.output_nr, None, edge
+    node, output, index, found = edge.node, edge.output_nr, None, edge
     while True:
         kind = node.name()
-        if kind in ("UnbindBackward0", "SelectBackward0") and place is None:
+        if kind in ("UnbindBackward0", "SelectBackward0") and index is None:
             if node._saved_dim != 0:  # type: ignore[attr-defined]
                 return found
-            place = output if kind == "UnbindBackward0" else node._saved_index  # type: ignore[attr-defined]
-        elif kind == "StackBackward0" and place is not None:
-            below, output = node.next_functions[place]
+            index = output if kind == "UnbindBackward0" else node._saved_index  # type: ignore[attr-defined]
+        elif kind == "StackBackward0" and index is not None:
+            below, output = node.next_functions[index]
             if below is None or node._saved_dim != 0:  # type: ignore[attr-defined]
                 return found
-            node, place = below, None
+            node, index = below, None
             found = GradientEdge(node, output)
             continue
         elif kind not in _ELEMENTWISE:

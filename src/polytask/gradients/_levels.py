@@ -1,4 +1,4 @@
-"""What gradients are measured by: all shared parameters, the last shared layer, the representation."""
+"""The levels at which gradients are measured: all shared parameters, the last layer, the representation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
+from polytask.gradients._backward_step import BackwardStep
 from polytask.gradients._compiled import is_compiled, repeatable
 from polytask.gradients._graph import Graph
-from polytask.gradients._layers import Calls
-from polytask.gradients._losses import Step
+from polytask.gradients._jacobian import Pairs, Rows, measure, nothing, product
+from polytask.gradients._layer_observer import LayerObserver
 from polytask.gradients._representation import Copies, Representation, heads_of, represent
-from polytask.gradients._rows import Pairs, Rows, measure, nothing, product
 
 
 class Measured(ABC):
@@ -21,14 +21,14 @@ class Measured(ABC):
     _product: Tensor | None = None
 
     def gramian(self) -> Tensor:
-        """Inner products of the tasks' gradients, ``(tasks, tasks)``; taken once."""
+        """Inner products of the tasks' gradients, ``(tasks, tasks)``; computed once."""
         if self._product is None:
             self._product = self._multiply()
         return self._product
 
     @property
     def whole(self) -> Rows | None:
-        """The rows of all shared parameters, where they are known."""
+        """The rows of all shared parameters, if they are known."""
         return None
 
     @abstractmethod
@@ -40,8 +40,8 @@ class Measured(ABC):
         """Parameters and the gradients of the weighted sum; frees the graph.
 
         Args:
-            weights: Of the present tasks.
-            scale_heads: Whether they hold for parameters that one task alone reaches.
+            weights: The weights of the present tasks.
+            scale_heads: Whether they also scale parameters that one task alone reaches.
         """
 
 
@@ -50,7 +50,7 @@ class MeasuredRows(Measured):
 
     Args:
         rows: The rows.
-        by: The parameters whose rows make the Gramian; all where None.
+        by: The parameters whose rows make the Gramian; all if None.
     """
 
     def __init__(self, rows: Rows, by: Sequence[Tensor] | None = None) -> None:
@@ -65,7 +65,7 @@ class MeasuredRows(Measured):
         return self.rows.gramian(self.by)
 
     def update(self, weights: Tensor, scale_heads: bool) -> Pairs:
-        """From the rows."""
+        """The weighted sum of the rows."""
         return self.rows.combine(weights) + self.rows.heads(weights if scale_heads else None)
 
 
@@ -78,14 +78,14 @@ class MeasuredLayer(Measured):
         shared: All shared parameters.
     """
 
-    def __init__(self, rows: Rows, step: Step, shared: Sequence[Tensor]) -> None:
+    def __init__(self, rows: Rows, step: BackwardStep, shared: Sequence[Tensor]) -> None:
         self.rows, self.step, self.shared = rows, step, shared
 
     def _multiply(self) -> Tensor:
         return self.rows.gramian()
 
     def update(self, weights: Tensor, scale_heads: bool) -> Pairs:
-        """By a backward."""
+        """One backward of the weighted losses."""
         return weighted(self.step, self.shared, weights, scale_heads)
 
 
@@ -93,11 +93,11 @@ class MeasuredRepresentation(Measured):
     """Rows of the representation; the update takes a backward through the backbone.
 
     Args:
-        representation: The rows of this rank's tasks, and the way back; None where it has no task.
+        representation: The rows of this rank's tasks, and the way back; None if the rank has no task.
         step: The step.
     """
 
-    def __init__(self, representation: Representation | None, step: Step) -> None:
+    def __init__(self, representation: Representation | None, step: BackwardStep) -> None:
         self.representation, self.step = representation, step
 
     def _multiply(self) -> Tensor:
@@ -109,14 +109,14 @@ class MeasuredRepresentation(Measured):
         tasks = len(self.step.losses)
         whole = self.step.losses.new_zeros(tasks, tasks)
         if own is not None:
-            places = torch.tensor(self.step.here or range(tasks), device=whole.device)
-            whole[places[:, None], places] = own.to(whole)
-        # Each rank's samples have a representation of their own, so the products add up; each holds
-        # the number of ranks twice.
+            indices = torch.tensor(self.step.here or range(tasks), device=whole.device)
+            whole[indices[:, None], indices] = own.to(whole)
+        # Each rank's samples have their own representation, so the products add up; each contains the
+        # number of ranks squared.
         return ranks.mean_(whole) / ranks.size
 
     def update(self, weights: Tensor, scale_heads: bool) -> Pairs:
-        """By a backward through the backbone."""
+        """One backward through the backbone."""
         if self.representation is None:
             return []
         weights = self.step.mine(weights)
@@ -130,15 +130,15 @@ class Level(ABC):
     """How gradients are measured.
 
     Attributes:
-        windows: Whether rows may be added up over batches.
-        walks: Whether it needs the graph below the representation.
+        accumulates: Whether rows may be added up over batches.
+        needs_graph: Whether the whole graph of each step is needed, below the representation too.
     """
 
-    windows: bool = True
-    walks: bool = True
+    accumulates: bool = True
+    needs_graph: bool = True
 
     @abstractmethod
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """The gradients of one step.
 
         Args:
@@ -146,132 +146,132 @@ class Level(ABC):
             shared: The shared parameters.
         """
 
-    def within(self, step: Step, shared: Sequence[Tensor]) -> Sequence[Tensor] | None:
-        """The parameters whose rows make the Gramian; None for all."""
+    def within(self, step: BackwardStep, shared: Sequence[Tensor]) -> Sequence[Tensor] | None:
+        """The parameters whose rows make the Gramian; None means all."""
         return None
 
     def forget(self) -> None:
-        """Let go of what was noted in the forward, which would keep activations alive."""
+        """Discard what was recorded in the forward, which would keep activations alive."""
         return
 
 
 class ByRows(Level):
-    """By all shared parameters, with explicit rows of each."""
+    """All shared parameters, with explicit rows."""
 
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """Explicit rows."""
         return MeasuredRows(explicit(step, shared).over(step.ranks))
 
 
 class ByParameters(Level):
-    """By all shared parameters, exactly; layers without their weights' gradients where that pays."""
+    """All shared parameters, exactly; without gradients of a layer's weights if that takes less work."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.calls = Calls(model)
+        self.layers = LayerObserver(model)
 
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
-        """Explicit rows, and layers without them; explicit rows alone where ranks have to add theirs up."""
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
+        """Explicit rows, and layers without them; explicit rows alone if ranks have to add theirs up."""
         if step.ranks is not None:
             return MeasuredRows(explicit(step, shared).over(step.ranks))
-        calls = self.calls.take(step.graph, shared, len(step.names))
-        self.calls.watching = False
+        calls = self.layers.take(step.graph, shared, len(step.names))
+        self.layers.observing = False
         try:
             return MeasuredRows(measure(step.names, step.roots, step.graph, shared, calls))
         finally:
-            self.calls.watching = True
+            self.layers.observing = True
 
     def forget(self) -> None:
-        """Let go of the layers' inputs."""
-        self.calls.calls.clear()
+        """Discard the layers' inputs."""
+        self.layers.calls.clear()
 
 
 class ByLastShared(Level):
-    """By the weights of the shared layer that was called last."""
+    """The parameters of the shared layer that was called last."""
 
     def __init__(self, model: nn.Module) -> None:
         modules = [dict(module.named_parameters(recurse=False)).values() for module in model.modules()]
         self.layers: dict[Tensor, list[Tensor]] = {own: list(layer) for layer in modules for own in layer}
 
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """Rows of the last layer."""
         rows = explicit(step, self.within(step, shared), own=False).over(step.ranks)
         return MeasuredLayer(rows, step, shared)
 
-    def within(self, step: Step, shared: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The trained parameters of the last layer with a matrix of weights, else of the last layer.
+    def within(self, step: BackwardStep, shared: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The trained parameters of the last layer with a weight matrix, or else of the last layer.
 
-        The first rank that has a task decides for all of them.
+        The first rank that has a task decides for all ranks.
 
         Raises:
-            UserError: Where that layer is in a compiled graph, or no shared layer is trained.
+            UserError: If that layer is in a compiled graph, or no shared layer is trained.
         """
         own = self._last(step.graph, shared) if step.roots.edges else []
         if step.ranks is None:
             return own
-        known = {id(parameter): place for place, parameter in enumerate(shared)}
+        known = {id(parameter): index for index, parameter in enumerate(shared)}
         found = step.ranks.gather([known[id(parameter)] for parameter in own])
-        return [shared[place] for place in next(places for places in found if places)]
+        return [shared[index] for index in next(indices for indices in found if indices)]
 
     def _last(self, graph: Graph, shared: Sequence[Tensor]) -> list[Tensor]:
         reached = [parameter for parameter in shared if parameter in graph.leaves]
         if not reached:
-            rule, fix = "'last_shared' needs a shared layer that is trained", "Use level='parameters'"
+            rule, fix = "'last_shared' requires a shared layer that is trained", "Use level='parameters'"
             raise UserError("level", rule, "none in this step", fix)
         matrices = [parameter for parameter in reached if parameter.ndim > 1]
         last = max(matrices or reached, key=graph.called)
         if any(is_compiled(node) for node in graph.consumers[graph.leaves[last]]):
-            fix = "Use level='representation', or leave the last layer out of what is compiled"
-            rule = "'last_shared' needs to see the order of the layers"
+            fix = "Use level='representation', or do not compile the last layer"
+            rule = "'last_shared' requires a last shared layer that is not compiled"
             raise UserError("level", rule, "a compiled backbone", fix)
         layer = {id(parameter) for parameter in self.layers.get(last, [last])}
         return [parameter for parameter in reached if id(parameter) in layer]
 
 
 class ByRepresentation(Level):
-    """By what the backbone hands to the heads, in one backward over all heads."""
+    """What the backbone passes to the heads, in one backward over all heads."""
 
-    windows = False
-    walks = False
+    accumulates = False
+    needs_graph = False
 
     def __init__(self, model: nn.Module) -> None:
         self.copies = Copies(heads_of(model))
 
-    def measure(self, step: Step, shared: Sequence[Tensor]) -> Measured:
+    def measure(self, step: BackwardStep, shared: Sequence[Tensor]) -> Measured:
         """Rows of the representation."""
         names = step.here_names
         own = represent(names, step.roots, self.copies.take(names)) if names else None
         return MeasuredRepresentation(own, step)
 
     def forget(self) -> None:
-        """Let go of the copies."""
+        """Discard the copies."""
         self.copies.pairs.clear()
 
 
-def explicit(step: Step, shared: Sequence[Tensor], own: bool = True) -> Rows:
+def explicit(step: BackwardStep, shared: Sequence[Tensor], own: bool = True) -> Rows:
     """Explicit rows of this rank's tasks, among those of all present tasks.
 
     Args:
         step: The step.
-        shared: The parameters that get rows.
-        own: Whether gradients of parameters that one task alone reaches are taken too, and the graph is
+        shared: The parameters of the rows.
+        own: Whether gradients of parameters that one task alone reaches are computed too, and the graph is
             freed.
     """
     names = step.here_names
     rows = measure(names, step.roots, step.graph, shared, own=own) if names else nothing(shared)
-    return rows.place(step.names, list(shared))
+    return rows.embed(step.names, list(shared))
 
 
 def weighted(
-    step: Step, shared: Sequence[Tensor], weights: Tensor, scale_heads: bool, others: float = 1.0
+    step: BackwardStep, shared: Sequence[Tensor], weights: Tensor, scale_heads: bool, others: float = 1.0
 ) -> Pairs:
-    """A backward of the weighted losses, without the tasks' gradients one by one.
+    """One backward of the weighted losses, without the gradients of single tasks.
 
     Args:
         step: The step.
         shared: The shared parameters.
-        weights: Of the present tasks.
-        scale_heads: Whether they hold for the other parameters too.
-        others: The weight of the other parameters' gradients, where it is the same for all tasks.
+        weights: The weights of the present tasks.
+        scale_heads: Whether they scale the other parameters too.
+        others: The factor of the other parameters' gradients if the weights do not scale them.
     """
     if not step.here_names:
         return []

@@ -7,20 +7,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from polytask.gradients._call import Call, LayerRows, precise
 from polytask.gradients._graph import Graph
+from polytask.gradients._layer_call import LayerCall, LayerRows, precise
 
 _CASTS = frozenset({"ToCopyBackward0"})
 _TURNS = frozenset({"TBackward0", "TransposeBackward0"})
 
 
-class MatrixCall(Call):
+class MatrixCall(LayerCall):
     """A call of a layer that multiplies each row of its input by a matrix, in groups of features."""
 
     @property
     @abstractmethod
     def sizes(self) -> tuple[int, int, int, int]:
-        """How many groups there are, rows, and features in and out of each group."""
+        """The numbers of groups, rows, input features and output features of each group."""
 
     @abstractmethod
     def inputs(self) -> Tensor:
@@ -31,7 +31,7 @@ class MatrixCall(Call):
         """A gradient of the output, ``(groups, rows, out)``."""
 
     def saves(self, tasks: int) -> bool:
-        """Whether it takes fewer multiplications than gradients of the weight."""
+        """Whether this takes fewer multiplications than gradients of the weight."""
         _, rows, features, out = self.sizes
         size, outputs = features * out, rows * out
         explicit = tasks * size * (rows + tasks + 1)
@@ -39,7 +39,7 @@ class MatrixCall(Call):
         return rows < features and ours < explicit
 
     def rows(self, deltas: Sequence[Tensor | None]) -> "MatrixRows":
-        """By the rows' inner products."""
+        """Rows whose Gramian uses the inputs' inner products."""
         return MatrixRows(self, deltas)
 
 
@@ -51,37 +51,37 @@ class LinearCall(MatrixCall):
     }
 
     def usable(self, graph: Graph) -> bool:
-        """Whether, in addition, no hook has turned the output around."""
+        """Whether, in addition, no hook has transposed the output."""
         return self.edge.node.name() not in _TURNS and super().usable(graph)
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """One group; every vector that went in is a row."""
+        """One group; every input vector is a row."""
         features, out = self.layer.in_features, self.layer.out_features
         return 1, self.shape.numel() // out, features, out
 
     def inputs(self) -> Tensor:
-        """The vectors that went in."""
+        """The input vectors."""
         return self.input.reshape(1, -1, self.layer.in_features)
 
     def outputs(self, delta: Tensor) -> Tensor:
-        """The vectors that came out."""
+        """The output vectors."""
         return delta.reshape(1, -1, self.layer.out_features)
 
 
 class ConvCall(MatrixCall):
-    """A call of a convolution; every place of the output is a row, its window of the input the features."""
+    """A call of a convolution; every position of the output is a row, whose features are its input window."""
 
     ways: ClassVar[frozenset[str]] = _CASTS | {"ConvolutionBackward0"}
 
     @classmethod
     def fits(cls, layer: nn.Conv2d, given: Tensor) -> bool:
-        """Where the input has a batch."""
+        """Whether the input has a batch dimension."""
         return given.ndim == layer.weight.ndim
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """The layer's groups, and the places of all outputs of the batch."""
+        """The layer's groups, and the positions of all outputs of the batch."""
         layer = self.layer
         features = layer.weight[0].numel()
         return (
@@ -92,14 +92,14 @@ class ConvCall(MatrixCall):
         )
 
     def inputs(self) -> Tensor:
-        """The windows that went in."""
+        """The input windows."""
         layer = self.layer
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         windows = nn.functional.pad(self.input, layer._reversed_padding_repeated_twice, mode)
         settings = zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
-        for place, (size, step, gap) in enumerate(settings, start=2):
-            windows = windows.unfold(place, gap * (size - 1) + 1, step)[..., ::gap]
-        # To groups, batch, places, channels, kernel.
+        for dimension, (size, step, gap) in enumerate(settings, start=2):
+            windows = windows.unfold(dimension, gap * (size - 1) + 1, step)[..., ::gap]
+        # To groups, batch, positions, channels, kernel.
         batch, channels, *rest = windows.shape
         windows = windows.view(batch, layer.groups, channels // layer.groups, *rest)
         rank = len(rest) // 2
@@ -107,14 +107,14 @@ class ConvCall(MatrixCall):
         return windows.reshape(layer.groups, -1, self.sizes[2])
 
     def outputs(self, delta: Tensor) -> Tensor:
-        """The channels of each place."""
+        """The channels of each position."""
         groups, rows, _, out = self.sizes
         by_channel = delta.reshape(len(delta), groups, out, -1)
         return by_channel.permute(1, 0, 3, 2).reshape(groups, rows, out)
 
 
 class MatrixRows(LayerRows):
-    r"""The gradients δ of a layer's outputs and its inputs *a*, in the place of gradients of its weight.
+    r"""The gradients δ of a layer's outputs and its inputs *a*, instead of gradients of its weight.
 
     The weight's gradient of task *t* is :math:`\delta_t^\top a` with the input *a* (rows × in), so that
 
@@ -123,7 +123,7 @@ class MatrixRows(LayerRows):
 
     Args:
         call: The call.
-        deltas: Gradients of the output by task; None where a task does not reach it.
+        deltas: Gradients of the output by task; None for a task that does not reach it.
     """
 
     def __init__(self, call: MatrixCall, deltas: Sequence[Tensor | None]) -> None:
@@ -131,13 +131,13 @@ class MatrixRows(LayerRows):
         groups, rows, _, out = call.sizes
         dtype = precise(deltas)
         self.deltas = call.input.new_zeros((len(deltas), groups, rows, out), dtype=dtype)
-        for place, delta in zip(self.deltas, deltas, strict=True):
+        for rows_of_task, delta in zip(self.deltas, deltas, strict=True):
             if delta is not None:
-                place.copy_(call.outputs(delta))
+                rows_of_task.copy_(call.outputs(delta))
         self.inputs = call.inputs().to(dtype)
 
     def gramian(self) -> Tensor:
-        """From the inputs' inner products, which are the same for every task."""
+        """Computed from the inputs' inner products, which are the same for every task."""
         kernel = self.inputs @ self.inputs.mT
         if len(self.call.parameters()) > 1:
             # The bias is a weight whose input is 1.
@@ -146,11 +146,11 @@ class MatrixRows(LayerRows):
         return (product + product.mT) / 2
 
     def parameters(self) -> list[Tensor]:
-        """The weight, and the bias where there is one."""
+        """The weight, and the bias if there is one."""
         return self.call.parameters()
 
     def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """From the weighted sum of the δ."""
+        """Computed from the weighted sum of the δ."""
         delta = torch.einsum("t,tgro->gro", weights.to(self.deltas), self.deltas)
         weight, *bias = self.call.parameters()
         gradients = [(weight, (delta.mT @ self.inputs).view(weight.shape))]

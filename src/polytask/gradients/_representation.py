@@ -1,4 +1,4 @@
-"""The tasks' gradients by what the backbone hands to the heads, in one backward over all heads."""
+"""The tasks' gradients by what the backbone passes to the heads, in one backward over all heads."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_map
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
+from polytask.gradients._backward_step import Roots
 from polytask.gradients._graph import trace
-from polytask.gradients._losses import Roots
-from polytask.gradients._rows import Pairs, flat, parts
+from polytask.gradients._jacobian import Pairs, flat, parts
 
 _FIX = "Use level='parameters'"
 _GAP = 1040
@@ -25,26 +25,27 @@ def heads_of(model: nn.Module) -> dict[str, nn.Module]:
     """The heads of a model by task.
 
     Args:
-        model: With an attribute ``heads``, modules by task.
+        model: A model with an attribute ``heads``, modules by task.
 
     Raises:
-        UserError: Where there are none, or two tasks have one head.
+        UserError: If there are none, or two tasks have the same head.
     """
     heads = getattr(model, "heads", None)
     if not isinstance(heads, Mapping | nn.ModuleDict | TaskModules):
         raise UserError(
-            "level", "'representation' needs a model with heads by task", f"a {type(model).__name__}", _FIX
+            "level", "'representation' requires a model with heads by task", f"a {type(model).__name__}", _FIX
         )
     found = dict(heads.items())
     if len({id(head) for head in found.values()}) < len(found):
-        raise UserError("level", "'representation' needs a head of its own for every task", None, _FIX)
+        rule = "'representation' requires a different head for each task"
+        raise UserError("level", rule, "one head for several tasks", _FIX)
     return found
 
 
 class Copies:
-    """What each head was given, as a copy of its own in the graph.
+    """The inputs of each head, as copies in the graph that no other head uses.
 
-    A copy's gradient is that of the head's task alone, in a backward of the summed losses.
+    In a backward of the summed losses, a copy's gradient is that of the head's task alone.
 
     Args:
         heads: The heads by task.
@@ -56,7 +57,7 @@ class Copies:
             head.register_forward_pre_hook(partial(self._copy, name), with_kwargs=True)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A model may be copied while its heads' inputs are noted, whose graphs are not.
+        # A model may be copied while its heads' inputs are recorded; their graphs cannot be.
         return {**self.__dict__, "pairs": {}}
 
     def _copy(self, name: str, head: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -67,29 +68,29 @@ class Copies:
         def copy(value: Any) -> Any:
             if not isinstance(value, Tensor) or not value.requires_grad:
                 return value
-            # What an earlier engine for the same model has copied is one representation still.
+            # Copies of an earlier engine for the same model are still one representation.
             source = getattr(value, _SOURCE, value)
             view = value.view_as(value)
             setattr(view, _SOURCE, source)
             pairs.append((source, get_gradient_edge(view)))
             return view
 
-        # The walk through nested inputs takes longer than a small head.
+        # Mapping over nested inputs takes longer than a small head.
         alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
         given = ((copy(args[0]),), kwargs) if alone else tree_map(copy, (args, kwargs))
         self.pairs[name] = pairs
         return given
 
     def take(self, names: Sequence[str]) -> list[list[tuple[Tensor, GradientEdge]]]:
-        """What the heads of the present tasks were given; forgets all of it.
+        """The inputs of the present tasks' heads; discards all inputs.
 
         Raises:
-            UserError: Where a head was given nothing with a gradient.
+            UserError: If a head received nothing that requires a gradient.
         """
         pairs, self.pairs = self.pairs, {}
         for name in names:
             if not pairs.get(name):
-                rule = "its head has to be called with a representation that is trained"
+                rule = "the head must be called with a representation that requires a gradient"
                 raise UserError(f"task '{name}'", rule, "no such call in this step", _FIX)
         return [pairs[name] for name in names]
 
@@ -99,8 +100,8 @@ class Representation:
     """Gradients of the present tasks by the representation.
 
     Attributes:
-        tensors: What the heads were given.
-        rows: ``(tasks, values)``; 0 where a head was not given one of them.
+        tensors: The inputs of the heads.
+        rows: ``(tasks, values)``; 0 for inputs that a task's head did not receive.
         own: For each task the gradients of its head's parameters.
     """
 
@@ -115,7 +116,8 @@ class Representation:
         leaves = list(trace([get_gradient_edge(tensor).node for tensor in self.tensors]).leaves)
         overlap = {parameter for own in self.own for parameter in own}.intersection(leaves)
         if overlap:
-            raise UserError("level", "'representation' is the only way to the backbone", "another one", _FIX)
+            rule = "'representation' requires that the tasks reach the backbone through their heads only"
+            raise UserError("level", rule, "another path", _FIX)
         return list(zip(leaves, torch.autograd.grad(self.tensors, leaves, given), strict=True))
 
 
@@ -127,21 +129,22 @@ def represent(
     Args:
         names: The present tasks.
         roots: Their roots.
-        pairs: For each task what its head was given, and the copy it saw.
+        pairs: For each task the inputs of its head, and the copies that the head used.
 
     Raises:
-        UserError: Where a loss does not go through its own head alone, or no two heads share a tensor.
+        UserError: If a loss does not go through its own head alone, or no two heads share a tensor.
     """
     edges = [edge for mine in pairs for _, edge in mine]
     graph = roots.trace(edges)
     for bit, (name, mine) in enumerate(zip(names, pairs, strict=True)):
-        # A head may leave a part of what it is given alone.
+        # A head may leave a part of its input unused.
         if {graph.masks.get(edge.node, 0) for _, edge in mine} - {0} != {1 << bit}:
-            rule = "its loss, and no other, has to go through its head's representation"
+            rule = "the loss of this task, and no other, must depend on the input of its head"
             raise UserError(f"task '{name}'", rule, "another graph", _FIX)
     leaves = {leaf: graph.masks[node] for leaf, node in graph.leaves.items()}
     if any(mask & (mask - 1) for mask in leaves.values()):
-        raise UserError("level", "'representation' is all that tasks share", "a parameter beside it", _FIX)
+        rule = "'representation' requires that tasks share nothing behind it"
+        raise UserError("level", rule, "a parameter that several tasks reach behind it", _FIX)
     tensors = _shared_tensors(pairs)
     inputs: list[Any] = [*edges, *leaves]
     gradients = iter(torch.autograd.grad(roots.edges, inputs, roots.factors, allow_unused=True))
@@ -155,11 +158,12 @@ def represent(
 
 def _shared_tensors(pairs: Sequence[Sequence[tuple[Tensor, GradientEdge]]]) -> list[Tensor]:
     users: dict[Tensor, set[int]] = {}
-    for place, mine in enumerate(pairs):
+    for index, mine in enumerate(pairs):
         for tensor, _ in mine:
-            users.setdefault(tensor, set()).add(place)
-    if len(pairs) > 1 and max(len(places) for places in users.values()) == 1:
-        raise UserError("level", "'representation' needs one that heads share", "one for each head", _FIX)
+            users.setdefault(tensor, set()).add(index)
+    if len(pairs) > 1 and max(len(indices) for indices in users.values()) == 1:
+        rule = "'representation' requires a representation that heads share"
+        raise UserError("level", rule, "one for each head", _FIX)
     return list(users)
 
 
@@ -170,7 +174,7 @@ def _rows(
 ) -> Tensor:
     size = sum(tensor.numel() for tensor in tensors)
     kind = torch.promote_types(tensors[0].dtype, torch.float32)
-    # At distances that are powers of two, rows would compete for one place in the cache.
+    # Rows at distances that are powers of two would compete for the same lines of the cache.
     rows = tensors[0].new_empty(len(pairs), size + _GAP, dtype=kind)[:, :size]
     for row, mine in zip(rows, pairs, strict=True):
         found: dict[Tensor, Tensor] = {}

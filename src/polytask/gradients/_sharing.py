@@ -10,17 +10,17 @@ from polytask.gradients._graph import Graph
 
 
 class Sharing:
-    """What steps have shown: the tasks that reached each parameter, and which tasks there were.
+    """What the steps so far have shown: the tasks that reached each parameter, and which tasks there were.
 
-    A `torch.nn.Parameter` is shared once two tasks have reached it; where there is one task in all, every
-    one is. One-task batches show nothing by themselves.
+    A `torch.nn.Parameter` is shared once two tasks have reached it; with a single task, every parameter is.
+    Batches of one task show nothing by themselves.
 
     Args:
-        model: Whose parameters come first, in its order; others follow as they are met.
+        model: Its parameters come first, in its order; other parameters follow as steps reach them.
 
     Example:
         >>> sharing = Sharing(nn.Linear(2, 1))
-        >>> sharing.restore({"a": ["weight", "bias"], "b": ["weight"]})
+        >>> sharing.load_state_dict({"a": ["weight", "bias"], "b": ["weight"]})
         >>> [tuple(parameter.shape) for parameter in sharing.shared(("a", "b"))]
         [(1, 2)]
     """
@@ -37,13 +37,18 @@ class Sharing:
         return names in self._masks
 
     def learn(self, graph: Graph, names: tuple[str, ...]) -> None:
-        """Add what a step's graph shows; its bits are in the order of the names."""
+        """Add what a step's graph shows.
+
+        Args:
+            graph: The graph, whose bits are in the order of the names.
+            names: The step's tasks.
+        """
         self._news |= not self.seen.issuperset(names)
         self.seen.update(names)
         known = self._masks.setdefault(names, {})
         for leaf, node in graph.leaves.items():
             mask, before = graph.masks[node], known.get(leaf, 0)
-            # An input that wants a gradient is a leaf too, and another one in each batch.
+            # An input that requires a gradient is a leaf too, and a different one in each batch.
             if mask & ~before and isinstance(leaf, nn.Parameter):
                 self._news = True
                 known[leaf] = mask | before
@@ -55,17 +60,17 @@ class Sharing:
         """Learn what other ranks have seen since the last call.
 
         Raises:
-            UserError: Where tasks share a parameter that is not the model's, which ranks cannot name.
+            UserError: If tasks share a parameter that is not the model's, which ranks cannot name.
         """
         if not ranks.any(self._news):
             return
         self._news = False
-        for saved in ranks.gather(self.saved()):
-            self.restore(saved)
+        for state in ranks.gather(self.state_dict()):
+            self.load_state_dict(state)
         own = set(self.parameters.values())
         if any(len(tasks) > 1 for parameter, tasks in self.tasks.items() if parameter not in own):
-            rule = "on several ranks, all parameters that tasks share are the model's"
-            raise UserError("model", rule, "another one", "Make it a parameter of the model")
+            rule = "must own all parameters that tasks share if there are several ranks"
+            raise UserError("model", rule, "another parameter", "Make it a parameter of the model")
 
     def shared(self, all_names: Sequence[str]) -> list[Tensor]:
         """The shared parameters, in order.
@@ -74,17 +79,18 @@ class Sharing:
             all_names: All tasks, present or not.
 
         Raises:
-            UserError: Where every task was seen and there is no such parameter, nor a frozen one.
+            UserError: If every task was seen and there is no such parameter, nor a frozen one.
         """
         found = self.found(all_names)
-        # What is frozen may be what they share, and nothing is left to balance until it is trained.
+        # Tasks may share frozen parameters: there is nothing to balance until those are trained.
         frozen = any(not parameter.requires_grad for parameter in self.parameters.values())
         if not found and not frozen and self.seen.issuperset(all_names):
             raise UserError(
                 "model",
-                f"a weighting by gradients needs parameters that the tasks {', '.join(all_names)} share",
+                f"must have parameters that the tasks {', '.join(all_names)} share, "
+                "since the weighting is based on gradients",
                 "none that two of them reach",
-                "Use a weighting by losses, Equal for example",
+                "Use a weighting based on losses, such as Equal",
             )
         return found
 
@@ -98,7 +104,7 @@ class Sharing:
         return [parameter for parameter, tasks in self.tasks.items() if len(tasks) >= least]
 
     def own(self, all_names: Sequence[str]) -> dict[str, int]:
-        """How many elements the parameters have that one task alone reached so far, by task.
+        """Number of elements of the parameters that one task alone reached so far, by task.
 
         Args:
             all_names: All tasks, present or not.
@@ -109,16 +115,16 @@ class Sharing:
                 sizes[next(iter(tasks))] += parameter.numel()
         return sizes
 
-    def saved(self) -> dict[str, list[str]]:
+    def state_dict(self) -> dict[str, list[str]]:
         """The names of the model's parameters that each task reached."""
         return {
             task: [name for name, parameter in self.parameters.items() if task in self.tasks[parameter]]
             for task in sorted(self.seen)
         }
 
-    def restore(self, saved: Mapping[str, Sequence[str]]) -> None:
-        """Take up what `saved` gave."""
-        self.seen.update(saved)
-        for task, names in saved.items():
+    def load_state_dict(self, state: Mapping[str, Sequence[str]]) -> None:
+        """Add what `state_dict` returned."""
+        self.seen.update(state)
+        for task, names in state.items():
             for name in names:
                 self.tasks[self.parameters[name]].add(task)

@@ -6,40 +6,41 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from polytask.gradients._losses import Roots, Step
-from polytask.gradients._rows import Rows
+from polytask.gradients._backward_step import BackwardStep, Roots
+from polytask.gradients._jacobian import Rows
 
 
 class Window:
     """Rows and losses of the batches since the last optimizer step.
 
-    The sum comes before the product, so that the Gramian is that of the accumulated gradients. Where
-    the numbers of labels are known, what comes out is that of the mean over all labels, else the sum.
+    Rows are added up before their products are computed, so that the Gramian is that of the accumulated
+    gradients. They are those of the mean over all labels if the numbers of labels are known, and those of
+    the sum otherwise.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Discard the batches."""
         self._rows: Rows | None = None
-        self._step: Step | None = None
+        self._step: BackwardStep | None = None
         self._by: Sequence[Tensor] | None = None
         self._losses: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
 
     @property
     def begun(self) -> bool:
-        """Whether a batch was taken."""
+        """Whether a batch was added."""
         return self._rows is not None
 
-    def add(self, step: Step, rows: Rows, by: Sequence[Tensor] | None) -> None:
-        """Take a batch.
+    def add(self, step: BackwardStep, rows: Rows, by: Sequence[Tensor] | None) -> None:
+        """Add a batch.
 
         Args:
             step: Its tasks and losses.
             rows: Its rows, all explicit.
-            by: The parameters whose rows make the Gramian; None for all.
+            by: The parameters whose rows make the Gramian; None means all.
         """
         losses = step.losses
         if step.counts is not None:
@@ -47,11 +48,11 @@ class Window:
             _add_up(self._counts, rows.names, step.counts)
         _add_up(self._losses, rows.names, losses)
         self._rows = rows if self._rows is None else _sum(self._rows, rows)
-        # Without its graph, which would keep the batch's activations alive.
+        # Without the graph, which would keep the batch's activations alive.
         self._step, self._by = replace(step, roots=Roots([], ())), by
 
-    def close(self, order: Sequence[str]) -> tuple[Step, Rows, Sequence[Tensor] | None]:
-        """A step for all batches, their rows, and what the Gramian is made of; begins a new window.
+    def close(self, order: Sequence[str]) -> tuple[BackwardStep, Rows, Sequence[Tensor] | None]:
+        """A step for all batches, their rows, and the parameters of the Gramian; begins a new window.
 
         Args:
             order: All tasks, in order.
@@ -60,7 +61,7 @@ class Window:
         assert rows is not None
         assert step is not None
         names = tuple(name for name in order if name in rows.names)
-        rows = rows.place(names, rows.parameters)
+        rows = rows.embed(names, rows.parameters)
         losses = torch.stack([self._losses[name] for name in names])
         if self._counts:
             counts = torch.stack([self._counts[name] for name in names])
@@ -76,4 +77,4 @@ def _add_up(sums: dict[str, Tensor], names: Sequence[str], values: Tensor) -> No
 
 def _sum(one: Rows, other: Rows) -> Rows:
     names = tuple(dict.fromkeys((*one.names, *other.names)))
-    return one.place(names, other.parameters).plus(other.place(names, other.parameters))
+    return one.embed(names, other.parameters).plus(other.embed(names, other.parameters))

@@ -21,14 +21,14 @@ class FunctionMetric(Metric):
 
     Args:
         function: From predictions and targets, as arrays, to a number.
-        name: What the metric is called; the function's name where not given.
+        name: The metric's name; the function's name if None.
 
     Shape:
         - predictions, targets: ``(rows, ...)``, joined over the updates.
         - returns: ``()``.
 
     Raises:
-        TypeError: Where the function returns something else than a number.
+        TypeError: If the function does not return a number.
 
     Example:
         >>> metric = FunctionMetric(accuracy)
@@ -62,12 +62,12 @@ class FunctionMetric(Metric):
         """The function on all rows."""
         value = self.function(_array(self.predictions), _array(self.targets))
         if np.ndim(value) != 0 or not np.issubdtype(np.asarray(value).dtype, np.number):
-            raise TypeError(f"{self.name} returned {value!r}, which is not a number")
+            raise TypeError(f"{self.name} must return a number, got {value!r}")
         return torch.tensor(float(value))
 
 
 def as_metric(given: Any) -> Any:
-    """A plain function as a metric; anything else as it is."""
+    """A plain function as a metric; anything else unchanged."""
     plain = callable(given) and not isinstance(given, (type, nn.Module))
     return FunctionMetric(given) if plain else given
 
@@ -85,7 +85,7 @@ def _array(rows: list[Tensor]) -> NDArray[Any]:
 
 
 def accuracy(predictions: ArrayLike, targets: ArrayLike) -> float:
-    """The share of rows, or elements, whose class is right.
+    """The share of rows, or elements, whose class is correct.
 
     Args:
         predictions: Classes, or scores (of any scale) whose greatest along axis 1 is the class.
@@ -96,8 +96,8 @@ def accuracy(predictions: ArrayLike, targets: ArrayLike) -> float:
         - targets: ``(rows, ...)``; ``(rows, 1)`` is ``(rows,)``.
 
     Raises:
-        UserError: Where the shapes do not fit, there is no row, or predictions of the targets' shape are
-            no classes.
+        UserError: If the shapes do not fit, there is no row, or predictions of the targets' shape are
+            not classes.
 
     Example:
         >>> accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1])
@@ -110,11 +110,11 @@ def accuracy(predictions: ArrayLike, targets: ArrayLike) -> float:
         classes = classes.argmax(axis=1) if classes.shape[1] > 1 else classes[:, 0]
     if classes.shape != labels.shape or classes.ndim == 0 or classes.size == 0:
         found = f"predictions {np.shape(predictions)} and targets {np.shape(targets)}"
-        raise UserError("accuracy", "needs classes or scores by class for every target", found)
+        raise UserError("accuracy", "must have a class, or scores by class, for every target", found)
     if np.issubdtype(classes.dtype, np.floating) and not np.array_equal(classes, np.trunc(classes)):
         raise UserError(
             "accuracy",
-            "predictions of the targets' shape are classes",
+            "predictions of the targets' shape must be classes",
             f"the number {classes[classes != np.trunc(classes)].flat[0]:.4g}",
             "Pass scores by class, or compare them with a threshold first",
         )

@@ -1,4 +1,4 @@
-"""Which numbers a metric will log: one, one for each class or output, or what only a run can tell."""
+"""The numbers that a metric will log: one, one for each class or output, or unknown before a run."""
 
 import re
 from typing import Any
@@ -33,8 +33,8 @@ _SIZES = ("num_outputs", "num_classes", "num_labels")
 def may_log(metric: Metric, entry: str) -> bool:
     """Whether the metric may log this entry.
 
-    Torchmetrics' classes for classification, regression and segmentation tell by their settings. Of
-    any other, wrappers too, every entry is possible.
+    For torchmetrics' classes for classification, regression and segmentation it follows from their
+    settings. For any other metric, and for wrappers, every entry is possible.
 
     Args:
         metric: The metric.
@@ -52,7 +52,7 @@ def may_log(metric: Metric, entry: str) -> bool:
 
 
 def entries(metric: Metric) -> list[str]:
-    """The entries that the metric is known to log, the only number where it cannot be known.
+    """The entries that the metric is known to log; the only number if they cannot be known.
 
     Example:
         >>> from torchmetrics import MeanSquaredError
@@ -64,7 +64,7 @@ def entries(metric: Metric) -> list[str]:
 
 
 def _size(metric: Metric) -> int | None:
-    """How many numbers the metric computes; None where its settings do not tell."""
+    """The number of values that the metric computes; None if its settings do not determine it."""
     # Wrappers show the settings of what they wrap.
     if not type(metric).__module__.startswith(_KNOWN) or type(metric) in _NOT_ONE:
         return None

@@ -1,4 +1,4 @@
-"""The losses of a stage, kept on the device until somebody wants to read them."""
+"""The losses of a stage, kept on the device until they are read."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Steps kept before they are added up, so that a long stage that nobody reads stays small.
+# Steps kept before they are added up, so that a long stage that is never read stays small.
 _MOST_STEPS = 1024
 
 
@@ -46,11 +46,11 @@ class LossMeter:
         """Keep one step's losses.
 
         Args:
-            losses: Losses of the present tasks; entries beside the tasks are kept under their names.
-            total: What was minimised.
-            counts: Labelled elements by task; ``size`` where a name is not in it.
+            losses: Losses of the present tasks; auxiliary losses are kept under their names.
+            total: The loss that was minimised.
+            counts: Labelled elements by task; ``size`` for names that are not in it.
             size: Rows, the weight of the total.
-            step: The step's number, for the message where a loss is not finite.
+            step: The step's number, for the message if a loss is not finite.
         """
         values = {name: loss.detach() for name, loss in losses.items()}
         values["total"] = total.detach()
@@ -75,21 +75,21 @@ class LossMeter:
 
     def _fold(self) -> None:
         sums, counts = self.recent_sums, self.recent_counts
-        for (name, weight, step), value in zip(self._places(), self._values(), strict=True):
+        for (name, weight, step), value in zip(self._keys(), self._values(), strict=True):
             if self.bad is None and not math.isfinite(value):
                 self.bad = (name, value, step)
             sums[name] = sums.get(name, 0.0) + value * weight
             counts[name] = counts.get(name, 0.0) + weight
         self.window = []
 
-    def _places(self) -> list[tuple[str, float, int]]:
+    def _keys(self) -> list[tuple[str, float, int]]:
         return [(name, weights[name], step) for _, weights, step in self.window for name in weights]
 
     def _values(self) -> list[float]:
         tensors = [value for values, _, _ in self.window for value in values.values()]
         if not tensors:
             return []
-        # What was restored may lie on another device than what came since.
+        # Tensors that were loaded may be on another device than those of later steps.
         device = tensors[-1].device
         return torch.stack([tensor.reshape(()).to(device, torch.float32) for tensor in tensors]).tolist()
 
@@ -97,7 +97,7 @@ class LossMeter:
         """Means since the last reset: over labelled elements for tasks, over rows for the total.
 
         Args:
-            add_up: Adds a tensor up over all processes, where there are several.
+            add_up: Adds a tensor up over all processes; None if there is one.
         """
         self.read()
         if add_up is None:
@@ -107,8 +107,8 @@ class LossMeter:
         sums, counts = add_up(torch.tensor(both, dtype=torch.float64)).tolist()
         return _means(dict(zip(names, sums, strict=True)), dict(zip(names, counts, strict=True)))
 
-    def saved(self) -> dict[str, Any]:
-        """What was kept, as plain data and tensors."""
+    def state_dict(self) -> dict[str, Any]:
+        """Everything since the last reset, as plain data and tensors."""
         return {
             "window": list(self.window),
             "recent": [dict(self.recent_sums), dict(self.recent_counts)],
@@ -116,15 +116,15 @@ class LossMeter:
             "counts": dict(self.counts),
         }
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `saved` gave.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a state.
 
         Args:
-            saved: What was kept.
+            state: What `state_dict` returned.
         """
-        self.window = [tuple(entry) for entry in saved["window"]]
-        self.recent_sums, self.recent_counts = map(dict, saved["recent"])
-        self.sums, self.counts = dict(saved["sums"]), dict(saved["counts"])
+        self.window = [tuple(entry) for entry in state["window"]]
+        self.recent_sums, self.recent_counts = map(dict, state["recent"])
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
 
 def _means(sums: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Metrics and losses of several tasks over many batches, in a loop of one's own."""
+"""Metrics and losses of several tasks over many batches, for a training loop without a `System`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +16,8 @@ from polytask.metrics._stage_metrics import StageMetrics
 class MultiTaskMetrics:
     """Metrics and mean losses of several tasks, over all rows since the last reset.
 
-    A label is missing where the target is NaN (floating point) or -100 (integers); a row of a task that
-    lacks one is left out of its metrics. A task that is not among the targets is left out of the update.
+    A label is missing if the target is NaN (floating point) or -100 (integers); a task's metrics leave
+    out the rows without a label. A task that is not among the targets is left out of the update.
 
     Args:
         task_names: All tasks.
@@ -25,7 +25,7 @@ class MultiTaskMetrics:
             metric; or a list or a dict of them.
 
     Raises:
-        UserError: Where a name may not name a task, or something is no metric.
+        UserError: If a task name cannot be used, or a value is not a metric.
 
     Example:
         >>> from polytask.metrics import accuracy
@@ -57,10 +57,10 @@ class MultiTaskMetrics:
         Args:
             predictions: The model's outputs by task, arrays or tensors.
             targets: The targets by task.
-            losses: The batch's mean losses by task, and ``total``, which is their sum where not given.
+            losses: The batch's mean losses by task, and ``total``, their sum if not given.
 
         Raises:
-            UserError: Where a name is no task, a prediction is missing, or rows differ in number.
+            UserError: If a task is unknown, a prediction is missing, or numbers of rows differ.
         """
         outputs, known = as_tensors(predictions, "predictions"), as_tensors(targets, "targets")
         check_known(outputs, self.task_names, "predictions")
@@ -75,10 +75,10 @@ class MultiTaskMetrics:
 
     def _check_rows(self, task: str, output: Any, target: Any) -> None:
         if output is None:
-            raise UserError(f"task '{task}'", "has targets and needs predictions", "none")
+            raise UserError(f"task '{task}'", "predictions are required for its targets", "none")
         if output.shape[:1] != target.shape[:1]:
             found = f"predictions {tuple(output.shape)} and targets {tuple(target.shape)}"
-            raise UserError(f"task '{task}'", "needs a prediction for each target", found)
+            raise UserError(f"task '{task}'", "must have one prediction for each target", found)
 
     def _add_losses(self, losses: Mapping[str, Any], counts: Mapping[str, int], size: int) -> None:
         values = {name: torch.as_tensor(loss, dtype=torch.float32) for name, loss in losses.items()}
@@ -87,7 +87,7 @@ class MultiTaskMetrics:
         self._meter.add(values, whole, counts, size, 0)
 
     def compute(self) -> dict[str, float]:
-        """``loss/<task>`` and ``<task>/<metric>``, as far as there were rows for them.
+        """``loss/<task>`` and ``<task>/<metric>`` for the tasks that had rows.
 
         A task's loss is the mean over its labelled elements, the total that over the rows.
         """
@@ -95,24 +95,24 @@ class MultiTaskMetrics:
         return losses | {key: float(value) for key, value in self._metrics.compute().items()}
 
     def compute_task_metric(self, task: str) -> float | dict[str, float]:
-        """The value of a task's metric; a dict of them by name where it has several.
+        """The value of a task's metric; a dict by name if it has several.
 
         Args:
             task: The task.
 
         Raises:
-            UserError: Where it is no task, has no metric, or there was no row for it.
+            UserError: If the task is unknown, has no metric, or had no row.
         """
         check_known([task], self.task_names, "compute_task_metric")
         if task not in self._metrics.rows:
-            raise UserError(f"task '{task}'", "has no metric", None, "Give it one in metric_fns")
+            raise UserError(f"task '{task}'", "must have a metric", "none", "Add one to metric_fns")
         values = {
             key.removeprefix(f"{task}/"): float(value)
             for key, value in self._metrics.compute().items()
             if key.startswith(f"{task}/")
         }
         if not values:
-            raise UserError(f"task '{task}'", "needs a row for its metric", "none since the last reset")
+            raise UserError(f"task '{task}'", "must have a row for its metric", "none since the last reset")
         return values if len(values) > 1 else next(iter(values.values()))
 
     def reset(self) -> None:

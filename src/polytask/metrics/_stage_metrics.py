@@ -1,4 +1,4 @@
-"""Metrics by task: named, fed with several steps' rows at once, computed without a sync in a step."""
+"""The metrics of a stage by task, updated with the rows of several steps at once."""
 
 import itertools
 import re
@@ -24,16 +24,16 @@ _MOST_BYTES = 8 * 2**20
 
 
 def metric_names(given: Given, where: str) -> dict[str, Metric]:
-    """Metrics by name: by key where a dict gives one, else by class without torchmetrics' task prefix.
+    """Metrics by name: the key if a dict gives one, else the class without torchmetrics' task prefix.
 
     A plain function ``(predictions, targets) -> float`` on arrays is a `FunctionMetric` under its own name.
 
     Args:
         given: One metric or function, a list of them, or a dict.
-        where: The key they came from, for the message.
+        where: The argument's key, for the message.
 
     Raises:
-        UserError: Where one is not a metric, or two have one name.
+        UserError: If one is not a metric, or two have the same name.
 
     Example:
         >>> from torchmetrics.classification import MulticlassAccuracy
@@ -48,13 +48,13 @@ def metric_names(given: Given, where: str) -> dict[str, Metric]:
         if len(named) < len(metrics):
             names = [_name(metric) for metric in metrics]
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(where, "two metrics of one name need keys", f"{twice} twice", "Give a dict")
+            raise UserError(where, "metric names must be unique", f"{twice} twice", "Pass a dict by name")
     for name, metric in named.items():
         if not isinstance(metric, Metric):
             raise UserError(f"{where}.{name}", "must be a torchmetrics.Metric", type(metric).__name__)
         if not re.fullmatch(r"\w+", name):
-            rule = "a metric's name has letters, digits and underscores"
-            raise UserError(where, rule, repr(name), "Name it by a key, {'name': ...}")
+            rule = "a metric's name must have letters, digits and underscores only"
+            raise UserError(where, rule, repr(name), "Pass a dict by name, {'name': ...}")
     return named
 
 
@@ -71,15 +71,15 @@ class StageMetrics(nn.Module):
     """The metrics of one stage, by task.
 
     A step only keeps its rows; metrics are updated with the rows of many steps at once, when
-    values are read or the rows kept exceed 8 MiB. Rows of other shapes than the ones before them,
-    and rows that are no tensors, are an update of their own. Half precision becomes float32.
+    values are read or the rows kept exceed 8 MiB. Rows whose shapes differ from those before them,
+    and rows that are not tensors, make a separate update. Half precision becomes float32.
 
     Args:
         metrics: One metric or function on arrays, a list or a dict of them for each task.
         adapter: How a metric is called.
 
     Raises:
-        UserError: Where a name may not be one, or a value is not a metric.
+        UserError: If a name cannot be used, or a value is not a metric.
 
     Example:
         >>> from torchmetrics.classification import MulticlassAccuracy
@@ -118,7 +118,7 @@ class StageMetrics(nn.Module):
         return [f"{task}/{name}" for task in self.rows for name, _ in self._metrics(task)]
 
     def entries(self) -> list[str]:
-        """``<task>/<Metric>``, with ``_<i>`` where a metric is known to compute several numbers."""
+        """``<task>/<Metric>``, with ``_<i>`` for a metric that is known to compute several numbers."""
         return [
             f"{task}/{name}{entry}"
             for task in self.rows
@@ -142,15 +142,15 @@ class StageMetrics(nn.Module):
         """Keep one step's rows of a task.
 
         Args:
-            task: The task; tasks without metrics are passed over.
-            inputs: The model's inputs, kept only where the adapter hands them on.
+            task: The task; tasks without metrics are ignored.
+            inputs: The model's inputs, kept only if the adapter passes them to metrics.
             output: The task's output.
             target: The task's target.
             labelled: The rows to keep; None for all.
         """
         if task not in self.rows or (labelled is not None and not len(labelled)):
             return
-        if self.adapter.places[2] is None:
+        if not self.adapter.passes_inputs:
             inputs = None
         if labelled is not None:
             inputs, output, target = (take_rows(value, labelled) for value in (inputs, output, target))
@@ -166,10 +166,10 @@ class StageMetrics(nn.Module):
             _call(metric.update, task, name, *arguments)
 
     def step_values(self) -> dict[str, Tensor]:
-        """Update every metric with the rows kept; the values on the last of these that fit together."""
+        """Update every metric with the rows kept; the values on the last rows of equal shapes."""
         values: dict[str, Tensor] = {}
         with warnings.catch_warnings():
-            # A window may lack a class, which is news about the window and not about the run.
+            # A window may lack a class, which says nothing about the run.
             warnings.simplefilter("ignore", UserWarning)
             for task, name, metric, arguments in self._due():
                 values |= _flat(f"{task}/{name}", _call(metric.forward, task, name, *arguments))
@@ -192,8 +192,8 @@ class StageMetrics(nn.Module):
         """The values on all rows since the last reset; metrics that saw no row are left out.
 
         Args:
-            add_up: Adds a tensor up over all processes, where there are several: a metric that one of
-                them has rows for is computed on all, or they would wait for each other forever.
+            add_up: Adds a tensor up over all processes; None if there is one. A metric that has rows in
+                one process is computed in all, or they would wait for each other forever.
         """
         self.update()
         tasks = self._with_rows(add_up)
@@ -219,8 +219,11 @@ class StageMetrics(nn.Module):
             for _, metric in self._metrics(task):
                 metric.reset()
 
-    def saved(self) -> dict[str, Any]:
-        """The rows kept and the metrics' states, as plain data and tensors."""
+    def epoch_state(self) -> dict[str, Any]:
+        """The rows kept and the metrics' states, as plain data and tensors.
+
+        They are not in ``state_dict``, which has the metrics' persistent tensors only.
+        """
         states = {
             f"{task}/{name}": {path: _state(part) for path, part in _parts(metric)}
             for task in self.rows
@@ -229,26 +232,26 @@ class StageMetrics(nn.Module):
         rows = {task: list(rows) for task, rows in self.rows.items()}
         return {"rows": rows, "states": states, "seen": sorted(self.seen)}
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `saved` gave; metrics that are not in it begin anew.
+    def load_epoch_state(self, state: Mapping[str, Any]) -> None:
+        """Load a state; metrics that are not in it are reset.
 
         Args:
-            saved: The rows kept and the metrics' states.
+            state: What `epoch_state` returned.
         """
         self.reset()
-        self.rows = {task: [tuple(row) for row in saved["rows"].get(task, [])] for task in self.rows}
+        self.rows = {task: [tuple(row) for row in state["rows"].get(task, [])] for task in self.rows}
         self.bytes = _bytes(self.rows)
-        self.seen = set(saved["seen"]) & set(self.rows)
+        self.seen = set(state["seen"]) & set(self.rows)
         for task in self.rows:
             for name, metric in self._metrics(task):
-                states = saved["states"].get(f"{task}/{name}", {})
+                states = state["states"].get(f"{task}/{name}", {})
                 for path, part in _parts(metric):
                     if path in states:
                         _set_state(part, states[path])
 
 
 def _parts(metric: Metric) -> Iterator[tuple[str, Metric]]:
-    """The metric and, where it wraps others, these."""
+    """The metric and those that it wraps."""
     return ((path, part) for path, part in metric.named_modules() if isinstance(part, Metric))
 
 
@@ -257,10 +260,10 @@ def _state(metric: Metric) -> dict[str, Any]:
     return {"count": metric.update_count, "state": _copied(metric.metric_state, None)}
 
 
-def _set_state(metric: Metric, saved: Mapping[str, Any]) -> None:
-    for key, value in saved["state"].items():
+def _set_state(metric: Metric, state: Mapping[str, Any]) -> None:
+    for key, value in state["state"].items():
         setattr(metric, key, _copied(value, metric.device))
-    set_update_count(metric, saved["count"])
+    set_update_count(metric, state["count"])
 
 
 def _copied(value: Any, device: torch.device | None) -> Any:
@@ -288,7 +291,7 @@ def _bytes(value: Any) -> int:
 
 
 def _shapes(value: Any) -> Any:
-    """A key that is equal for what can be joined; what is no tensor, nor made of them, joins nothing."""
+    """A key that is equal for values that can be joined; only tensors and dicts or tuples of them can be."""
     if isinstance(value, Tensor) and value.ndim:
         return value.shape[1:]
     if isinstance(value, Mapping):
@@ -311,7 +314,7 @@ def _joined(values: Sequence[Any], device: torch.device) -> Any:
 
 
 def _fitting(metric: Metric, output: Any, target: Any) -> tuple[Any, Any]:
-    """Output and target as torchmetrics wants them, where there is one way to read them."""
+    """Output and target in the shapes and types that torchmetrics expects, if these are unambiguous."""
     if not isinstance(output, Tensor) or not isinstance(target, Tensor):
         return output, target
     if output.shape == (*target.shape, 1):
@@ -359,5 +362,5 @@ def _flat(key: str, value: Any) -> dict[str, Tensor]:
         f"metrics.{key.replace('/', '.')}",
         "must compute numbers that can be logged: one, a vector or a dict",
         found,
-        "Average it, or take it out and compute it from the predictions",
+        "Average it, or compute it from the predictions instead",
     )

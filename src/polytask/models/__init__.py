@@ -1,4 +1,13 @@
-"""Backbones, heads and sharing schemes; every model follows the protocol of `MultiTaskModel`."""
+"""Backbones, heads and sharing schemes; every model follows the protocol of `MultiTaskModel`.
+
+Begin with ``_base``: a model represents its input once and runs one head per task. ``_multi_head`` is the
+simplest model. Each architecture has a file; ``_taps`` stops a backbone behind named modules, ``_towers``
+holds what architectures with one backbone per task have in common, ``_experts`` and ``_gate`` that of
+mixtures of experts.
+
+This package uses torch only; timm, torchvision and transformers are imported by the backbone that uses them.
+A model knows the tasks' names, and nothing of losses, weightings, metrics or trainers.
+"""
 
 from polytask.models._base import MultiTaskModel
 from polytask.models._cgc import CGC

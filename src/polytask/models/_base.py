@@ -1,11 +1,13 @@
-"""The protocol of every model: represent once, then one head for each task that is asked for."""
+"""The protocol of every model: one representation, then one head for each task that is requested."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
 from polytask._tasks import TaskModules, check_known
 
@@ -16,15 +18,15 @@ Tasks = Sequence[str] | Set[str] | str | int | None
 class MultiTaskModel(nn.Module, ABC):
     """A model that turns an input into a representation, and that into one output per task.
 
-    A subclass says how to represent. Where tasks have representations of their own (experts, adapters,
-    branches), it computes those of the ``tasks`` it is given only and overrides `for_task` to pick one.
+    A subclass implements `represent`. If tasks have different representations (experts, adapters, branches),
+    it computes only those of the ``tasks`` that are passed, and overrides `for_task` to select one.
 
     Args:
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
 
     Raises:
-        UserError: Where there is no head, a head is not a module, or a name may not name a task.
+        UserError: If there is no head, a head is not a module, or a name is not a valid task name.
 
     Example:
         >>> import torch
@@ -40,7 +42,7 @@ class MultiTaskModel(nn.Module, ABC):
 
     heads: TaskModules
     heads_argument: ClassVar[str] = "heads"
-    """What a subclass calls its heads, for messages."""
+    """The name of the argument with the heads, for messages."""
 
     def __init__(self, heads: Heads) -> None:
         super().__init__()
@@ -61,15 +63,15 @@ class MultiTaskModel(nn.Module, ABC):
 
     @abstractmethod
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
-        """What the backbone hands to the heads.
+        """What the backbone passes to the heads.
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
 
     def for_task(self, representation: Any, task: str) -> Any:
-        """The part of a representation that goes to a task's head; here, all of it.
+        """The part of a representation that a task's head receives; here, all of it.
 
         Args:
             representation: What `represent` returned.
@@ -82,40 +84,47 @@ class MultiTaskModel(nn.Module, ABC):
 
         Args:
             x: A batch of inputs.
-            tasks: None for all tasks; a list or set of names; or one task by its name or by its place, a
-                Python int.
+            tasks: None for all tasks; a list or set of names; or one task by its name or by its index, an
+                integer.
 
         Returns:
-            A dict by task, in the order of the heads. One output, not in a dict, where ``tasks`` is a single
-            name or an int. A list in order where ``tasks`` is None and the heads were given as a list.
+            A dict by task, in the order of the heads. One output, not in a dict, if ``tasks`` is a single
+            name or an integer. A list in order if ``tasks`` is None and the heads were given as a list.
 
         Raises:
-            UserError: Where a task is unknown or out of range, or none is named.
+            UserError: If a task is unknown or out of range, or none is named.
         """
         names = self._choose(tasks)
         representation = self.represent(x, names)
         outputs = {name: self.heads[name](self.for_task(representation, name)) for name in names}
-        if isinstance(tasks, str | int):
-            return outputs[names[0]]
-        return outputs if self.named or tasks is not None else list(outputs.values())
+        if tasks is None:
+            return outputs if self.named else list(outputs.values())
+        return (
+            outputs if isinstance(tasks, Sequence | Set) and not isinstance(tasks, str) else outputs[names[0]]
+        )
 
     def _choose(self, tasks: Tasks) -> tuple[str, ...]:
         names = self.task_names
         if tasks is None:
             return names
-        if isinstance(tasks, int) and not isinstance(tasks, bool):
-            if not 0 <= tasks < len(names):
-                fix = f"Tasks: {', '.join(f'{index} ({name})' for index, name in enumerate(names))}"
-                raise UserError("tasks", f"a task id is at least 0 and below {len(names)}", tasks, fix)
-            return (names[tasks],)
         if not isinstance(tasks, Sequence | Set):
-            fix = "Pass names, one name or a Python int"
-            raise UserError("tasks", "must name tasks of the model", f"a {type(tasks).__name__}", fix)
+            return (self._at(tasks),)
         chosen = (tasks,) if isinstance(tasks, str) else tuple(tasks)
         check_known(chosen, names, "tasks")
         if not chosen:
-            raise UserError("tasks", "needs at least one task", "none", "Pass None for all tasks")
+            raise UserError("tasks", "at least one task is required", "none", "Pass None for all tasks")
         return tuple(name for name in names if name in chosen)
+
+    def _at(self, index: object) -> str:
+        names = self.task_names
+        # Reading a tensor would synchronise with its device at each call.
+        if isinstance(index, Tensor) or not is_integer(index, -sys.maxsize):
+            fix = "Pass names, one name or an integer"
+            raise UserError("tasks", "must name tasks of the model", f"a {type(index).__name__}", fix)
+        if not 0 <= index < len(names):
+            fix = f"Tasks: {', '.join(f'{number} ({name})' for number, name in enumerate(names))}"
+            raise UserError("tasks", f"a task id must be at least 0 and below {len(names)}", index, fix)
+        return names[index]
 
 
 class ByTask(MultiTaskModel):

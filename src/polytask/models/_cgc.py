@@ -5,15 +5,15 @@ from typing import Any
 
 from torch import nn
 
+from polytask.models._argument_checks import check_count
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_count
 from polytask.models._experts import Factory, counts_by_task
 from polytask.models._extraction import Extraction
 from polytask.models._gate import GateInput
 
 
 class CGC(ByTask):
-    r"""Shared experts and experts of one task alone; each task mixes its own with the shared ones.
+    r"""Shared experts and experts of single tasks; each task mixes its own experts with the shared ones.
 
     With the experts :math:`f_i` of task *t* and the shared ones,
 
@@ -27,11 +27,11 @@ class CGC(ByTask):
             ``_target_`` with ``_partial_: true``. All experts take the input and return tensors of one shape.
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
-        gate: Values per sample of what the gates look at, for linear gates; or something that makes a module
-            when called with the number of experts that the gate weighs.
+        gate: Values per sample of what the gates receive, for linear gates; or a callable that returns a
+            module for the number of experts that the gate weighs.
         shared_experts: Number of experts that all tasks share; may be 0.
         task_experts: Number of experts of each task, one for all or by task; may be 0.
-        gate_input: What the gates look at: None for the input, a key or place of it, or a module that is
+        gate_input: What the gates receive: None for the input, a key or index of it, or a module that is
             called with it.
 
     Shape:
@@ -39,7 +39,7 @@ class CGC(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a task is left without an expert, the factories make no modules, or gate and experts
+        UserError: If a task is left without an expert, the factories return no modules, or gate and experts
             do not fit each other.
 
     Example:
@@ -78,7 +78,7 @@ class CGC(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         feature = self.gate_input(x)

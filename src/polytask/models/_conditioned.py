@@ -9,46 +9,46 @@ import torch
 from torch import nn
 
 from polytask._errors import UserError
-from polytask.models._checkpoints import check_not_run_again
+from polytask.models._activation_checkpointing import check_not_run_again
 
 Unit = nn.Module
-"""Is called with a module, what it took and what it returned; returns what the backbone goes on with."""
+"""Called with a module, its input and its output; returns the output that the backbone continues with."""
 
 
 def named(names: Sequence[str], units: nn.Module) -> dict[str, Unit]:
-    """The units in a module list by the names of the modules that they stand behind."""
+    """The units in a module list, by the names of the modules that they follow."""
     return dict(zip(names, units.children(), strict=True))
 
 
 def one_by_one(
     backbone: nn.Module, x: Any, units: Mapping[str, Mapping[str, Unit]], noun: str
 ) -> dict[str, Any]:
-    """By task what the backbone returns with the units of the task in place.
+    """By task the output of the backbone with the task's units installed.
 
     Args:
         backbone: The backbone.
         x: Its input.
         units: By task, units by the name of a module of the backbone.
-        noun: What such a name is called, for messages.
+        noun: The term for such a name, for messages.
 
     Raises:
-        UserError: Where one of the modules is not called.
+        UserError: If one of the modules is not called.
     """
     outputs = {}
     for task, mine in units.items():
-        with _in_place(backbone, mine, noun) as called:
+        with _installed(backbone, mine, noun) as called:
             outputs[task] = backbone(x)
         for name in mine:
             if name not in called:
-                rule = "has to be called in the backbone's forward"
+                rule = "must be called in the backbone's forward"
                 fix = "Name one that is called; attention may use the weights of a module without calling it"
                 raise UserError(f"{noun} '{name}'", rule, "no call", fix)
     return outputs
 
 
 @contextmanager
-def _in_place(backbone: nn.Module, units: Mapping[str, Unit], noun: str) -> Iterator[set[str]]:
-    """The names of the modules that were called while the units were in place."""
+def _installed(backbone: nn.Module, units: Mapping[str, Unit], noun: str) -> Iterator[set[str]]:
+    """A context in which the units are installed; yields the names of the modules that are called in it."""
     called: set[str] = set()
     learns = torch.is_grad_enabled()
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from polytask.models._argument_checks import check_share
 from polytask.models._base import Heads
-from polytask.models._checks import check_share
 from polytask.models._taps import Taps, check_channels, check_width
 from polytask.models._towers import Backbone, Mixing, Towers
 
 
 class CrossStitch(Towers):
-    r"""A backbone for each task; behind each tap, every tower goes on with a mixture of all towers' features.
+    r"""A backbone for each task; behind each tap, every tower continues with a mixture of all features.
 
     .. math:: \tilde x_t = \sum_s \alpha_{ts} x_s
 
@@ -24,11 +24,11 @@ class CrossStitch(Towers):
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
         taps: Names of the backbone's modules behind which features are mixed. A dict gives each its number
-            of channels, and every channel gets an :math:`\alpha` of its own.
-        own: Initial :math:`\alpha_{tt}`; the other tasks share the remainder to 1 equally. 1 where there is
+            of channels, and each channel has its own :math:`\alpha`.
+        own: Initial :math:`\alpha_{tt}`; the other tasks share the remainder to 1 equally. 1 if there is only
             one task.
-        channel_dim: The features' dimension that holds the channels; -1 for tokens. Counts where ``taps``
-            is a dict.
+        channel_dim: The features' dimension that holds the channels; -1 for tokens. Used if ``taps`` is a
+            dict.
 
     Shape:
         - Input: what the backbone takes.
@@ -36,8 +36,8 @@ class CrossStitch(Towers):
         - The tapped modules return one tensor.
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
-            one tensor, the towers' features differ in shape, or channels are others than given.
+        UserError: If a tap is not a module of the backbone, is not called or does not return one tensor, the
+            towers' features differ in shape, or their channels differ from those given.
 
     Example:
         >>> import torch
@@ -55,7 +55,7 @@ class CrossStitch(Towers):
         equation 1.
 
     Deviations:
-        Any number of tasks, and any module with taps, where the paper has two AlexNets.
+        Any number of tasks, and any module with taps; the paper has two AlexNets.
     """
 
     def __init__(
@@ -98,6 +98,6 @@ class _Stitch(Mixing):
             shape[self.channel_dim] = -1
             alpha = alpha.view(len(alpha), *shape)
         mixed = features[0] * alpha[0]
-        for place in range(1, len(features)):
-            mixed = torch.addcmul(mixed, features[place], alpha[place])
+        for other in range(1, len(features)):
+            mixed = torch.addcmul(mixed, features[other], alpha[other])
         return mixed

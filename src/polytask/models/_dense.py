@@ -1,4 +1,4 @@
-"""Stacks of linear layers, which `MLP`, `TaskHead` and `HardParameterSharing` are made of."""
+"""Stacks of linear layers, of which `MLP`, `TaskHead` and `HardParameterSharing` consist."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import nn
 
 from polytask._errors import UserError
-from polytask.models._checks import check_dropout, check_size, check_sizes
+from polytask.models._argument_checks import check_dropout, check_size, check_sizes
 
 Activation = nn.Module | Callable[[], nn.Module] | None
 
@@ -23,11 +23,11 @@ def dense(
 ) -> nn.Sequential:
     """Linear layers with an activation after each but the last.
 
-    Dropout is applied to what enters each linear layer after the first, or the only one.
-    The layers are named, not numbered, so that a checkpoint loads whatever the dropout.
+    Dropout is applied to the input of each linear layer after the first, or of the only one.
+    The layers are named, not numbered, so that a checkpoint does not depend on the dropout.
 
     Raises:
-        UserError: Where a size, the activation or the dropout cannot be used.
+        UserError: If a size, the activation or the dropout cannot be used.
     """
     widths = (
         check_size(input_dim, "input_dim"),
@@ -54,12 +54,12 @@ def _build(activation: Activation) -> nn.Module:
         return deepcopy(activation)
     fix = "Pass a module such as torch.nn.GELU()"
     if not callable(activation):
-        raise UserError("activation", "must be a module or make one", repr(activation), fix)
+        raise UserError("activation", "must be a module or return one", repr(activation), fix)
     try:
         made = activation()
     except TypeError as error:
-        rule = "must make a module when called without arguments"
+        rule = "must return a module when called without arguments"
         raise UserError("activation", rule, repr(activation), fix) from error
     if not isinstance(made, nn.Module):
-        raise UserError("activation", "must make a torch.nn.Module", f"a {type(made).__name__}", fix)
+        raise UserError("activation", "must return a torch.nn.Module", f"a {type(made).__name__}", fix)
     return made

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polytask._errors import UserError
-from polytask.models._checks import check_sides, check_size, check_sizes
+from polytask.models._argument_checks import check_sides, check_size, check_sizes
 
 Mode = Literal["bilinear", "nearest"]
 
@@ -24,16 +24,16 @@ class DenseHead(nn.Module):
         output_dim: Values for each pixel: classes, or 1 for depth.
         hidden_dims: Channels of each 3×3 convolution; None means none.
         size: Height and width of the target in pixels, as one number or as a pair.
-        scale: By how much height and width grow instead, where inputs differ in size; the backbone's stride.
-            1 where neither is given.
-        mode: How pixels in between come about.
+        scale: The factor of height and width instead, for inputs of different sizes; the backbone's stride.
+            1 if neither is given.
+        mode: The mode of the interpolation.
 
     Shape:
         - Input: (N, input_dim, height, width).
         - Output: ``(N, output_dim, *size)``, or ``(N, output_dim, scale * height, scale * width)``.
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, size and scale are both given, the mode is
+        UserError: If a size is not an integer of at least 1, size and scale are both given, the mode is
             unknown, or a representation has another shape.
 
     Example:
@@ -60,10 +60,13 @@ class DenseHead(nn.Module):
         self.size = None if size is None else check_sides(size, "size")
         if self.size is not None and self.scale != 1:
             raise UserError(
-                "scale", "is given where size is not", f"size {size} and scale {scale}", "Remove one"
+                "scale",
+                "must not be given together with size",
+                f"size {size} and scale {scale}",
+                "Remove one",
             )
         if mode not in ("bilinear", "nearest"):
-            raise UserError("mode", "is 'bilinear' or 'nearest'", repr(mode))
+            raise UserError("mode", "must be 'bilinear' or 'nearest'", repr(mode))
         self.mode = mode
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         widths = (self.input_dim, *check_sizes(hidden_dims, "hidden_dims"))
@@ -79,7 +82,7 @@ class DenseHead(nn.Module):
         Args:
             representation: What the backbone returned.
         """
-        rule = f"the head needs feature maps (N, {self.input_dim}, height, width)"
+        rule = f"must be feature maps of shape (N, {self.input_dim}, height, width) for this head"
         if not isinstance(representation, Tensor):
             raise UserError("representation", rule, f"a {type(representation).__name__}")
         if representation.dim() != 4 or representation.shape[1] != self.input_dim:
@@ -87,7 +90,7 @@ class DenseHead(nn.Module):
         maps: Tensor = self.layers(representation)
         height, width = maps.shape[-2:]
         size = self.size or (height * self.scale, width * self.scale)
-        # What already has the size is not interpolated again.
+        # Maps that already have the size are not interpolated.
         return (
             maps
             if self.size is None and self.scale == 1

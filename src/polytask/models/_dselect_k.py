@@ -1,4 +1,4 @@
-"""DSelect-k: gates that choose k of the experts, and learn which by gradients."""
+"""DSelect-k: gates that choose k of the experts, learned by gradient descent."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import is_finite
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_size, is_size
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_size, is_size
 from polytask.models._choice import Choice
 from polytask.models._experts import Factory, make_experts, mix
 from polytask.models._gate import Gate, GateInput, checked, make_logits
@@ -19,8 +20,8 @@ from polytask.models._gate import Gate, GateInput, checked, make_logits
 class DSelectK(ByTask):
     r"""Experts that all tasks share, of which each task learns to use k.
 
-    An expert's number is written in binary. Each of a task's k selectors has a logit :math:`z_j` for every
-    digit, and gives expert *i* the share
+    Experts are numbered in binary. Each of a task's k selectors has a logit :math:`z_j` for every digit, and
+    assigns the weight :math:`r(z)_i` to expert *i*:
 
     .. math:: r(z)_i = \prod_{j :\, i_j = 1} S(z_j) \prod_{j :\, i_j = 0} (1 - S(z_j)), \qquad
         q = \sum_{s=1}^{k} \operatorname{softmax}(\alpha)_s \, r(z^s),
@@ -29,8 +30,8 @@ class DSelectK(ByTask):
     cubic between: selectors become one-hot in finite time, and q then weighs at most k experts. The output is
     :math:`\text{head}_t(\sum_i q_i f_i(x))`.
 
-    A gate without an input is the same for all samples. In evaluation such a task runs only the experts that
-    it weighs above 0, which it reads on the host at each call; an export keeps those that it weighed when the
+    A gate without an input is the same for all samples. In evaluation such a task runs only the experts whose
+    weight is above 0, which is read on the host at each call; an export keeps those that it had when the
     model was last put into evaluation. Under `torch.compile` all experts run.
 
     Args:
@@ -39,13 +40,13 @@ class DSelectK(ByTask):
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
         num_experts: Number of experts n.
-        k: Experts that a task uses at the most.
-        gate: None for gates without an input; values per sample of what the gates look at, for linear gates;
-            or something that makes a module when called with the number of values to return,
+        k: The largest number of experts that a task uses.
+        gate: None for gates without an input; values per sample of what the gates receive, for linear gates;
+            or a callable that returns a module for the number of values to return,
             k (⌈log₂ n⌉ + 1): the digits' logits, selector by selector, and :math:`\alpha`. Logits of such a
-            module that begin beyond :math:`\pm\gamma/2` are decided, and get no gradient.
+            module that start beyond :math:`\pm\gamma/2` get no gradient.
         gamma: Width of the smooth step.
-        gate_input: What the gates look at: None for the input, a key or place of it, or a module that is
+        gate_input: What the gates receive: None for the input, a key or index of it, or a module that is
             called with it.
 
     Shape:
@@ -53,7 +54,7 @@ class DSelectK(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where k is above the number of experts, ``gamma`` is not above 0, the factories make no
+        UserError: If k is above the number of experts, ``gamma`` is not above 0, the factories return no
             modules, or gate and experts do not fit each other.
 
     Example:
@@ -71,7 +72,7 @@ class DSelectK(ByTask):
         equations 3 to 6.
 
     Deviations:
-        Where n is no power of two, the codes from n on count for the first experts, so that the weights sum
+        If n is not a power of two, the codes from n on count for the first experts, so that the weights sum
         to one without the paper's penalty. The entropy penalty, an option of the paper, is left out.
     """
 
@@ -90,11 +91,11 @@ class DSelectK(ByTask):
         if check_size(k, "k") > check_size(num_experts, "num_experts"):
             rule = f"must be at most the number of experts, {num_experts}"
             raise UserError("k", rule, k, "Raise num_experts or lower k")
-        if not isinstance(gamma, int | float) or not 0 < gamma < math.inf:
+        if not is_finite(gamma) or gamma <= 0:
             raise UserError("gamma", "must be a number above 0", repr(gamma))
         if gate is None and gate_input is not None:
             fix = "Set gate, or leave gate_input out"
-            raise UserError("gate_input", "is for gates with an input", "no gate", fix)
+            raise UserError("gate_input", "requires gates with an input", "no gate", fix)
         self.experts = make_experts(expert, num_experts)
         self.gate_input = GateInput(gate_input)
         self.gates = TaskModules(
@@ -106,7 +107,7 @@ class DSelectK(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         used = {task: self._used(task) for task in chosen}
@@ -129,7 +130,7 @@ class Selector(Gate, Choice):
 
     Args:
         gate: See `DSelectK`.
-        task: The task it decides for.
+        task: The gate's task.
         experts: Number of experts.
         k: Number of selectors.
         gamma: Width of the smooth step.
@@ -145,7 +146,7 @@ class Selector(Gate, Choice):
         self.digits, self.k, self.gamma = digits, k, gamma
         codes = torch.arange(2**digits)
         self.register_buffer("codes", codes.unsqueeze(1) >> torch.arange(digits) & 1, persistent=False)
-        # Logits begin where the smooth step is steep.
+        # Logits start in the steep part of the smooth step.
         near = gamma / 100
         if gate is None:
             bits = torch.empty(size - k).uniform_(-near, near)
@@ -157,7 +158,7 @@ class Selector(Gate, Choice):
         """Weights ``(rows, experts)``, or ``(experts,)`` of a gate without an input; they sum to one.
 
         Args:
-            x: What the gate looks at.
+            x: What the gate receives.
         """
         values = self.values if self.logits is None else checked(self.logits(x), self.size)
         bits, alpha = values[..., : -self.k], values[..., -self.k :]
@@ -167,13 +168,13 @@ class Selector(Gate, Choice):
         return fold(by_code, len(self.experts))
 
     def choose(self) -> list[int]:
-        """The experts that weigh above 0; all where that cannot be told without an input or the values."""
+        """The experts with a weight above 0; all if the weights are not known without an input or values."""
         if self.logits is not None or torch.compiler.is_dynamo_compiling() or not self._is_whole():
             return list(range(len(self.experts)))
         return [index for index, weight in enumerate(self.forward(None).tolist()) if weight > 0]
 
     def _is_whole(self) -> bool:
-        # Between calls, a strategy that shards parameters leaves a part of them, or none.
+        # Between calls, a strategy that shards parameters keeps a part of them, or none.
         values = self.values
         return type(values) is nn.Parameter and values.numel() == self.size and not values.is_meta
 
@@ -200,6 +201,6 @@ def smooth_step(t: Tensor, gamma: float) -> Tensor:
 
 
 def fold(by_code: Tensor, experts: int) -> Tensor:
-    """The codes' weights on the experts; codes from ``experts`` on count for the first ones."""
+    """The experts' weights; codes from ``experts`` on count for the first experts."""
     kept, rest = by_code[..., :experts], by_code[..., experts:]
     return kept + torch.nn.functional.pad(rest, (0, experts - rest.shape[-1]))

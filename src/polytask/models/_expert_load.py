@@ -1,4 +1,4 @@
-"""How much each expert counts for each task, watched while a model runs."""
+"""How much each expert counts for each task, observed while a model runs."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -12,16 +12,16 @@ from polytask.models._gate import Gate
 
 
 class ExpertLoad:
-    """Mean weight that the gates of a model give each expert, by task, over the samples that they saw.
+    """Mean weight that the gates of a model assign to each expert, by task, over the samples in training.
 
-    Watches `MMoE`, `CGC`, `PLE` and `DSelectK`. The sums stay on the device until they are asked for. Samples
-    are counted in training only. What the gate of a `PLE` level's shared part does stands under ``sharing``.
+    Observes `MMoE`, `CGC`, `PLE` and `DSelectK`. The sums stay on the device until `shares` is called. The
+    gate of a `PLE` level's shared part is listed under ``sharing``.
 
     Args:
         model: The model.
 
     Raises:
-        UserError: Where no gates are in it.
+        UserError: If the model has no gates.
 
     Example:
         >>> import functools
@@ -41,7 +41,8 @@ class ExpertLoad:
         self._model = model
         self._gates = [module for module in model.modules() if isinstance(module, Gate)]
         if not self._gates:
-            raise UserError("model", "needs gates, as those of polytask.models.MMoE", type(model).__name__)
+            found = f"a {type(model).__name__} without gates"
+            raise UserError("model", "must have gates, such as those of polytask.models.MMoE", found)
         self._sums: dict[Gate, Tensor] = {}
         self._handles = [gate.register_forward_hook(self._add) for gate in self._gates]
 
@@ -58,7 +59,7 @@ class ExpertLoad:
 
         Args:
             add: Adds a tensor up over processes that each saw a part of the samples. It is called once, with
-                as many values whatever tasks a process saw.
+                the same number of values in each process.
         """
         sizes = [len(gate.experts) + 1 for gate in self._gates]
         device = next(self._model.parameters(), torch.empty(0)).device
@@ -76,20 +77,20 @@ class ExpertLoad:
         return found
 
     def reset(self) -> None:
-        """Forget what was seen."""
+        """Discard the samples so far."""
         self._sums.clear()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop observing."""
         for handle in self._handles:
             handle.remove()
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """This object."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop watching."""
+        """Stop observing."""
         self.close()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import check_known
-from polytask.models._checks import check_count
+from polytask.models._argument_checks import check_count
 
 Factory = Callable[..., nn.Module]
 
@@ -16,35 +16,36 @@ def make(factory: Factory, where: str, *args: int) -> nn.Module:
     """A module from a factory.
 
     Args:
-        factory: Something that makes a module when called.
-        where: What the user calls it.
-        args: What it is called with.
+        factory: A callable that returns a module.
+        where: The argument's name, for messages.
+        args: The arguments of the call.
 
     Raises:
-        UserError: Where it is a module already, cannot be called so, or makes something else.
+        UserError: If it is a module itself, cannot be called with these arguments, or returns something else.
     """
     fix = "Pass functools.partial(MLP, ...); in a config write _partial_: true"
     if isinstance(factory, nn.Module) or not callable(factory):
         found = f"a {type(factory).__name__}"
-        raise UserError(where, "must make a module when called, so that each is initialised anew", found, fix)
+        rule = "must return a module when called, so that each one is initialised separately"
+        raise UserError(where, rule, found, fix)
     try:
         made = factory(*args)
     except TypeError as error:
-        raise UserError(where, f"cannot be called with {args}", str(error), fix) from error
+        raise UserError(where, f"must accept the arguments {args}", str(error), fix) from error
     if not isinstance(made, nn.Module):
-        raise UserError(where, "must make a torch.nn.Module", f"a {type(made).__name__}", fix)
+        raise UserError(where, "must return a torch.nn.Module", f"a {type(made).__name__}", fix)
     return made
 
 
 def make_experts(factory: Factory, count: int, where: str = "expert") -> nn.ModuleList:
-    """As many experts as asked for, each with parameters of its own.
+    """A number of experts, each with its own parameters.
 
     Raises:
-        UserError: Where the factory makes no modules, or returns one twice.
+        UserError: If the factory returns no modules, or one module twice.
     """
     made = [make(factory, where) for _ in range(count)]
     if len({id(module) for module in made}) < len(made):
-        raise UserError(where, "must make a new module at every call", "the same one twice")
+        raise UserError(where, "must return a new module at every call", "the same one twice")
     return nn.ModuleList(made)
 
 
@@ -52,13 +53,13 @@ def counts_by_task(value: int | Mapping[str, int], tasks: Sequence[str], where: 
     """A number of experts for each task, from one number for all or one by task.
 
     Raises:
-        UserError: Where a task is unknown or left out, or a number is not an integer of at least 0.
+        UserError: If a task is unknown or left out, or a number is not an integer of at least 0.
     """
     given = value if isinstance(value, Mapping) else dict.fromkeys(tasks, value)
     check_known(given, tasks, where)
     for task in tasks:
         if task not in given:
-            raise UserError(f"{where}.{task}", "is needed", "nothing", "Set the task's number of experts")
+            raise UserError(f"{where}.{task}", "is required", "nothing", "Set the task's number of experts")
     return {task: check_count(given[task], f"{where}.{task}") for task in tasks}
 
 
@@ -70,14 +71,12 @@ def mix(weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
         outputs: One tensor for each expert, ``(*rows, ...)``.
 
     Raises:
-        UserError: Where the experts return no tensors of one shape, or those do not fit the weights.
+        UserError: If the experts do not return tensors of one shape, or those do not fit the weights.
     """
     shape = _common_shape(outputs)
     rows, experts = weights.shape[:-1], weights.shape[-1]
     if experts != len(outputs) or shape[: len(rows)] != rows or len(rows) >= len(shape):
-        rule = (
-            f"must return a tensor of shape (rows, {len(outputs)}) beside experts that return {tuple(shape)}"
-        )
+        rule = f"must return a tensor of shape (rows, {len(outputs)}) for experts that return {tuple(shape)}"
         raise UserError("gate", rule, f"shape {tuple(weights.shape)}")
     stacked = torch.stack(tuple(outputs), dim=len(rows)).flatten(len(rows) + 1)
     return (weights.unsqueeze(-2) @ stacked).reshape(shape)
@@ -89,6 +88,6 @@ def _common_shape(outputs: Sequence[Tensor]) -> torch.Size:
             found = [
                 tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in outputs
             ]
-            rule = "all experts return tensors of one shape (rows, ...)"
+            rule = "all experts must return tensors of one shape (rows, ...)"
             raise UserError("expert", rule, ", ".join(str(each) for each in found))
     return outputs[0].shape

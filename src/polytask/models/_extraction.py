@@ -1,4 +1,4 @@
-"""One level of shared and task experts, which `CGC` has one of and `PLE` several."""
+"""A level of shared and task experts; `CGC` has one, `PLE` several."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,18 +12,18 @@ from polytask.models._gate import SHARED, Gate, make_logits
 
 
 class Extraction(nn.Module):
-    """Shared and task experts, gates that mix both for each task, and where asked for one that mixes all.
+    """Shared and task experts, gates that mix both for each task, and optionally one that mixes all.
 
     Args:
-        expert: Makes an expert.
+        expert: Makes an expert when called.
         gate: See `make_logits`.
         own: Number of experts by task.
         shared: Number of shared experts.
-        level: What the experts' names begin with.
+        level: Prefix of the experts' names.
         mixes_shared: Whether the level also has an output of its shared part.
 
     Raises:
-        UserError: Where a task has no expert to use.
+        UserError: If a task has no expert to use.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Extraction(nn.Module):
         super().__init__()
         for task, count in own.items():
             if count + shared == 0:
-                rule = "needs an expert of its own where none is shared"
+                rule = "must be at least 1 if no expert is shared"
                 raise UserError(f"task_experts.{task}", rule, "0", "Raise task_experts or shared_experts")
         self.shared = make_experts(expert, shared)
         self.own = TaskModules({task: make_experts(expert, count) for task, count in own.items()})
@@ -61,10 +61,10 @@ class Extraction(nn.Module):
         """The mixture of each task, and that of the shared part.
 
         Args:
-            by_task: What the experts of each task take; only the experts of these tasks run.
-            shared: What the shared experts take.
-            features: What the gate of each task looks at, of the tasks whose mixture is asked for.
-            shared_feature: What the gate of the shared part looks at.
+            by_task: The input of each task's experts; only the experts of these tasks run.
+            shared: The input of the shared experts.
+            features: The input of each task's gate, for the tasks whose mixture is requested.
+            shared_feature: The input of the shared part's gate.
         """
         common = [expert(shared) for expert in self.shared]
         own = {task: [expert(x) for expert in self._own(task)] for task, x in by_task.items()}

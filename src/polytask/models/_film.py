@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_module
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_module
 from polytask.models._conditioned import named, one_by_one
 from polytask.models._taps import check_channels, check_taps, check_width
 
@@ -20,8 +20,8 @@ class FiLM(ByTask):
 
     .. math:: h \leftarrow \gamma_t \odot h + \beta_t.
 
-    It begins with :math:`\gamma = 1` and :math:`\beta = 0`, the plain backbone. The backbone runs once for
-    each task that is asked for; batch norm layers in it therefore see every batch once per task.
+    It starts with :math:`\gamma = 1` and :math:`\beta = 0`, the plain backbone. The backbone runs once for
+    each requested task, so that batch norm layers in it process every batch once per task.
 
     Args:
         backbone: The part that all tasks share.
@@ -36,7 +36,7 @@ class FiLM(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a tap is no module of the backbone or is never called, or its channels are others.
+        UserError: If a tap is not a module of the backbone or is never called, or its channels differ.
 
     Example:
         >>> from polytask.models import FiLM, SimpleCNN, TaskHead
@@ -50,7 +50,7 @@ class FiLM(ByTask):
         AAAI 2018, equation 2.
 
     Deviations:
-        The condition is the task, so that scale and shift are learned by task and no network makes them.
+        The condition is the task: scale and shift are learned by task, not computed by a network.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class FiLM(ByTask):
         )
 
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> dict[str, Any]:
-        """By task what the backbone returns for it.
+        """By task the output of the backbone.
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         units = {task: named(self.taps, self.scales_and_shifts[task]) for task in chosen}
@@ -84,8 +84,8 @@ class ScaleAndShift(nn.Module):
 
     Args:
         tap: The tap, for messages.
-        channels: How many.
-        channel_dim: Their dimension.
+        channels: The number of channels.
+        channel_dim: The dimension of the channels.
     """
 
     def __init__(self, tap: str, channels: int, channel_dim: int) -> None:
@@ -99,8 +99,8 @@ class ScaleAndShift(nn.Module):
 
         Args:
             module: The tapped module.
-            x: What it took.
-            output: What it returned.
+            x: Its input.
+            output: Its output.
         """
         check_width(output, self.channel_dim, self.tap, len(self.scale))
         shape = [1] * output.dim()

@@ -1,4 +1,4 @@
-"""Gates: what decides how much each expert counts for a task."""
+"""Gates: the weights of the experts for a task."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint
-from polytask.models._checks import is_size
+from polytask.models._argument_checks import is_size
 from polytask.models._experts import Factory, make
 from polytask.models._mlp import MLP
 
 SHARED = "sharing"
-"""What the gate of the shared experts of a `PLE` level is recorded under; no task may be called so."""
+"""The name under which the gate of a `PLE` level's shared part is recorded; no task may have this name."""
 
 
 class Gate(nn.Module):
@@ -20,7 +20,7 @@ class Gate(nn.Module):
 
     Args:
         logits: From the gate's input to one number for each expert.
-        task: The task it decides for.
+        task: The gate's task.
         experts: The experts' names.
     """
 
@@ -34,17 +34,17 @@ class Gate(nn.Module):
         """Weights ``(rows, experts)``, which sum to one.
 
         Args:
-            x: What the gate looks at.
+            x: What the gate receives.
         """
         assert self.logits is not None
         return torch.softmax(checked(self.logits(x), len(self.experts)), dim=-1)
 
 
 def checked(logits: Any, size: int) -> Tensor:
-    """What a gate returned, once its last dimension fits.
+    """The output of a gate, after its shape was checked.
 
     Raises:
-        UserError: Where it does not.
+        UserError: If it does not.
     """
     if not isinstance(logits, Tensor) or logits.dim() < 2 or logits.shape[-1] != size:
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
@@ -53,32 +53,34 @@ def checked(logits: Any, size: int) -> Tensor:
 
 
 def make_logits(gate: int | Factory, size: int, where: str = "gate") -> nn.Module:
-    """The module that gives a gate its numbers.
+    """The module that computes a gate's logits.
 
     Args:
-        gate: Values per sample of what a linear gate looks at, or something that makes a module when called
-            with the number of values to return.
+        gate: Values per sample of a linear gate's input, or a callable that returns a module for the number
+            of values to return.
         size: The number of values to return.
-        where: What the user calls it.
+        where: The argument's name, for messages.
 
     Raises:
-        UserError: Where it is neither.
+        UserError: If it is neither.
     """
     if is_size(gate):
         return MLP(gate, [], size)
     if isinstance(gate, int):
-        raise UserError(where, "must be an integer of at least 1, or make a module", repr(gate))
+        raise UserError(
+            where, "must be an integer of at least 1, or a callable that returns a module", repr(gate)
+        )
     return make(gate, where, size)
 
 
 class GateInput(nn.Module):
-    """What gates look at: the input, or a feature of it.
+    """The input of the gates: that of the model, or a feature of it.
 
     Args:
-        feature: None for the input itself; a key or place in it; or a module that is called with it.
+        feature: None for the input itself; a key or index in it; or a module that is called with it.
 
     Raises:
-        UserError: Where it is something else.
+        UserError: If it is something else.
     """
 
     def __init__(self, feature: nn.Module | str | int | None = None) -> None:
@@ -100,11 +102,11 @@ class GateInput(nn.Module):
         except (KeyError, IndexError, TypeError) as error:
             found = f"a {type(x).__name__}"
             fix = hint(str(self.feature), map(str, x), "Keys") if isinstance(x, Mapping) else None
-            rule = f"the input has no entry {self.feature!r}"
+            rule = f"must be an entry of the input, which has no entry {self.feature!r}"
             raise UserError("gate_input", rule, found, fix) from error
 
 
 def _checked_feature(feature: object) -> nn.Module | str | int | None:
     if feature is None or isinstance(feature, nn.Module | str | int):
         return feature
-    raise UserError("gate_input", "must be a key, a place or a module", f"a {type(feature).__name__}")
+    raise UserError("gate_input", "must be a key, an index or a module", f"a {type(feature).__name__}")

@@ -8,15 +8,15 @@ from torch import nn
 
 from polytask._errors import UserError
 from polytask._tasks import check_task_names
+from polytask.models._argument_checks import check_mapping, check_module, check_size, is_size
 from polytask.models._base import Heads
-from polytask.models._checks import check_mapping, check_module, check_size, is_size
 from polytask.models._multi_head import MultiHead
 from polytask.models._task_configs import from_config
 from polytask.models._task_head import TaskHead
 
 
 class HardParameterSharing(MultiHead):
-    """A backbone that all tasks share, a shared layer on top of it if wanted, and one head per task.
+    """A backbone that all tasks share, optionally a shared layer on top of it, and one head per task.
 
     ``output[t] = heads[t](h)`` with ``h = backbone(x)``, or, with ``shared_head_dim``,
     ``h = ReLU(W backbone(x) + b)``.
@@ -27,17 +27,17 @@ class HardParameterSharing(MultiHead):
             ``task1`` and so on.
         shared_head_dim: Units of a linear layer with ReLU between backbone and heads; None means no such
             layer. The heads then take this many features.
-        representation_dim: Features that the backbone returns; None means ``backbone.output_dim``. Needed for
-            the shared layer where a backbone has no such attribute.
+        representation_dim: Features that the backbone returns; None means ``backbone.output_dim``. Required
+            for the shared layer if the backbone has no such attribute.
 
     Shape:
         - Input: what the backbone takes.
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
-        - The backbone returns (..., features) where there is a shared layer.
+        - The backbone returns (..., features) if there is a shared layer.
 
     Raises:
-        UserError: Where the backbone or a head is not a module, there is no head, a name may not name a task,
-            the representation's size is needed and unknown, or a `TaskHead` takes another size.
+        UserError: If the backbone or a head is not a module, there is no head, a name is not a valid task
+            name, the representation's size is required and unknown, or a `TaskHead` takes another size.
 
     Example:
         >>> import torch
@@ -86,8 +86,8 @@ class HardParameterSharing(MultiHead):
             if features is not None and isinstance(head, TaskHead) and head.input_dim != features:
                 raise UserError(
                     f"task_heads.{task}",
-                    f"the representation has {features} features",
-                    f"a head with input_dim {head.input_dim}",
+                    f"input_dim must be {features}, the features of the representation",
+                    head.input_dim,
                 )
 
 
@@ -101,7 +101,7 @@ def create_hard_sharing_model(
 
     Args:
         backbone: The part that all tasks share.
-        task_configs: For each task ``output_dim``, and if wanted ``hidden_dims``, ``activation`` and
+        task_configs: For each task ``output_dim``, and optionally ``hidden_dims``, ``activation`` and
             ``dropout``: the arguments of `TaskHead`.
         shared_head_dim: Units of a linear layer with ReLU between backbone and heads; None means no such
             layer.
@@ -112,7 +112,7 @@ def create_hard_sharing_model(
         - Output: (..., output_dim) for each task; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where the representation's size is unknown, or a task's configuration cannot be used.
+        UserError: If the representation's size is unknown, or a task's configuration cannot be used.
 
     Example:
         >>> import torch
@@ -140,5 +140,6 @@ def _features(backbone: nn.Module, representation_dim: int | None) -> int | None
 def _known(features: int | None) -> int:
     if features is None:
         fix = "Pass representation_dim, the number of features it returns"
-        raise UserError("backbone", "must say the size of its representation", "no output_dim", fix)
+        rule = "must have an attribute output_dim, the size of its representation"
+        raise UserError("backbone", rule, "no output_dim", fix)
     return features

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import is_finite
 from polytask._errors import UserError
-from polytask.models._checks import check_features
+from polytask.models._argument_checks import check_features
 from polytask.models._dense import Activation
 from polytask.models._task_head import ClassHead, TaskHead
 
@@ -29,7 +30,7 @@ def pooled(representation: Any, features: int) -> Tensor:
     """Feature maps, averaged over their positions; vectors as they are.
 
     Raises:
-        UserError: Where it is no tensor of shape ``(N, features)`` or ``(N, features, ...)``.
+        UserError: If it is not a tensor of shape ``(N, features)`` or ``(N, features, ...)``.
 
     Example:
         >>> pooled(torch.tensor([[[1.0, 3.0]]]), 1)
@@ -38,7 +39,7 @@ def pooled(representation: Any, features: int) -> Tensor:
     if not isinstance(representation, Tensor) or representation.dim() < 3:
         return check_features(representation, features)
     if representation.shape[1] != features:
-        rule = f"the head needs a tensor of shape (N, {features}) or (N, {features}, ...)"
+        rule = f"must be a tensor of shape (N, {features}) or (N, {features}, ...) for this head"
         raise UserError("representation", rule, f"shape {tuple(representation.shape)}")
     return representation.flatten(2).mean(dim=2)
 
@@ -58,7 +59,7 @@ class ClassificationHead(PooledHead, ClassHead):
         - Output: (N, num_classes).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, the activation or the dropout cannot be used,
+        UserError: If a size is not an integer of at least 1, the activation or the dropout cannot be used,
             or a representation has another shape.
 
     Example:
@@ -79,14 +80,14 @@ class MultiLabelHead(PooledHead):
         activation: A module, copied for each layer, or something that makes one when called. None means ReLU.
         dropout: Probability, in [0, 1); see `TaskHead`.
         prior: How often a label is set, in (0, 1). The last bias starts at :math:`\log(p / (1 - p))`, so that
-            training on rare labels need not begin by learning that they are rare.
+            training does not have to learn first that labels are rare.
 
     Shape:
         - Input: (N, input_dim), or feature maps (N, input_dim, ...), which are averaged over their positions.
         - Output: (N, num_labels).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, a number is out of its range, the activation
+        UserError: If a size is not an integer of at least 1, a number is out of its range, the activation
             cannot be used, or a representation has another shape.
 
     Example:
@@ -113,16 +114,16 @@ class MultiLabelHead(PooledHead):
     ) -> None:
         super().__init__(input_dim, num_labels, hidden_dims, activation, dropout)
         if prior is not None:
-            if not isinstance(prior, float) or not 0 < prior < 1:
+            if not is_finite(prior) or not 0 < prior < 1:
                 raise UserError("prior", "must be a number above 0 and below 1", repr(prior))
             *_, last = self.layers.parameters()
             nn.init.constant_(last, math.log(prior / (1 - prior)))
 
 
 class RegressionHead(PooledHead):
-    r"""One or several numbers for each sample; trains with `torch.nn.MSELoss` and the like.
+    r"""One or several numbers for each sample; trains with `torch.nn.MSELoss` and similar losses.
 
-    Within bounds where both are given: :math:`\text{low} + (\text{high} - \text{low}) \, \sigma(z)`.
+    With bounds, the output is :math:`\text{low} + (\text{high} - \text{low}) \, \sigma(z)`.
 
     Args:
         input_dim: Features of the representation.
@@ -138,7 +139,7 @@ class RegressionHead(PooledHead):
         - Output: (N, output_dim).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, one bound is given without the other or not
+        UserError: If a size is not an integer of at least 1, one bound is given without the other or not
             below it, the activation or the dropout cannot be used, or a representation has another shape.
 
     Example:
@@ -178,7 +179,7 @@ class RegressionHead(PooledHead):
 
 
 def _bounds(low: float | None, high: float | None) -> tuple[float, float]:
-    if isinstance(low, int | float) and isinstance(high, int | float) and -math.inf < low < high < math.inf:
+    if is_finite(low) and is_finite(high) and low < high:
         return float(low), float(high)
-    rule = "are two numbers, the lower first, or neither is given"
+    rule = "must be two numbers with low below high, or both None"
     raise UserError("low, high", rule, f"{low} and {high}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from polytask._checks import is_finite
 from polytask._errors import UserError
 from polytask.models._base import Heads
 from polytask.models._choice import Choice
@@ -16,17 +17,17 @@ from polytask.models._towers import Backbone, Mixing, Towers
 
 
 class LearningToBranch(Towers):
-    r"""A search for the tree of layers: behind each tap, every tower learns whose features to go on with.
+    r"""A search for a tree of layers: behind each tap, every tower learns which features it continues with.
 
-    In training a tower goes on with a random mixture of all towers' features,
+    In training a tower continues with a random mixture of all towers' features,
 
     .. math:: \tilde x_t = \sum_s d_{ts} x_s, \qquad
         d_t = \mathrm{softmax}\left((\log\pi_t + g) / \tau\right),
 
     with Gumbel noise *g*, learned :math:`\log\pi`, and a temperature :math:`\tau` that falls step by step.
-    In evaluation it goes on with the features of the likeliest tower alone, and towers that none of the tasks
-    that are asked for goes on from do not run. Which it is, it reads on the host at each call; an export
-    keeps what it was when the model was last put into evaluation. `branches` tells the tree that was found.
+    In evaluation it continues with the features of the likeliest tower alone, and towers on which no
+    requested task depends do not run. The likeliest tower is read on the host at each call; an export keeps
+    that of the time when the model was last put into evaluation. `branches` returns the tree.
 
     Args:
         backbone: A module that is copied, with its weights, for each task; or by task modules that return
@@ -35,8 +36,8 @@ class LearningToBranch(Towers):
             ``task1`` and so on.
         taps: Names of the backbone's modules behind which the tree may branch.
         temperature: :math:`\tau` of the first step, above 0.
-        decay: What :math:`\tau` is multiplied with after each forward in training, above 0 and at most 1.
-        lowest: Where :math:`\tau` stops falling, above 0.
+        decay: Factor of :math:`\tau` after each forward in training, above 0 and at most 1.
+        lowest: The smallest :math:`\tau`, above 0.
 
     Shape:
         - Input: what the backbone takes.
@@ -44,8 +45,8 @@ class LearningToBranch(Towers):
         - The tapped modules return one tensor.
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
-            one tensor, the towers' features differ in shape, or a number is out of its range.
+        UserError: If a tap is not a module of the backbone, is not called or does not return one tensor, the
+            towers' features differ in shape, or a number is out of its range.
 
     Example:
         >>> import torch
@@ -61,10 +62,10 @@ class LearningToBranch(Towers):
         Guo, Lee, Ulbricht, "Learning to Branch for Multi-Task Learning", ICML 2020, equation 3.
 
     Deviations:
-        Every level has as many nodes as there are tasks. A tower starts out with its own features likeliest,
-        by 1 in :math:`\log\pi`, since copies of one backbone would otherwise be told apart by noise alone. A
-        tower that goes on from another one still runs as far as the tap: for a smaller model, build the tree
-        that `branches` tells and train it anew, as the paper does.
+        Every level has as many nodes as there are tasks. At the start a tower's own features are likeliest,
+        by 1 in :math:`\log\pi`, since copies of one backbone would otherwise differ by noise alone. A tower
+        that continues from another one still runs as far as the tap: for a smaller model, build the tree that
+        `branches` returns and train it from scratch, as the paper does.
     """
 
     def __init__(
@@ -84,15 +85,15 @@ class LearningToBranch(Towers):
         self.decay, self.lowest = float(decay), float(lowest)
 
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
-        """By task, what its tower returns.
+        """By task, the output of its tower.
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         found = super().represent(x, tasks)
         for unit in self._branchings() if self.training else ():
-            # A new tensor, as the graph still needs the one that this step used.
+            # A new tensor, since the graph still needs the one that this step used.
             unit.temperature = (unit.temperature * self.decay).clamp(min=self.lowest)
         return found
 
@@ -100,7 +101,7 @@ class LearningToBranch(Towers):
         return [unit for unit in self.units if isinstance(unit, _Branching)]
 
     def branches(self) -> dict[str, dict[str, str]]:
-        """By tap and task, whose tower the task's tower goes on from."""
+        """By tap and task, the tower whose features the task's tower continues with."""
         tree = {}
         for tap, unit in zip(self.taps, self._branchings(), strict=True):
             parents = (self.task_names[parent] for parent in unit.choose())
@@ -109,7 +110,7 @@ class LearningToBranch(Towers):
 
 
 class _Branching(Mixing, Choice):
-    """Whose features each tower goes on with; ``log_odds`` is ``(tasks, tasks)``."""
+    """The features that each tower continues with; ``log_odds`` is ``(tasks, tasks)``."""
 
     temperature: Tensor
 
@@ -139,6 +140,6 @@ class _Branching(Mixing, Choice):
 
 
 def _check_positive(value: object, where: str, most: float) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= most:
+    if not (is_finite(value) and 0 < value <= most):
         limit = "" if math.isinf(most) else f" and at most {most:g}"
         raise UserError(where, f"must be a number above 0{limit}", repr(value))

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from polytask._checks import is_finite
 from polytask._errors import UserError, hint
 from polytask._tasks import TaskModules, check_known
+from polytask.models._argument_checks import check_dropout, check_module, check_size
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_dropout, check_module, check_size
 from polytask.models._conditioned import named, one_by_one
 from polytask.models._multi_head import MultiHead
 from polytask.models._taps import modules_by_name
@@ -30,9 +31,9 @@ class LoRA(ByTask):
     .. math:: W + \tfrac{\alpha}{r} B_t A_t, \qquad B_t \in \mathbb{R}^{\text{out} \times r}, \;
         A_t \in \mathbb{R}^{r \times \text{in}}.
 
-    B begins with 0, so that the model begins as the plain backbone. The backbone runs once for each task that
-    is asked for; `merged` gives the network of one task without adapters, at the cost of the backbone.
-    In training, batch norm layers in it see every batch once per task, also where it is frozen.
+    B starts at 0, so that the model starts as the plain backbone. The backbone runs once for each requested
+    task; `merged` returns the network of one task without adapters, at the cost of the backbone. In training,
+    batch norm layers in it process every batch once per task, even if it is frozen.
 
     Args:
         backbone: The part that all tasks share.
@@ -40,17 +41,17 @@ class LoRA(ByTask):
             and so on.
         rank: The rank r.
         targets: Names of `torch.nn.Linear` and convolution layers of the backbone, or the ends of such names:
-            ``query`` means every layer that is called so, in whatever block.
+            ``query`` means every layer of this name, in any block.
         alpha: The scale; None means r, a factor of 1.
         dropout: Probability, in [0, 1), of zeroing a value that enters an adapter.
-        train_backbone: Whether the backbone is trained too; it is frozen where not.
+        train_backbone: Whether the backbone is trained too; otherwise it is frozen.
 
     Shape:
         - Input: what the backbone takes.
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a target names no layer or another kind of layer, its shape is not known yet, the
+        UserError: If a target names no layer or another kind of layer, its shape is not known yet, the
             rank is above the layer's size, or a target is never called.
 
     Example:
@@ -67,7 +68,7 @@ class LoRA(ByTask):
         ICLR 2022, equation 3.
 
     Deviations:
-        A begins as a linear layer of torch does, uniform and not Gaussian, as in the authors' code.
+        A is initialised as a linear layer of torch, uniform and not Gaussian, as in the authors' code.
     """
 
     heads_argument = "tasks"
@@ -100,11 +101,11 @@ class LoRA(ByTask):
             backbone.requires_grad_(False)
 
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> dict[str, Any]:
-        """By task what the backbone returns with the task's adapters.
+        """By task the output of the backbone with the task's adapters.
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         units = {task: named(self.targets, self.adapters[task]) for task in chosen}
@@ -118,7 +119,7 @@ class LoRA(ByTask):
             task: The task's name.
 
         Raises:
-            UserError: Where there is no such task.
+            UserError: If there is no such task.
         """
         check_known([task], self.task_names, "task")
         backbone = deepcopy(self.backbone)
@@ -131,7 +132,7 @@ class LoRA(ByTask):
         return MultiHead(backbone, {task: deepcopy(self.heads[task])}).train(self.training)
 
     def parameter_counts(self) -> dict[str, int]:
-        """How many parameters each task has of its own, in its adapters and its head."""
+        """The number of parameters in each task's adapters and head."""
         return {
             task: sum(p.numel() for part in (self.adapters[task], head) for p in part.parameters())
             for task, head in self.heads.items()
@@ -170,8 +171,8 @@ class Adapter(nn.Module):
 
         Args:
             module: The layer.
-            x: What it took.
-            output: What it returned.
+            x: Its input.
+            output: Its output.
         """
         x = F.dropout(x, self.dropout, self.training)
         if isinstance(module, nn.Linear):
@@ -190,7 +191,7 @@ def find_targets(backbone: nn.Module, targets: Sequence[str]) -> tuple[str, ...]
     """The names of the layers that targets mean, in the backbone's order.
 
     Raises:
-        UserError: Where there is no target, or one fits no module, with the nearest name.
+        UserError: If there is no target, or one matches no module, with the nearest name.
 
     Example:
         >>> blocks = [nn.ModuleDict({"query": nn.Linear(2, 2), "key": nn.Linear(2, 2)}) for _ in range(2)]
@@ -207,9 +208,10 @@ def find_targets(backbone: nn.Module, targets: Sequence[str]) -> tuple[str, ...]
             layers = [name for name, module in known.items() if isinstance(module, Layer)]
             names = dict.fromkeys([*layers, *(name.rpartition(".")[2] for name in layers)])
             fix = hint(str(target), names, "Layers")
-            raise UserError(f"targets.{target}", f"no such module in {type(backbone).__name__}", None, fix)
+            rule = f"must be a module of {type(backbone).__name__}"
+            raise UserError(f"targets.{target}", rule, "an unknown name", fix)
         found.update(known[name] for name in fitting)
-    # A module that stands in two places has one adapter, by its first name.
+    # A module with two names has one adapter, by its first name.
     return tuple(name for name, module in backbone.named_modules() if module in found)
 
 
@@ -218,17 +220,19 @@ def _adaptable(layer: nn.Module, name: str, rank: int) -> Layer:
     if not isinstance(layer, Layer):
         raise UserError(where, "must be a Linear or a convolution", f"a {type(layer).__name__}")
     if isinstance(layer.weight, UninitializedParameter):
-        raise UserError(where, "needs a layer of a known shape", f"a {type(layer).__name__}")
+        found = f"a {type(layer).__name__} before its first forward"
+        raise UserError(where, "must be a layer of a known shape", found)
     size = min(len(layer.weight), layer.weight[0].numel())
     if rank > size:
         shape = f"{len(layer.weight)} x {layer.weight[0].numel()}"
-        raise UserError(where, f"the rank is at most the layer's size, {size}", f"rank {rank} for {shape}")
+        rule = f"the rank must be at most the layer's size, {size}"
+        raise UserError(where, rule, f"rank {rank} for {shape}")
     return layer
 
 
 def _scale(alpha: float | None, rank: int) -> float:
     if alpha is None:
         return 1.0
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
+    if not is_finite(alpha) or alpha <= 0:
         raise UserError("alpha", "must be a number above 0", repr(alpha))
     return alpha / rank

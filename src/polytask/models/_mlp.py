@@ -20,17 +20,17 @@ class MLP(nn.Module):
         output_dim: Units of the last layer.
         activation: A module, copied for each layer, or something that makes one when called, such as a class.
             None means ReLU.
-        dropout: Probability, in [0, 1), of zeroing a value that enters a layer after the first; one that
-            enters the only layer, where there are no hidden layers.
-        activate_output: Whether the activation follows the last layer too, as it should where heads that are
-            linear follow: ``MLP(784, [], 100, activate_output=True)`` is the backbone of 784-100-{10, 2}.
+        dropout: Probability, in [0, 1), of zeroing a value that enters a layer after the first; without
+            hidden layers, one that enters the only layer.
+        activate_output: Whether the activation follows the last layer too, as it should before linear heads:
+            ``MLP(784, [], 100, activate_output=True)`` is the backbone of 784-100-{10, 2}.
 
     Shape:
         - Input: (N, ...) with ``input_dim`` values per sample, such as (N, 1, 28, 28) for 784.
         - Output: (N, output_dim).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, the activation or the dropout cannot be used,
+        UserError: If a size is not an integer of at least 1, the activation or the dropout cannot be used,
             or an input does not have ``input_dim`` values per sample.
 
     Example:
@@ -62,7 +62,7 @@ class MLP(nn.Module):
         Args:
             x: The batch.
         """
-        rule = f"needs inputs of shape (N, {self.input_dim})"
+        rule = f"inputs must have the shape (N, {self.input_dim})"
         if not isinstance(x, Tensor):
             raise UserError("MLP", rule, f"a {type(x).__name__}")
         if x.dim() < 2 or math.prod(x.shape[1:]) != self.input_dim:

@@ -6,14 +6,14 @@ from typing import Any
 from torch import nn
 
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_size
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_size
 from polytask.models._experts import Factory, make_experts, mix
 from polytask.models._gate import Gate, GateInput, make_logits
 
 
 class MMoE(ByTask):
-    r"""Experts that all tasks share, mixed for each task by a gate of its own.
+    r"""Experts that all tasks share, mixed by one gate per task.
 
     With experts :math:`f_1 \dots f_n` and gates :math:`g^t(x) \in \mathbb{R}^n`,
 
@@ -28,19 +28,19 @@ class MMoE(ByTask):
             ``_target_`` with ``_partial_: true``. All experts take the input and return tensors of one shape.
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
-        gate: Values per sample of what the gates look at, for linear gates; or something that makes a module
-            when called with the number of experts, such as ``functools.partial(MLP, 64, [16])``.
+        gate: Values per sample of what the gates receive, for linear gates; or a callable that returns a
+            module for the number of experts, such as ``functools.partial(MLP, 64, [16])``.
         num_experts: Number of experts.
-        gate_input: What the gates look at: None for the input, a key or place of it, or a module that is
+        gate_input: What the gates receive: None for the input, a key or index of it, or a module that is
             called with it.
 
     Shape:
         - Input: what the experts take.
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
-        - A gate returns (rows, experts), with more leading dimensions where the experts' outputs have them.
+        - A gate returns (rows, experts), with more leading dimensions if the experts' outputs have them.
 
     Raises:
-        UserError: Where the factories make no modules, a number is not above zero, or gate and experts do not
+        UserError: If the factories return no modules, a number is not above zero, or gate and experts do not
             fit each other.
 
     Example:
@@ -81,7 +81,7 @@ class MMoE(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         outputs = [expert(x) for expert in self.experts]
         feature = self.gate_input(x)

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_module
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_module
 from polytask.models._taps import check_channels, check_taps, check_width, features_at
 
 
@@ -37,13 +37,13 @@ class MTAN(ByTask):
 
     Shape:
         - Input: what the backbone takes.
-        - Output: for each task, what its head returns of (N, channels, height, width), the channels and
+        - Output: for each task, what its head returns for (N, channels, height, width), with the channels and
           the size of the last tap; see `MultiTaskModel.forward`.
         - The tapped modules return (N, channels, height, width).
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
-            feature maps with the given channels, or taps are not in the order of their calls.
+        UserError: If a tap is not a module of the backbone, is not called or does not return feature maps
+            with the given channels, or taps are not in the order of their calls.
 
     Example:
         >>> import torch
@@ -59,8 +59,8 @@ class MTAN(ByTask):
         Liu, Johns, Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, equations 1 and 2.
 
     Deviations:
-        A mask is computed from the features that it is applied to, where the paper computes it from those of
-        an earlier layer of the same block. The decoder's attention is left to taps in a decoder.
+        A mask is computed from the features to which it is applied; the paper computes it from those of an
+        earlier layer of the same block. For attention in a decoder, use taps in a decoder.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class MTAN(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         features = features_at(self.backbone, self.taps, x)
         for tap, values in zip(self.taps, features, strict=True):
@@ -97,7 +97,8 @@ class MTAN(ByTask):
             found = (
                 f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
             )
-            raise UserError(f"tap '{tap}'", "needs feature maps (N, channels, height, width)", found)
+            rule = "must return feature maps of shape (N, channels, height, width)"
+            raise UserError(f"tap '{tap}'", rule, found)
         check_width(values, 1, tap, self.channels[tap])
 
 
@@ -122,8 +123,8 @@ class _Attention(nn.Module):
         """The task's features after the tap.
 
         Args:
-            features: The backbone's.
-            carried: The task's after the tap before, if any.
+            features: The backbone's features.
+            carried: The task's features after the previous tap, if any.
         """
         given = features
         if carried is not None:
@@ -134,6 +135,6 @@ class _Attention(nn.Module):
 
 
 def _convolution(channels: int, outputs: int, size: int, norm: bool) -> list[nn.Module]:
-    # What follows the convolution takes its mean away, and a bias with it.
+    # Batch normalisation subtracts the mean, and a bias with it.
     layer = nn.Conv2d(channels, outputs, size, padding=size // 2, bias=not norm)
     return [layer, nn.BatchNorm2d(outputs)] if norm else [layer]

@@ -5,15 +5,15 @@ from typing import Any
 
 from torch import nn
 
+from polytask.models._argument_checks import check_module
 from polytask.models._base import Heads, MultiTaskModel
-from polytask.models._checks import check_module
 
 
 class MultiHead(MultiTaskModel):
     """A backbone, and for each task any module that takes what the backbone returns.
 
-    ``output[t] = heads[t](backbone(x))``. The representation reaches the heads as it is: a tensor, a tuple of
-    feature maps, a dict.
+    ``output[t] = heads[t](backbone(x))``. The representation is passed to the heads unchanged: a tensor, a
+    tuple of feature maps, a dict.
 
     Args:
         backbone: The part that all tasks share.
@@ -25,8 +25,8 @@ class MultiHead(MultiTaskModel):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where the backbone or a head is not a module, there is no head, or a name may not name a
-            task.
+        UserError: If the backbone or a head is not a module, there is no head, or a name is not a valid task
+            name.
 
     Example:
         >>> import torch

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from polytask._tasks import TaskModules
+from polytask.models._argument_checks import check_share
 from polytask.models._base import Heads
-from polytask.models._checks import check_share
 from polytask.models._cross_stitch import shares
 from polytask.models._taps import check_channels, check_width
 from polytask.models._towers import Backbone, Mixing, Towers
 
 
 class NDDR(Towers):
-    r"""A backbone for each task; behind each tap, every tower goes on with all towers' features, reduced.
+    r"""A backbone for each task; behind each tap, every tower continues with all towers' features, reduced.
 
     .. math:: \tilde x_t = \mathrm{BN}\left(W_t \, [x_1; \ldots; x_T]\right)
 
@@ -28,7 +28,7 @@ class NDDR(Towers):
             ``task1`` and so on.
         taps: The backbone's modules behind which features are mixed, with their numbers of channels.
         own: Initial factor of the identity for a tower's own features; the other tasks share the remainder
-            to 1 equally. 1 where there is one task.
+            to 1 equally. 1 if there is only one task.
         norm: Whether batch normalisation follows. Without it, ``own=1`` leaves the networks separate.
         channel_dim: The features' dimension that holds the channels; -1 for tokens.
 
@@ -38,8 +38,8 @@ class NDDR(Towers):
         - The tapped modules return one tensor.
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
-            one tensor, the towers' features differ in shape, or channels are others than given.
+        UserError: If a tap is not a module of the backbone, is not called or does not return one tensor, the
+            towers' features differ in shape, or their channels differ from those given.
 
     Example:
         >>> import torch
@@ -82,7 +82,7 @@ def _reduction(factors: Tensor, channels: int, norm: bool) -> nn.Sequential:
     layer = nn.Linear(len(factors) * channels, channels, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.cat([factor * torch.eye(channels) for factor in factors], dim=1))
-    # Of one dimension, as all features are rows of channels by then.
+    # One-dimensional, since all features are rows of channels there.
     return nn.Sequential(layer, nn.BatchNorm1d(channels)) if norm else nn.Sequential(layer)
 
 

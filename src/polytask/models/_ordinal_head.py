@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polytask._errors import UserError
-from polytask.models._checks import check_size
+from polytask.models._argument_checks import check_size
 from polytask.models._dense import Activation
 from polytask.models._heads import PooledHead
 
 
 class OrdinalHead(PooledHead):
-    r"""One of several ordered levels for each sample: a score, cut by thresholds that keep their order.
+    r"""One of several ordered levels for each sample: a score, divided by thresholds that keep their order.
 
     .. math:: P(y \le k) = \sigma(\theta_k - s(x)), \qquad \theta_0 < \theta_1 < \dots
 
-    with *s* the score that the layers give, and learned :math:`\theta`. The output is
-    :math:`\log P(y = k)`, so that `torch.nn.CrossEntropyLoss` is the negative log-likelihood and a metric
-    of classes takes it as it is.
+    with *s* the score that the layers compute, and learned :math:`\theta`. The output is
+    :math:`\log P(y = k)`, so that `torch.nn.CrossEntropyLoss` is the negative log-likelihood and
+    classification metrics take it unchanged.
 
     Args:
         input_dim: Features of the representation.
@@ -34,7 +34,7 @@ class OrdinalHead(PooledHead):
         - Output: (N, num_levels).
 
     Raises:
-        UserError: Where there are fewer than 2 levels, a size is not an integer of at least 1, the
+        UserError: If there are fewer than 2 levels, a size is not an integer of at least 1, the
             activation or the dropout cannot be used, or a representation has another shape.
 
     Example:

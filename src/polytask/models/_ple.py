@@ -6,15 +6,15 @@ from typing import Any
 from torch import nn
 
 from polytask._errors import UserError
+from polytask.models._argument_checks import check_count
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_count
 from polytask.models._experts import Factory, counts_by_task
 from polytask.models._extraction import Extraction
 from polytask.models._gate import GateInput
 
 
 class PLE(ByTask):
-    r"""Levels of shared and task experts; tasks part from each other step by step.
+    r"""Levels of shared and task experts; tasks separate from each other level by level.
 
     At each level the experts of a task take the task's mixture of the level below, the shared experts the
     shared mixture, which is one of *all* experts below. With :math:`z^t_0 = z^s_0 = x`,
@@ -27,18 +27,18 @@ class PLE(ByTask):
     shared experts of the last level, and of the levels below all experts that its shared part mixes.
 
     Args:
-        experts: For each level something that makes an expert when called, such as
+        experts: For each level a callable that returns an expert, such as
             ``functools.partial(MLP, 64, [], 16)``; in a config a ``_target_`` with ``_partial_: true``.
             Experts of a level return tensors of one shape, which those of the next level take.
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
-        gates: For each level the values per sample of what its gates look at, for linear gates; or something
-            that makes a module when called with the number of experts that the gate weighs.
-        shared_experts: Number of experts that all tasks share at each level; may be 0 where there is one
+        gates: For each level the values per sample of what its gates receive, for linear gates; or a callable
+            that returns a module for the number of experts that the gate weighs.
+        shared_experts: Number of experts that all tasks share at each level; may be 0 if there is only one
             level.
         task_experts: Number of experts of each task at each level, one for all or by task; may be 0.
-        gate_input: What the gates of all levels look at: a key or place of the input, or a module that is
-            called with it. None for the input at the first level, and at the others for the mixture that the
+        gate_input: What the gates of all levels receive: a key or index of the input, or a module that is
+            called with it. None means the input at the first level, and at the others the mixture that the
             level takes.
 
     Shape:
@@ -46,7 +46,7 @@ class PLE(ByTask):
         - Output: for each task, what its head returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where experts and gates are not one for each level, a task is left without an expert, or
+        UserError: If experts and gates are not one for each level, a task is left without an expert, or
             gate and experts do not fit each other.
 
     Example:
@@ -82,7 +82,7 @@ class PLE(ByTask):
         own = counts_by_task(task_experts, self.task_names, "task_experts")
         shared = check_count(shared_experts, "shared_experts")
         if depth > 1 and shared == 0:
-            rule = "must be at least 1 where there are several levels"
+            rule = "must be at least 1 if there are several levels"
             raise UserError("shared_experts", rule, "0", "Use Separate or one level")
         self.gate_input = None if gate_input is None else GateInput(gate_input)
         self.levels = nn.ModuleList(
@@ -95,14 +95,14 @@ class PLE(ByTask):
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         chosen = self.task_names if tasks is None else tasks
         depth = len(self.levels)
         by_task, shared = dict.fromkeys(chosen if depth == 1 else self.task_names, x), x
         feature = None if self.gate_input is None else self.gate_input(x)
         for number, level in enumerate(self.levels, start=1):
-            # The last level runs the chosen tasks' experts only, and takes nothing else from the one below.
+            # The last level runs the chosen tasks' experts only, and takes only their mixtures from below.
             mixed = chosen if number >= depth - 1 else self.task_names
             features = {task: by_task[task] if feature is None else feature for task in mixed}
             by_task, shared = level(by_task, shared, features, shared if feature is None else feature)
@@ -116,5 +116,6 @@ def _depth(experts: object, gates: object) -> int:
     assert isinstance(experts, Sequence)
     assert isinstance(gates, Sequence)
     if len(experts) != len(gates):
-        raise UserError("gates", "needs one entry for each level", f"{len(gates)} for {len(experts)} levels")
+        rule = "must have one entry for each level"
+        raise UserError("gates", rule, f"{len(gates)} for {len(experts)} levels")
     return len(experts)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from polytask._errors import UserError, hint, nearest
-from polytask.models._checks import check_size
+from polytask.models._argument_checks import check_size
 
 Pooling = Literal["cls", "mean", "tokens"]
 _POOLINGS = ("cls", "mean", "tokens")
@@ -17,9 +17,9 @@ class TimmBackbone(nn.Module):
     """A model of timm that returns pooled features.
 
     Args:
-        name: A name that ``timm.list_models()`` knows, such as ``resnet18``; what follows a dot in it names
-            the weights.
-        pretrained: Whether timm loads (and downloads, where it has to) the weights.
+        name: A name that ``timm.list_models()`` knows, such as ``resnet18``; the part after a dot names the
+            weights.
+        pretrained: Whether timm loads the weights, and downloads them if necessary.
         in_channels: Channels of an image.
 
     Shape:
@@ -27,7 +27,7 @@ class TimmBackbone(nn.Module):
         - Output: (N, output_dim).
 
     Raises:
-        UserError: Where timm is not installed, or knows no such model; with the nearest name.
+        UserError: If timm is not installed, or does not know the model, with the nearest name.
 
     Example:
         >>> from polytask.models import TimmBackbone
@@ -55,20 +55,20 @@ class TimmBackbone(nn.Module):
 
 
 class TorchvisionBackbone(nn.Module):
-    """A classification model of torchvision, whose last linear layer is taken away.
+    """A classification model of torchvision without its last linear layer.
 
     Args:
         name: A name that ``torchvision.models.list_models()`` knows, such as ``resnet18``.
         weights: A name of weights of that model, such as ``DEFAULT`` or ``IMAGENET1K_V1``, which torchvision
-            loads (and downloads, where it has to); None for random ones.
+            loads, and downloads if necessary; None means random weights.
 
     Shape:
         - Input: (N, 3, height, width).
         - Output: (N, output_dim).
 
     Raises:
-        UserError: Where torchvision is not installed, knows no such model or weights, or the model does not
-            end in a linear layer.
+        UserError: If torchvision is not installed or does not know the model or the weights, or the model
+            does not end in a linear layer.
 
     Example:
         >>> from polytask.models import TorchvisionBackbone
@@ -82,7 +82,8 @@ class TorchvisionBackbone(nn.Module):
         _check_name(name, models.list_models(module=models), "torchvision")
         known = list(models.get_model_weights(name).__members__)
         if weights is not None and weights not in (*known, "DEFAULT"):
-            raise UserError("weights", f"torchvision has none called '{weights}'", None, hint(weights, known))
+            rule = f"must be weights that torchvision has for '{name}'"
+            raise UserError("weights", rule, repr(weights), hint(weights, known))
         self.encoder: nn.Module = models.get_model(name, weights=weights)
         self.output_dim = _behead(self.encoder, name)
 
@@ -101,20 +102,20 @@ class HuggingFaceEncoder(nn.Module):
 
     Args:
         name: A name on the hub, or a folder that ``save_pretrained`` wrote.
-        pooling: What is returned of the last layer: ``cls``, its first token; ``mean``, the mean of its
-            tokens, without those that ``attention_mask`` leaves out; or ``tokens``, all of them.
-        pretrained: Whether the weights are loaded; where not, only the configuration is.
-        output_dim: Features of a token; None for what the encoder's configuration calls ``hidden_size``.
+        pooling: What is returned from the last layer: ``cls``, its first token; ``mean``, the mean of its
+            tokens, without those that ``attention_mask`` excludes; or ``tokens``, all of them.
+        pretrained: Whether the weights are loaded; otherwise only the configuration is.
+        output_dim: Features of a token; None means ``hidden_size`` of the encoder's configuration.
 
     Shape:
-        - Input: a dict of what the encoder takes by keyword, ``input_ids`` and ``attention_mask`` say; or one
-          tensor, its first argument.
+        - Input: a dict of the encoder's keyword arguments, for example ``input_ids`` and ``attention_mask``;
+          or one tensor, its first argument.
         - Output: (N, output_dim), or (N, tokens, output_dim) with ``tokens``.
 
     Raises:
-        UserError: Where transformers is not installed, cannot load the name, or the pooling is another word;
-            where the configuration has no ``hidden_size`` and no ``output_dim`` is given; or where the
-            encoder returns no tokens of that size.
+        UserError: If transformers is not installed or cannot load the name, the pooling is unknown, the
+            configuration has no ``hidden_size`` and no ``output_dim`` is given, or the encoder does not
+            return tokens of that size.
 
     Example:
         >>> from polytask.models import HuggingFaceEncoder
@@ -128,7 +129,10 @@ class HuggingFaceEncoder(nn.Module):
         super().__init__()
         if pooling not in _POOLINGS:
             raise UserError(
-                "pooling", f"is one of {', '.join(_POOLINGS)}", repr(pooling), hint(str(pooling), _POOLINGS)
+                "pooling",
+                f"must be one of {', '.join(_POOLINGS)}",
+                repr(pooling),
+                hint(str(pooling), _POOLINGS),
             )
         transformers = extra("transformers", "transformers")
         self.pooling = pooling
@@ -136,18 +140,21 @@ class HuggingFaceEncoder(nn.Module):
             self.encoder: nn.Module = _encoder(transformers, name, pretrained)
         except (OSError, ValueError) as error:
             found = " ".join(str(error).split())
-            raise UserError("name", f"transformers cannot load '{name}'", found) from error
+            raise UserError(
+                "name", f"must be loadable by transformers, but '{name}' is not", found
+            ) from error
         size = getattr(self.encoder.config, "hidden_size", None) if output_dim is None else output_dim
         if size is None:
             found = f"a {type(self.encoder.config).__name__} without hidden_size"
-            raise UserError("output_dim", "is needed for this encoder", found, "Pass its features of a token")
+            fix = "Pass the number of features of a token"
+            raise UserError("output_dim", "is required for this encoder", found, fix)
         self.output_dim = check_size(size, "output_dim")
 
     def forward(self, x: Mapping[str, Tensor] | Tensor) -> Tensor:
         """The features of a batch; see Shape.
 
         Args:
-            x: What the encoder takes.
+            x: The encoder's input.
         """
         returned = self.encoder(**x) if isinstance(x, Mapping) else self.encoder(x)
         tokens = _tokens(returned, self.output_dim)
@@ -163,21 +170,22 @@ class HuggingFaceEncoder(nn.Module):
 
 
 def extra(module: str, option: str) -> Any:
-    """An optional package, imported now that it is named.
+    """An optional package, imported when it is used.
 
     Args:
-        module: What to import.
+        module: The module to import.
         option: The extra of this package that installs it.
 
     Raises:
-        UserError: Where it is not installed.
+        UserError: If it is not installed.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
         fix = f"Install polytask[{option}]"
-        raise UserError(package, "is needed by this backbone", f"no module '{error.name}'", fix) from error
+        rule = "must be installed for this backbone"
+        raise UserError(package, rule, f"no module '{error.name}'", fix) from error
 
 
 def _tokens(returned: Any, features: int) -> Tensor:
@@ -188,7 +196,7 @@ def _tokens(returned: Any, features: int) -> Tensor:
         found = f"shape {tuple(tokens.shape)}"
     else:
         return tokens
-    rule = f"needs an encoder whose last_hidden_state is (N, tokens, {features})"
+    rule = f"last_hidden_state of the encoder must have the shape (N, tokens, {features})"
     raise UserError("HuggingFaceEncoder", rule, found)
 
 
@@ -204,14 +212,14 @@ def _check_name(name: str, known: list[str], package: str) -> None:
     if name not in known:
         close = nearest(str(name), known)
         fix = f"Did you mean '{close}'?" if close else f"See {package}'s list_models()"
-        raise UserError("name", f"{package} has no model called '{name}'", None, fix)
+        raise UserError("name", f"must be a model of {package}", repr(name), fix)
 
 
 def _behead(encoder: nn.Module, name: str) -> int:
-    """Put nothing in the place of the last linear layer; how many values it took."""
+    """Replace the last linear layer with the identity, and return its number of input features."""
     path, last = [pair for pair in encoder.named_modules() if not list(pair[1].children())][-1]
     if not isinstance(last, nn.Linear):
-        rule = "needs a model that ends in a linear layer"
+        rule = "must be a model that ends in a linear layer"
         raise UserError("name", rule, f"a {type(last).__name__} at the end of {name}")
     parent, _, attribute = path.rpartition(".")
     setattr(encoder.get_submodule(parent), attribute, nn.Identity())

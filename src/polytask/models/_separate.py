@@ -7,10 +7,10 @@ from polytask.models._base import Heads, MultiTaskModel
 
 
 class Separate(MultiTaskModel):
-    """A network for each task, trained side by side: what sharing is measured against.
+    """A network for each task: the baseline that sharing is compared with.
 
-    ``output[t] = task_networks[t](x)``. The input itself is the representation, the networks
-    are the heads.
+    ``output[t] = task_networks[t](x)``. The input itself is the representation, and the networks are the
+    heads.
 
     Args:
         task_networks: One network per task. A dict names the tasks; the tasks of a list are called ``task0``,
@@ -21,7 +21,7 @@ class Separate(MultiTaskModel):
         - Output: for each task, what its network returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where there is no network, one is not a module, or a name may not name a task.
+        UserError: If there is no network, one is not a module, or a name is not a valid task name.
 
     Example:
         >>> import torch

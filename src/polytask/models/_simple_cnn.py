@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from polytask._errors import UserError
-from polytask.models._checks import check_sides, check_size
+from polytask.models._argument_checks import check_sides, check_size
 
 CHANNELS = (32, 64)
 HIDDEN = 128
@@ -29,7 +29,7 @@ class SimpleCNN(nn.Module):
         - Output: (N, num_classes).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, an image side is below 4, or an input has
+        UserError: If a size is not an integer of at least 1, an image side is below 4, or an input has
             another shape.
 
     Example:
@@ -45,7 +45,7 @@ class SimpleCNN(nn.Module):
         self.output_dim = check_size(num_classes, "num_classes")
         height, width = check_sides(img_size, "img_size")
         if min(height, width) < SMALLEST:
-            rule = f"must be at least {SMALLEST} pixels, as two poolings halve it"
+            rule = f"must be at least {SMALLEST} pixels, since two poolings halve it"
             raise UserError("img_size", rule, img_size)
         self.input_shape = (check_size(in_channels, "in_channels"), height, width)
         first, second = CHANNELS
@@ -73,7 +73,7 @@ class SimpleCNN(nn.Module):
             needed = ", ".join(str(size) for size in self.input_shape)
             fix = "Add the dimension of channels" if x.dim() == 3 else None
             raise UserError(
-                "SimpleCNN", f"needs images of shape (N, {needed})", f"shape {tuple(x.shape)}", fix
+                "SimpleCNN", f"images must have the shape (N, {needed})", f"shape {tuple(x.shape)}", fix
             )
         output: Tensor = self.classifier(self.features(x).flatten(1))
         return output

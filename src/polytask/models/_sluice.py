@@ -9,24 +9,24 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from polytask._errors import UserError
+from polytask.models._argument_checks import check_share, check_size, check_strength
 from polytask.models._base import Heads
-from polytask.models._checks import check_share, check_size, check_strength
 from polytask.models._cross_stitch import shares
 from polytask.models._taps import Taps, channels_of
-from polytask.models._towers import Backbone, Mixing, Towers, Trip
+from polytask.models._towers import Backbone, Mixing, Towers, TowersForward
 
 
 class Sluice(Towers):
     r"""Cross-stitch between subspaces of the towers' features, and a learned mixture of layers.
 
-    The channels of each tower's features at a tap are cut into ``subspaces``. With
+    The channels of each tower's features at a tap are divided into ``subspaces``. With
     :math:`x_{s,h}` subspace *h* of tower *s*,
 
     .. math:: \tilde x_{t,g} = \sum_{s,h} \alpha_{tg,sh} \, x_{s,h}, \qquad
         r_t = \sum_l \beta_{t,l} \, \tilde x^{(l)}_t,
 
-    with :math:`\alpha` learned at each tap. :math:`r_t` goes to the head where ``mix_layers`` is set, and
-    what the tower returns at its end otherwise. Where ``orthogonality`` is above 0, it times
+    with :math:`\alpha` learned at each tap. The head receives :math:`r_t` if ``mix_layers`` is set, and the
+    output of the tower otherwise. If ``orthogonality`` is above 0, its product with
 
     .. math:: \sum_t \sum_l \sum_{g<h} \lVert G_{t,l,g} G_{t,l,h}^\top \rVert_F^2
 
@@ -39,10 +39,10 @@ class Sluice(Towers):
         heads: One module per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
         taps: Names of the backbone's modules behind which features are mixed.
-        subspaces: How many parts of equal size the channels are cut into.
+        subspaces: Number of parts of equal size into which the channels are divided.
         own: Initial :math:`\alpha` of a subspace for itself; all others share the remainder to 1 equally.
-        mix_layers: Whether the head takes the mixture of the taps' features, which then have one shape.
-            :math:`\beta` starts equal; what the backbone does after the last tap is left out.
+        mix_layers: Whether the head receives the mixture of the taps' features, which must have one shape
+            then. :math:`\beta` starts equal; the part of the backbone after the last tap is left out.
         orthogonality: Factor of the penalty, no unit.
         channel_dim: The features' dimension that holds the channels; -1 for tokens.
 
@@ -52,9 +52,9 @@ class Sluice(Towers):
         - The tapped modules return one tensor.
 
     Raises:
-        UserError: Where a tap is no module of the backbone, is not called or returns something else than
-            one tensor; features differ in shape between towers, or between taps that are mixed; channels
-            cannot be cut evenly; or orthogonality is asked of a module without a weight.
+        UserError: If a tap is not a module of the backbone, is not called or does not return one tensor;
+            features differ in shape between towers, or between taps that are mixed; channels cannot be
+            divided evenly; or orthogonality is requested of a module without a weight.
 
     Example:
         >>> import torch
@@ -70,7 +70,7 @@ class Sluice(Towers):
         Ruder, Bingel, Augenstein, Søgaard, "Latent Multi-task Architecture Learning", AAAI 2019.
 
     Deviations:
-        Any number of tasks and subspaces, and any backbone, where the paper has recurrent networks.
+        Any number of tasks and subspaces, and any backbone; the paper has recurrent networks.
         Orthogonality is that of weights, so that it does not depend on the batch.
     """
 
@@ -103,30 +103,32 @@ class Sluice(Towers):
             self.sharing_penalty()
 
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
-        """By task, what its tower returns, or the mixture of its taps' features.
+        """By task, the output of its tower, or the mixture of its taps' features.
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
         if self.layer_weights is None:
             return super().represent(x, tasks)
-        trip = Trip(self.backbones, self.taps, self.units, x)
+        towers = TowersForward(self.backbones, self.taps, self.units, x)
         chosen = self.task_names if tasks is None else tasks
-        return {task: self._layers(trip, self.task_names.index(task)) for task in chosen}
+        return {task: self._layers(towers, self.task_names.index(task)) for task in chosen}
 
-    def _layers(self, trip: Trip, tower: int) -> Tensor:
+    def _layers(self, towers: TowersForward, tower: int) -> Tensor:
         assert self.layer_weights is not None
-        features = [trip.mixed(tower, stop) for stop in range(len(self.taps))]
+        features = [towers.mixed(tower, stop) for stop in range(len(self.taps))]
         for tap, values in zip(self.taps, features, strict=True):
             if values.shape != features[0].shape:
                 found = f"{tuple(features[0].shape)} and {tuple(values.shape)}"
-                raise UserError(f"tap '{tap}'", "layers that are mixed need features of one shape", found)
+                raise UserError(
+                    f"tap '{tap}'", "layers that are mixed must have features of one shape", found
+                )
         weights = self.layer_weights[tower].to(features[0].dtype)
         return torch.einsum("l,l...->...", weights, torch.stack(features))
 
     def sharing_penalty(self) -> Tensor | None:
-        """What is added to the total: how far subspaces are from orthogonal; None where that is not asked."""
+        """The term added to the total: how far subspaces are from orthogonal; None without such a penalty."""
         if not self.orthogonality:
             return None
         towers = [tower for _, tower in self.backbones.items()]
@@ -137,7 +139,7 @@ class Sluice(Towers):
         layer = tower.get_submodule(tap)
         rows = _rows_by_output(layer)
         if rows is None or len(rows) % self.subspaces:
-            rule = f"orthogonality needs a layer with a weight of {self.subspaces} equal parts"
+            rule = f"must be a layer with a weight of {self.subspaces} equal parts, for orthogonality"
             raise UserError(
                 f"tap '{tap}'", rule, f"a {type(layer).__name__}", "Tap a Linear or a convolution"
             )
@@ -147,7 +149,7 @@ class Sluice(Towers):
 
 
 def _rows_by_output(layer: nn.Module) -> Tensor | None:
-    """A layer's weight with a row for each of its outputs; None where it has none of that kind."""
+    """A layer's weight with a row for each of its outputs; None if it has no such weight."""
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() < 2 or isinstance(layer, nn.Embedding):
         return None

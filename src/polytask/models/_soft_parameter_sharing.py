@@ -12,8 +12,8 @@ from torch.nn.parameter import UninitializedParameter
 from polytask._errors import UserError
 from polytask._tasks import check_known, check_task_names
 from polytask.batch import HALF
+from polytask.models._argument_checks import check_mapping, check_strength
 from polytask.models._base import Heads
-from polytask.models._checks import check_mapping, check_strength
 from polytask.models._dense import Activation
 from polytask.models._mlp import MLP
 from polytask.models._separate import Separate
@@ -24,9 +24,9 @@ Tie = Literal["l2", "trace_norm"]
 
 
 class SoftParameterSharing(Separate):
-    r"""A network for each task, whose parameters are drawn to those of the other tasks.
+    r"""A network for each task, with a penalty on the distance between the tasks' parameters.
 
-    The penalty, times ``sharing_strength``, is added to the total and shown as ``loss/sharing``. With
+    The penalty, times ``sharing_strength``, is added to the total and logged as ``loss/sharing``. With
     :math:`\theta_t` the parameters of task *t* that its group has in common, name by name,
 
     .. math:: \sum_{s<t} \lVert \theta_s - \theta_t \rVert_2^2
@@ -35,7 +35,7 @@ class SoftParameterSharing(Separate):
         \quad\text{(trace_norm)},
 
     summed over groups; the trace norm is the sum of singular values of the weights stacked by task, and
-    favours weights that few directions span.
+    favours weights of low rank.
 
     Only parameters of the same name and shape are tied, so that output layers may differ in width.
 
@@ -43,8 +43,8 @@ class SoftParameterSharing(Separate):
         task_networks: One network per task. A dict names the tasks; the tasks of a list are called ``task0``,
             ``task1`` and so on.
         sharing_strength: Factor of the penalty, 0 or more, no unit.
-        sharing_groups: Groups of tasks that share with each other; a task in none of them, or in a group of
-            its own, stands alone. None means one group of all tasks.
+        sharing_groups: Groups of tasks that share with each other; a task in none of them, or alone in its
+            group, shares with no other. None means one group of all tasks.
         penalty: ``l2`` or ``trace_norm``.
 
     Shape:
@@ -52,8 +52,8 @@ class SoftParameterSharing(Separate):
         - Output: for each task, what its network returns; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a network is not a module, a group names no task or one twice, a group has no
-            parameter of one name and shape, its hidden sizes differ, or the strength is below 0.
+        UserError: If a network is not a module, a group names no task or one twice, the networks of a group
+            have no parameter of one name and shape, their hidden sizes differ, or the strength is below 0.
 
     Example:
         >>> import torch
@@ -70,7 +70,7 @@ class SoftParameterSharing(Separate):
         Learning", ICLR Workshop 2017, for the trace norm.
 
     Deviations:
-        l2 is taken between all pairs of tasks, where the paper has one task drawn to another.
+        l2 is computed between all pairs of tasks; the paper has one pair of a source and a target.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class SoftParameterSharing(Separate):
         super().__init__(task_networks)
         self.sharing_strength = check_strength(sharing_strength, "sharing_strength")
         if penalty not in _TIES:
-            raise UserError("penalty", "is 'l2' or 'trace_norm'", repr(penalty))
+            raise UserError("penalty", "must be 'l2' or 'trace_norm'", repr(penalty))
         self.penalty = penalty
         self.groups = _groups(sharing_groups, self.task_names)
         self._check_shapes_known()
         self.tied = tuple(self._tied(group) for group in self.groups)
 
     def sharing_penalty(self) -> Tensor:
-        """What is added to the total: the strength times the penalty, ``()``; 0 where no tasks share.
+        """The term added to the total: the strength times the penalty, ``()``; 0 if no tasks share.
 
         Example:
             >>> import torch
@@ -116,7 +116,7 @@ class SoftParameterSharing(Separate):
         for task, network in self.heads.items():
             for name, parameter in network.named_parameters():
                 if isinstance(parameter, UninitializedParameter):
-                    rule = "needs parameters of a known shape"
+                    rule = "all parameters must have a known shape"
                     raise UserError(f"task_networks.{task}", rule, f"'{name}' without one")
 
     def _tied(self, group: Sequence[str]) -> tuple[str, ...]:
@@ -127,11 +127,11 @@ class SoftParameterSharing(Separate):
         apart = [name for name in common if len({network[name].shape for network in networks}) > 1]
         inner = [name for name in apart if len({self._but_outputs(task, name) for task in group}) > 1]
         if inner:
-            # A layer of another width shows in what the next one takes; the first one is to blame.
+            # A layer of another width also changes the input of the next one; the first one is named.
             raise UserError(_where(group), "hidden sizes must be the same", self._shapes(group, apart[0]))
         same = tuple(name for name in common if name not in apart)
         if not same:
-            rule = "needs a parameter of the same name and shape in all its networks"
+            rule = "all networks must have a parameter of the same name and shape"
             found = self._shapes(group, apart[0]) if apart else "no name in common"
             raise UserError(_where(group), rule, found)
         return same
@@ -162,7 +162,7 @@ def _trace_norm(stacked: Tensor) -> Tensor:
 
 
 def _stacked(parameters: Sequence[Tensor]) -> Tensor:
-    """One row for each task, in a precision that sums and singular values can be taken in."""
+    """One row for each task, in a precision in which sums and singular values can be computed."""
     rows = torch.stack(list(parameters)).flatten(1)
     return rows.float() if rows.dtype in HALF else rows
 
@@ -174,15 +174,17 @@ def _groups(groups: Groups | None, tasks: tuple[str, ...]) -> tuple[tuple[str, .
     if groups is None:
         return (tasks,)
     if not groups or isinstance(groups, str) or any(isinstance(group, str) for group in groups):
-        raise UserError("sharing_groups", "is a list of lists of tasks", repr(groups), "Write [[a, b], [c]]")
+        rule = "must be a list of lists of tasks"
+        raise UserError("sharing_groups", rule, repr(groups), "Write [[a, b], [c]]")
     for number, group in enumerate(groups):
         if not group:
-            raise UserError(f"sharing_groups[{number}]", "needs at least one task", "none")
+            raise UserError(f"sharing_groups[{number}]", "at least one task is required", "none")
         check_known(group, tasks, f"sharing_groups[{number}]")
     named = [task for group in groups for task in group]
     for task in named:
         if named.count(task) > 1:
-            raise UserError("sharing_groups", "a task is in one group", f"'{task}' {named.count(task)} times")
+            found = f"'{task}' {named.count(task)} times"
+            raise UserError("sharing_groups", "a task must be in one group only", found)
     return tuple(tuple(group) for group in groups)
 
 
@@ -202,8 +204,8 @@ def create_soft_sharing_model(
 
     Args:
         input_dim: Values per sample.
-        task_configs: For each task ``output_dim``, and if wanted ``hidden_dims``, ``activation`` and
-            ``dropout``: the arguments of `MLP`. Tasks that share have the same ``hidden_dims``.
+        task_configs: For each task ``output_dim``, and optionally ``hidden_dims``, ``activation`` and
+            ``dropout``: the arguments of `MLP`. Tasks that share must have the same ``hidden_dims``.
         sharing_strength: Factor of the penalty, 0 or more, no unit.
         sharing_groups: Groups of tasks that share with each other; None means one group of all tasks.
         penalty: ``l2`` or ``trace_norm``.
@@ -213,7 +215,7 @@ def create_soft_sharing_model(
         - Output: (N, output_dim) for each task; see `MultiTaskModel.forward`.
 
     Raises:
-        UserError: Where a task's configuration cannot be used, or the networks cannot share.
+        UserError: If a task's configuration cannot be used, or the networks cannot share.
 
     Example:
         >>> import torch

@@ -6,22 +6,22 @@ from typing import Any, TypeVar
 from torch import nn
 
 from polytask._errors import UserError, hint
-from polytask.models._checks import check_mapping
+from polytask.models._argument_checks import check_mapping
 
 Made = TypeVar("Made", bound=nn.Module)
 OPTIONS = ("output_dim", "hidden_dims", "activation", "dropout")
 
 
 def from_config(make: Callable[..., Made], task: str, config: Mapping[str, Any]) -> Made:
-    """What ``make`` makes of a task's options.
+    """The module that ``make`` returns for a task's options.
 
     Args:
-        make: Takes the options by name.
+        make: A callable with the options as keyword arguments.
         task: The task, for messages.
-        config: ``output_dim``, and if wanted the other `OPTIONS`.
+        config: ``output_dim``, and optionally the other `OPTIONS`.
 
     Raises:
-        UserError: Where an option is unknown, missing or cannot be used, with the task's name.
+        UserError: If an option is unknown, missing or cannot be used, with the task's name.
 
     Example:
         >>> from functools import partial
@@ -32,11 +32,11 @@ def from_config(make: Callable[..., Made], task: str, config: Mapping[str, Any])
     where = f"task_configs.{task}"
     for option in check_mapping(config, where):
         if option not in OPTIONS:
-            raise UserError(f"{where}.{option}", "no such option", None, hint(str(option), OPTIONS))
+            rule = "must be an option of a task"
+            raise UserError(f"{where}.{option}", rule, "an unknown one", hint(str(option), OPTIONS))
     if "output_dim" not in config:
-        raise UserError(f"{where}.output_dim", "is needed", "nothing", "Set the task's number of outputs")
+        raise UserError(f"{where}.output_dim", "is required", "nothing", "Set the task's number of outputs")
     try:
         return make(**config)
     except UserError as error:
-        argument, *rest = error.args
-        raise UserError(f"{where}.{argument}", *rest) from error
+        raise error.at(f"{where}.{error.where}") from error

@@ -1,34 +1,34 @@
-"""The head that most tasks need."""
+"""Linear layers as a head, for most tasks."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from polytask.models._checks import check_features
+from polytask.models._argument_checks import check_features
 from polytask.models._dense import Activation, dense
 
 
 class TaskHead(nn.Module):
     """Linear layers from the representation to a task's output, which is not activated.
 
-    Acts on the last dimension, so that a head on tokens labels each of them.
+    It acts on the last dimension, so that a head on tokens labels each of them.
 
     Args:
         input_dim: Features of the representation.
         output_dim: Values per sample: classes, regression targets, labels.
         hidden_dims: Units of each hidden layer; None means no hidden layers.
         activation: A module, copied for each layer, or something that makes one when called, such as a class.
-            None means ReLU. It stands between layers only.
-        dropout: Probability, in [0, 1), of zeroing a value that enters a layer after the first; one that
-            enters the only layer, where there are no hidden layers.
+            None means ReLU. It is used between layers only.
+        dropout: Probability, in [0, 1), of zeroing a value that enters a layer after the first; without
+            hidden layers, one that enters the only layer.
 
     Shape:
         - Input: (..., input_dim), such as (N, input_dim), or (N, tokens, input_dim).
         - Output: (..., output_dim).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, the activation or the dropout cannot be used,
+        UserError: If a size is not an integer of at least 1, the activation or the dropout cannot be used,
             or a representation is not a tensor with ``input_dim`` features.
 
     Example:

@@ -11,8 +11,8 @@ from polytask.models._task_head import ClassHead
 class TokenHead(ClassHead):
     """One of several classes for each token, as logits; trains with `torch.nn.CrossEntropyLoss`.
 
-    The classes come second, where that loss wants them; targets are ``(N, tokens)``, with ``ignore_index``
-    where a token has no label.
+    The classes are in dimension 1, as that loss requires; targets are ``(N, tokens)``, with ``ignore_index``
+    for tokens without a label.
 
     Args:
         input_dim: Features of a token.
@@ -26,7 +26,7 @@ class TokenHead(ClassHead):
         - Output: (N, num_classes, tokens).
 
     Raises:
-        UserError: Where a size is not an integer of at least 1, the activation or the dropout cannot be used,
+        UserError: If a size is not an integer of at least 1, the activation or the dropout cannot be used,
             or a representation has another shape.
 
     Example:
@@ -43,6 +43,6 @@ class TokenHead(ClassHead):
             representation: What the backbone returned.
         """
         if isinstance(representation, Tensor) and representation.dim() != 3:
-            rule = f"the head needs tokens of shape (N, tokens, {self.input_dim})"
+            rule = f"must be tokens of shape (N, tokens, {self.input_dim}) for this head"
             raise UserError("representation", rule, f"shape {tuple(representation.shape)}")
         return super().forward(representation).movedim(-1, 1)

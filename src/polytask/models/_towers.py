@@ -1,4 +1,4 @@
-"""Copies of a backbone side by side, one for each task, that exchange features at taps."""
+"""Copies of a backbone, one for each task, that exchange features at taps."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask._tasks import TaskModules, check_known
+from polytask.models._argument_checks import check_module
 from polytask.models._base import ByTask, Heads
-from polytask.models._checks import check_module
-from polytask.models._taps import Taps, Walk, check_taps
+from polytask.models._taps import StagedForward, Taps, check_taps
 
 Backbone = nn.Module | Mapping[str, nn.Module]
 
 
 class Mixing(nn.Module, ABC):
-    """What the towers exchange at one tap.
+    """The exchange between towers at one tap.
 
     Args:
         tap: The module whose features are mixed, for messages.
@@ -28,34 +28,34 @@ class Mixing(nn.Module, ABC):
         self.tap = tap
 
     def sources(self, tower: int, towers: int) -> Iterable[int]:
-        """Which towers' features a tower is handed a mixture of; here, those of all.
+        """The towers whose features a tower receives a mixture of; here, all.
 
         Args:
-            tower: The tower's place.
-            towers: How many there are.
+            tower: The tower's index.
+            towers: The number of towers.
         """
         return range(towers)
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor], tower: int) -> Tensor:
-        """What a tower goes on with.
+        """The features that a tower continues with.
 
         Args:
             features: Those of its `sources`, all of one shape.
-            tower: The tower's place.
+            tower: The tower's index.
         """
 
 
 class Towers(ByTask):
-    """A tower for each task, of aligned backbones, and a head on each.
+    """A tower for each task, made of aligned backbones, and a head on each.
 
-    A tower that nobody asks for runs as far as the others need its features, and no further.
+    A tower whose task is not requested runs only as far as the others need its features.
 
     Args:
-        backbone: A module that is copied for each task, or by task modules of the same form.
+        backbone: A module that is copied for each task, or by task modules of the same structure.
         heads: One module per task.
         taps: Names of the backbone's modules.
-        unit: From a tap and the tasks to the mixing behind it.
+        unit: A callable that returns the mixing behind a tap, for its name and the tasks.
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class Towers(ByTask):
         self.units = nn.ModuleList(unit(tap, self.task_names) for tap in self.taps)
 
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
-        """By task, what its tower returns.
+        """By task, the output of its tower.
 
         Args:
             x: A batch of inputs.
-            tasks: The tasks it is needed for; all where None.
+            tasks: The tasks it is needed for; all if None.
         """
-        trip = Trip(self.backbones, self.taps, self.units, x)
+        towers = TowersForward(self.backbones, self.taps, self.units, x)
         chosen = self.task_names if tasks is None else tasks
-        return {task: trip.output(self.task_names.index(task)) for task in chosen}
+        return {task: towers.output(self.task_names.index(task)) for task in chosen}
 
 
-class Trip:
-    """One forward of all towers, each as far as somebody needs it.
+class TowersForward:
+    """One forward of all towers, each only as far as needed.
 
     Args:
         towers: The backbones.
@@ -92,16 +92,16 @@ class Trip:
     """
 
     def __init__(self, towers: TaskModules, taps: Sequence[str], units: nn.ModuleList, x: Any) -> None:
-        self.walks = [Walk(tower, taps, x) for _, tower in towers.items()]
+        self.forwards = [StagedForward(tower, taps, x) for _, tower in towers.items()]
         self.units = dict(zip(taps, units, strict=True))
-        self._stops: list[list[tuple[str | None, Any]]] = [[] for _ in self.walks]
-        self._mixed: list[list[Tensor]] = [[] for _ in self.walks]
+        self._stops: list[list[tuple[str | None, Any]]] = [[] for _ in self.forwards]
+        self._mixed: list[list[Tensor]] = [[] for _ in self.forwards]
 
     def output(self, tower: int) -> Any:
-        """What a tower returns at its end.
+        """The output of a tower.
 
         Args:
-            tower: The tower's place.
+            tower: The tower's index.
         """
         tap, value = self._at(tower, 0)
         while tap is not None:
@@ -109,10 +109,10 @@ class Trip:
         return value
 
     def mixed(self, tower: int, stop: int) -> Tensor:
-        """What a tower goes on with after a stop.
+        """The features that a tower continues with after a stop.
 
         Args:
-            tower: The tower's place.
+            tower: The tower's index.
             stop: The stop's number, from 0.
         """
         done = self._mixed[tower]
@@ -124,8 +124,8 @@ class Trip:
         stops = self._stops[tower]
         while len(stops) <= stop and not (stops and stops[-1][0] is None):
             if stops:
-                self.walks[tower].resume(self.mixed(tower, len(stops) - 1))
-            stops.append(self.walks[tower].advance())
+                self.forwards[tower].resume(self.mixed(tower, len(stops) - 1))
+            stops.append(self.forwards[tower].advance())
         return stops[min(stop, len(stops) - 1)]
 
     def _mix(self, tower: int, stop: int) -> Tensor:
@@ -133,23 +133,23 @@ class Trip:
         assert tap is not None
         unit = self.units[tap]
         assert isinstance(unit, Mixing)
-        places = list(unit.sources(tower, len(self.walks)))
-        found = [self._at(place, stop) for place in places]
-        for place, (other, value) in zip(places, found, strict=True):
-            _check_aligned(tap, tower, place, other, value, found[0][1])
+        sources = list(unit.sources(tower, len(self.forwards)))
+        found = [self._at(source, stop) for source in sources]
+        for source, (other, value) in zip(sources, found, strict=True):
+            _check_aligned(tap, tower, source, other, value, found[0][1])
         mixed: Tensor = unit([value for _, value in found], tower)
         return mixed
 
 
-def _check_aligned(tap: str, tower: int, place: int, other: str | None, value: Any, first: Any) -> None:
+def _check_aligned(tap: str, tower: int, source: int, other: str | None, value: Any, first: Any) -> None:
     if other != tap:
-        rule = f"tower {place} has to come by the same taps in the same order as tower {tower}"
+        rule = f"tower {source} must call the same taps in the same order as tower {tower}"
         raise UserError(f"tap '{tap}'", rule, "its end" if other is None else f"tap '{other}'")
     if not isinstance(value, Tensor):
-        raise UserError(f"tap '{tap}'", "has to return one tensor", f"a {type(value).__name__}")
+        raise UserError(f"tap '{tap}'", "must return one tensor", f"a {type(value).__name__}")
     if value.shape != first.shape:
         found = f"{tuple(first.shape)} and {tuple(value.shape)}"
-        raise UserError(f"tap '{tap}'", "the towers' features need one shape", found)
+        raise UserError(f"tap '{tap}'", "the towers' features must have one shape", found)
 
 
 def _by_task(backbone: Backbone, tasks: Sequence[str]) -> dict[str, nn.Module]:
@@ -159,7 +159,5 @@ def _by_task(backbone: Backbone, tasks: Sequence[str]) -> dict[str, nn.Module]:
     check_known(backbone, tasks, "backbone")
     for task in tasks:
         if task not in backbone:
-            raise UserError(
-                f"backbone.{task}", "every task needs one, or one module is copied for all", "none"
-            )
+            raise UserError(f"backbone.{task}", "is required, unless one module is copied for all", "none")
     return {task: backbone[task] for task in tasks}

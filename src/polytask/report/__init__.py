@@ -7,8 +7,8 @@ Begin with ``_sections.py``, which lists the sections of the page in order. To a
 a section (``_curve_sections.py``, ``_tradeoff_section.py``, ``_gradient_section.py`` or
 ``_affinity_section.py``), or write a function from a `Collection` to a `Section` and list it there: the page
 and the files show it without further changes. `collect` (``_collect.py``, ``_comparison.py``,
-``_records.py``) reads a `Collection`; charts are plain data (``_charts.py``), which ``_plotly.py`` renders for
-the page (``_page.py``, ``page/``) and ``_figures.py`` with matplotlib. ``_live.py`` serves the page of a
+``_records.py``) reads a `Collection`; charts are plain data (``_charts.py``), which ``_plotly.py`` renders
+for the page (``_page.py``, ``page/``) and ``_figures.py`` with matplotlib. ``_live.py`` serves the page of a
 running training.
 """
 

@@ -1,6 +1,7 @@
-"""Which config, run and checkpoint the words of a command mean."""
+"""Which config, run and checkpoint a command names."""
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from polytask import runs
@@ -9,68 +10,130 @@ from polytask.config import Config, closest
 from polytask.runs import Run
 from polytask.runs._checkpoints import CONFIG, read_checkpoint
 
-
-def read_config(options: argparse.Namespace) -> Config:
-    """The config that is named, else that of the run that is."""
-    if options.config:
-        return Config.read(options.config, options.overrides, allow=options.allow)
-    if options.run_dir is not None:
-        return saved_config(runs.latest(options.run_dir), options)
-    raise UserError(f"polytask {options.command}", "needs a config", "none", "Write for example config.yaml")
+_NAMED = ("best", "last")
 
 
-def saved_config(run: Run, options: argparse.Namespace | None = None) -> Config:
-    """A run's own config, with the overrides of a command where its options are given."""
-    if options is None:
-        return Config.read([run.config])
-    return Config.read([run.config], options.overrides, allow=options.allow)
+@dataclass(frozen=True)
+class Selection:
+    """What a command names, and how the config, the run and the checkpoint are found from it.
 
+    Attributes:
+        files: The config's files, merged from left to right.
+        overrides: ``key=value`` strings.
+        allow: Dotted names that targets may use in addition to those of the known kinds.
+        project: The folder that a checkpoint's modules come from.
+        checkpoint: ``best``, ``last`` or a checkpoint's file.
+        run_dir: A run's folder, or a folder of runs.
 
-def find_run(options: argparse.Namespace, config: Config, checkpoint: str, root: Path | None) -> Run:
-    """The newest run with the config in hand; a run that is named need not have it."""
-    root = root or Path("runs") / project_name(config, options)
-    named = (root / runs.CONFIG).exists()
+    Example:
+        >>> Selection(files=["digits/config.yaml"]).checkpoint is None
+        True
+    """
 
-    def fits(run: Run) -> bool:
-        return named or not closest(saved_config(run).plain, config.plain)
+    files: Sequence[str | Path] = ()
+    overrides: Sequence[str] = ()
+    allow: Sequence[str] = ()
+    project: Path | None = None
+    checkpoint: str | None = None
+    run_dir: Path | None = None
 
-    def differences(run: Run) -> str:
-        return ", ".join(closest(saved_config(run).plain, config.plain)[:5])
+    def read_config(self) -> Config:
+        """The config of the files, or else that of the newest run in ``run_dir``.
 
-    return runs.newest(root, checkpoint, fits, differences)
+        Raises:
+            UserError: If neither is named, or the config cannot be read.
+        """
+        if self.files:
+            return Config.read(self.files, self.overrides, allow=self.allow)
+        if self.run_dir is not None:
+            return saved_config(runs.latest(self.run_dir), self.overrides, self.allow)
+        raise UserError("config", "is required", "none", "Write for example config.yaml")
 
+    def find_run(self, config: Config, checkpoint: str, root: Path | None = None) -> Run:
+        """The newest run with a config; a run that is named by its own folder may have another config.
 
-def find_checkpoint(options: argparse.Namespace, config: Config | None) -> tuple[Path, Run, Config]:
-    """The checkpoint to load, its run, and the config: the one in hand, else the checkpoint's."""
-    name = options.ckpt or "best"
-    if name in ("best", "last"):
-        config = config or read_config(options)
-        run = find_run(options, config, name, options.run_dir)
-        return run.checkpoint(name), run, config
-    path = Path(name)
-    run = Run(path.resolve().parent.parent if path.parent.name == "checkpoints" else path.resolve().parent)
-    if config is None:
+        Args:
+            config: The config.
+            checkpoint: ``best`` or ``last``, which the run must have.
+            root: The folder of runs; ``runs/<project>`` if None.
+
+        Raises:
+            UserError: If there is none, with the nearest one.
+        """
+        root = root or Path("runs") / project_name(config, self.files)
+        is_run = (root / runs.CONFIG).exists()
+
+        def fits(run: Run) -> bool:
+            return is_run or not closest(saved_config(run).plain, config.plain)
+
+        def differences(run: Run) -> str:
+            return ", ".join(closest(saved_config(run).plain, config.plain)[:5])
+
+        return runs.newest(root, checkpoint, fits, differences)
+
+    def find_checkpoint(self) -> tuple[Path, Run, Config]:
+        """The checkpoint to load, its run, and the config: of the files if given, else the checkpoint's.
+
+        Raises:
+            UserError: If there is no such checkpoint, or no config.
+        """
+        name = self.checkpoint or "best"
+        if name in _NAMED:
+            config = self.read_config()
+            run = self.find_run(config, name, self.run_dir)
+            return run.checkpoint(name), run, config
+        path = Path(name)
+        folder = path.resolve().parent
+        run = Run(folder.parent if path.parent.name == "checkpoints" else folder)
+        return path, run, self.read_config() if self.files else self._config_in(path)
+
+    def _config_in(self, path: Path) -> Config:
         values = read_checkpoint(path).get(CONFIG)
         if values is None:
-            raise UserError(
-                f"--ckpt {path}", "the checkpoint carries no config", None, "Name one with --config"
-            )
-        config = Config.from_plain(
-            values, where=str(path), overrides=options.overrides, allow=options.allow, project=options.project
+            rule, fix = "the checkpoint must contain a config", "Name a config file with --config"
+            raise UserError(f"--ckpt {path}", rule, "none", fix)
+        return Config.from_plain(
+            values, where=str(path), overrides=self.overrides, allow=self.allow, project=self.project
         )
-    return path, run, config
+
+    def initial_weights(self, config: Config) -> Path | None:
+        """The checkpoint that a new run starts from; ``run_dir`` is the new run's folder here.
+
+        Args:
+            config: The new run's config.
+
+        Returns:
+            None if no checkpoint is named.
+
+        Raises:
+            UserError: If no run with this config has it.
+        """
+        if self.checkpoint not in _NAMED:
+            return None if self.checkpoint is None else Path(self.checkpoint)
+        return self.find_run(config, self.checkpoint).checkpoint(self.checkpoint)
 
 
-def project_name(config: Config, options: argparse.Namespace) -> str:
-    """What a run's folder is named after: the project's folder, else the config file."""
+def saved_config(run: Run, overrides: Sequence[str] = (), allow: Sequence[str] = ()) -> Config:
+    """A run's own config.
+
+    Args:
+        run: The run.
+        overrides: ``key=value`` strings.
+        allow: Dotted names that targets may use in addition to those of the known kinds.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    return Config.read([run.config], overrides, allow=allow)
+
+
+def project_name(config: Config, files: Sequence[str | Path]) -> str:
+    """What a run's folder is named after: the project's folder, or else the first config file.
+
+    Args:
+        config: The config.
+        files: The files that it was read from.
+    """
     if config.project is not None:
         return config.project.name
-    return Path(options.config[0]).stem if options.config else "project"
-
-
-def initial_weights(options: argparse.Namespace, config: Config) -> Path:
-    """The checkpoint that a new run starts from; ``--run-dir`` names the new run and not where to look."""
-    if options.ckpt not in ("best", "last"):
-        return Path(options.ckpt)
-    root = Path("runs") / project_name(config, options)
-    return find_run(options, config, options.ckpt, root).checkpoint(options.ckpt)
+    return Path(files[0]).stem if files else "project"

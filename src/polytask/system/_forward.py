@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
+from polytask.adapters import LoggingAdapter
 from polytask.batch import Batch, describe
 
 
 def outputs_by_task(model: nn.Module, batch: Batch, names: Sequence[str]) -> Any:
-    """The model's outputs by task; as they come where the tasks have no names.
+    """The model's outputs by task; as the model returns them if the tasks have no names.
 
-    Where the batch carries task ids, or batches of several tasks, the model is called as ``model(inputs, i)``
-    with the rows of task *i*.
+    If the batch carries task ids, or is made of one batch for each task, the model is called as
+    ``model(inputs, i)`` with the rows of task *i*.
 
     Args:
         model: The model.
@@ -22,7 +23,7 @@ def outputs_by_task(model: nn.Module, batch: Batch, names: Sequence[str]) -> Any
         names: All tasks, in order.
 
     Raises:
-        UserError: Where the model fails on the inputs, or returns something else.
+        UserError: If the model fails on the inputs, or returns neither a dict nor a list by task.
 
     Example:
         >>> batch = Batch(torch.ones(2, 3), None, 2)
@@ -38,6 +39,22 @@ def outputs_by_task(model: nn.Module, batch: Batch, names: Sequence[str]) -> Any
     return outputs
 
 
+def predictions(outputs: Any, adapter: LoggingAdapter) -> dict[str, Any]:
+    """Predictions by task: the outputs after the adapter's transforms.
+
+    Args:
+        outputs: The model's outputs by task; a single output is called ``output``.
+        adapter: What is predicted of an output.
+
+    Example:
+        >>> adapter = LoggingAdapter(pred_transforms={"digit": lambda scores: scores.argmax(dim=1)})
+        >>> predictions({"digit": torch.tensor([[0.1, 0.9]])}, adapter)
+        {'digit': tensor([1])}
+    """
+    by_task = outputs if isinstance(outputs, Mapping) else {"output": outputs}
+    return {name: adapter.transformed(name, None, output, None)[1] for name, output in by_task.items()}
+
+
 def _call(model: nn.Module, inputs: Any, task: int | None = None) -> Any:
     try:
         return model(inputs) if task is None else model(inputs, task)
@@ -48,7 +65,7 @@ def _call(model: nn.Module, inputs: Any, task: int | None = None) -> Any:
             "model",
             f"{type(model).__name__} failed on {describe(inputs)}",
             f"{type(error).__name__}: {' '.join(str(error).split())}",
-            "Compare the batch with what the model takes; --debug shows where",
+            "Check that the batch has the inputs that the model expects; --debug shows the traceback",
         ) from error
 
 
@@ -61,6 +78,6 @@ def _named(outputs: Any, names: Sequence[str]) -> Any:
         return dict(zip(names, outputs, strict=True))
     raise UserError(
         "model",
-        f"returns a dict by task, or a list in the order {', '.join(names)}",
+        f"must return a dict by task, or a list in the order {', '.join(names)}",
         f"{len(outputs)} outputs" if isinstance(outputs, (list, tuple)) else describe(outputs),
     )

@@ -1,4 +1,4 @@
-"""The loader of a stage."""
+"""The loaders of the stages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,13 @@ from polytask.system._stages import STAGES
 
 
 def loaders_by_stage(dataloaders: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The loaders, once each is for a stage.
+    """The loaders as a dict, after a check of the stages' names.
 
     Args:
         dataloaders: Loaders by stage.
 
     Raises:
-        UserError: Where a name is not a stage.
+        UserError: If a name is not a stage.
 
     Example:
         >>> loaders_by_stage({"val": [1, 2]})
@@ -24,7 +24,7 @@ def loaders_by_stage(dataloaders: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     for stage in dataloaders or {}:
         if stage not in STAGES:
-            raise UserError("dataloaders", f"no stage is called '{stage}'", None, hint(stage, STAGES))
+            raise UserError("dataloaders", "keys must be stages", repr(stage), hint(stage, STAGES, "Stages"))
     return dict(dataloaders or {})
 
 
@@ -36,7 +36,7 @@ def loader_of(dataloaders: Mapping[str, Any], stage: str) -> Any:
         stage: ``train``, ``val``, ``test`` or ``predict``.
 
     Raises:
-        UserError: Where there is none, it has no batch, or draws tasks outside training.
+        UserError: If there is none, it has no batch, or its sampler does not fit the stage.
 
     Example:
         >>> loader_of({"val": [1, 2]}, "val")
@@ -45,37 +45,36 @@ def loader_of(dataloaders: Mapping[str, Any], stage: str) -> Any:
     loader = dataloaders.get(stage)
     if loader is None:
         given = hint(stage, dataloaders, "Given")
-        raise UserError(f"dataloaders.{stage}", "is needed here", "none", given)
+        raise UserError(f"dataloaders.{stage}", "is required", "none", given)
     if length_of(loader) == 0:
-        raise UserError(f"dataloaders.{stage}", "needs one batch at least", "none", "Look at the data set")
+        raise UserError(f"dataloaders.{stage}", "must yield at least one batch", "none", "Check the data set")
     if isinstance(loader, TaskLoader):
-        _check_draws(loader, stage)
+        _check_sampler(loader, stage)
     return loader
 
 
-def _check_draws(loader: TaskLoader, stage: str) -> None:
-    """Raise where an evaluation would see some data twice, or a training task after task."""
-    draws = loader.task_sampler is not None
-    if draws and stage != "train":
-        rule, fix = "sees every task's data once, so without a sampler", "Leave the sampler out"
-        raise UserError(f"dataloaders.{stage}", rule, repr(loader.task_sampler), fix)
-    if not draws and stage == "train":
-        fix = "Pass for example sampler=polytask.data.Proportional()"
-        raise UserError(
-            f"dataloaders.{stage}", "needs a sampler, which draws the tasks of each step", "none", fix
-        )
+def _check_sampler(loader: TaskLoader, stage: str) -> None:
+    """A sampler chooses the tasks of training steps; evaluation goes through the data of every task once."""
+    sampled = loader.task_sampler is not None
+    where = f"dataloaders.{stage}"
+    if sampled and stage != "train":
+        rule = "must yield the data of every task once, so without a sampler"
+        raise UserError(where, rule, repr(loader.task_sampler), "Remove the sampler")
+    if not sampled and stage == "train":
+        rule = "must have a sampler that chooses the tasks of each step"
+        raise UserError(where, rule, "none", "Pass for example sampler=polytask.data.Proportional()")
 
 
 def replayable(loader: Any) -> Any:
-    """The loader in a form that resumes in the middle of an epoch, where it has none of its own.
+    """The loader in a form that resumes in the middle of an epoch.
 
     Args:
-        loader: What yields the batches.
+        loader: A loader; one that has a ``state_dict`` is returned unchanged.
 
     Example:
         >>> from torch.utils.data import DataLoader
         >>> type(replayable(DataLoader([1, 2]))).__name__
         'ReplayableLoader'
     """
-    foreign = hasattr(loader, "state_dict") or not hasattr(loader, "__iter__")
-    return loader if foreign else ReplayableLoader(loader)
+    unchanged = hasattr(loader, "state_dict") or not hasattr(loader, "__iter__")
+    return loader if unchanged else ReplayableLoader(loader)

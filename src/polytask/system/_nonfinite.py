@@ -1,4 +1,4 @@
-"""A loss that is not finite, and where to go on from."""
+"""The errors for losses and weights that are not finite."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -8,13 +8,13 @@ from polytask._errors import RunError
 
 
 def nonfinite(name: str, value: float, step: int, trainer: pl.Trainer) -> RunError:
-    """The error that ends a run.
+    """The error for a loss that is not finite, with the last good checkpoint.
 
     Args:
         name: The task, or ``total``.
         value: Its loss.
-        step: The step that it was found in.
-        trainer: What knows the epoch and the checkpoints.
+        step: The first step with such a loss.
+        trainer: The trainer, which knows the epoch and the checkpoints.
 
     Example:
         >>> trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -33,19 +33,19 @@ def nonfinite(name: str, value: float, step: int, trainer: pl.Trainer) -> RunErr
         "total loss" if name == "total" else f"task '{name}'",
         "the loss must be finite",
         f"{value} at step {step} in epoch {trainer.current_epoch}",
-        f"{good}. Lower the learning rate, look at the data, or set on_nonfinite: skip",
+        f"{good}. Lower the learning rate, check the data, or set on_nonfinite: skip",
     )
 
 
 def check_weights(module: nn.Module, step: int) -> None:
-    """Raise where a weight is not finite, which a finite loss does not rule out.
+    """Check that all parameters are finite, which a finite loss does not imply.
 
     Args:
-        module: What is about to be saved.
+        module: The module that is about to be saved.
         step: The optimizer step, for the message.
 
     Raises:
-        RunError: With the weight's name.
+        RunError: If a parameter is not finite, with its name.
 
     Example:
         >>> check_weights(nn.Linear(2, 1), 3)

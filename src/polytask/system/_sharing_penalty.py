@@ -1,4 +1,4 @@
-"""What a model adds to the total by itself, shown as a loss of its own."""
+"""The penalty that a model adds to the total, logged as a separate loss."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ Penalty = Callable[[], Tensor]
 
 
 def penalty_of(model: nn.Module) -> Penalty | None:
-    """The model's ``sharing_penalty``, where it has one that gives something.
+    """The model's method ``sharing_penalty``; None if there is none, or it returns None.
 
     Args:
         model: The model.
 
     Raises:
-        UserError: Where it gives something else than one number.
+        UserError: If it returns anything but one number or None.
 
     Example:
         >>> from polytask.models import SoftParameterSharing
@@ -37,22 +37,22 @@ def penalty_of(model: nn.Module) -> Penalty | None:
         return None
     if not isinstance(value, Tensor) or value.numel() != 1:
         found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise UserError("model.sharing_penalty", "returns one number as a tensor, or None", found)
+        raise UserError("model.sharing_penalty", "must return a tensor with one element, or None", found)
     return penalty
 
 
 def with_penalty(
     penalty: Penalty | None, total: Tensor, losses: Mapping[str, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The total with the penalty in it, and the losses with the penalty beside them.
+    """The total plus the penalty, and the losses with the penalty as a further entry.
 
     Args:
-        penalty: What `penalty_of` found.
-        total: What is minimised without it.
-        losses: The losses it is made of.
+        penalty: What `penalty_of` returned.
+        total: The total without the penalty.
+        losses: The losses that the total is made of.
 
     Raises:
-        UserError: Where the criterion has a loss of that name itself.
+        UserError: If the criterion returns a loss of the same name.
 
     Example:
         >>> with_penalty(lambda: torch.tensor(0.5), torch.tensor(2.0), {"digit": torch.tensor(2.0)})
@@ -61,7 +61,7 @@ def with_penalty(
     if penalty is None:
         return total, dict(losses)
     if SHARING in losses:
-        rule = f"'{SHARING}' is the penalty of the model"
-        raise UserError("criterion", rule, "a loss of this name", "Rename the loss")
+        rule = f"must not return a loss called '{SHARING}', which is the penalty of the model"
+        raise UserError("criterion", rule, None, "Rename the loss")
     value = penalty().reshape(())
     return total + value, {**losses, SHARING: value}

@@ -1,4 +1,4 @@
-"""What the stages measure: losses and metrics, kept until somebody reads them."""
+"""Losses and metrics of the stages, kept on the device until they are logged."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,21 +15,21 @@ from polytask.system._stages import STAGES
 MEASURED = STAGES[:3]
 
 
-class Record(nn.Module):
+class StageLog(nn.Module):
     """Losses and metrics of the stages ``train``, ``val`` and ``test``.
 
     Args:
         names: All tasks, in order.
         metrics: Metrics by task, by stage.
         adapters: The adapters of every stage.
-        beside: Losses that are no task's.
+        auxiliary: Losses that belong to no task.
 
     Raises:
-        UserError: Where metrics are given for something that is no task.
+        UserError: If metrics are given for an unknown task.
 
     Example:
         >>> from polytask.system._stages import adapters_by_stage
-        >>> Record(["digit"], {}, adapters_by_stage(None)).log_keys(["val"])
+        >>> StageLog(["digit"], {}, adapters_by_stage(None)).log_keys(["val"])
         ['val/loss/digit/epoch', 'val/loss/total/epoch']
     """
 
@@ -38,7 +38,7 @@ class Record(nn.Module):
         names: Sequence[str],
         metrics: Mapping[str, Any],
         adapters: Mapping[str, Mapping[str, Any]],
-        beside: Sequence[str] = (),
+        auxiliary: Sequence[str] = (),
     ) -> None:
         super().__init__()
         for stage in MEASURED:
@@ -49,7 +49,7 @@ class Record(nn.Module):
                 for stage in MEASURED
             }
         )
-        self.meters = {stage: LossMeter([*names, *beside]) for stage in MEASURED}
+        self.meters = {stage: LossMeter([*names, *auxiliary]) for stage in MEASURED}
 
     def of(self, stage: str) -> StageMetrics:
         """The metrics of a stage."""
@@ -70,20 +70,20 @@ class Record(nn.Module):
                 keys += [f"{stage}/{key}/epoch" for key in self.of(stage).entries()]
         return keys
 
-    def may_log(self, key: str, stages: Iterable[str], foreign: bool = False) -> bool:
+    def may_log(self, key: str, stages: Iterable[str], any_loss: bool = False) -> bool:
         """Whether these stages may log a key at the end of an epoch.
 
         Args:
             key: A log key.
             stages: Stages that have data.
-            foreign: Whether the criterion names its losses itself.
+            any_loss: Whether the criterion may return losses under any name.
 
         Example:
             >>> from polytask.system._stages import adapters_by_stage
-            >>> record = Record(["digit"], {}, adapters_by_stage(None))
-            >>> [record.may_log(f"val/loss/{name}/epoch", ["val"]) for name in ("digit", "dice")]
+            >>> log = StageLog(["digit"], {}, adapters_by_stage(None))
+            >>> [log.may_log(f"val/loss/{name}/epoch", ["val"]) for name in ("digit", "dice")]
             [True, False]
-            >>> record.may_log("val/loss/dice/epoch", ["val"], foreign=True)
+            >>> log.may_log("val/loss/dice/epoch", ["val"], any_loss=True)
             True
         """
         stage, _, rest = key.partition("/")
@@ -91,8 +91,8 @@ class Record(nn.Module):
         if stage not in MEASURED or stage not in tuple(stages) or name == rest:
             return False
         if name.startswith("loss/"):
-            own = name.removeprefix("loss/")
-            return own in self.meters[stage].names or (foreign and own != "")
+            loss = name.removeprefix("loss/")
+            return loss in self.meters[stage].names or (any_loss and loss != "")
         return (stage, name) == ("train", "skipped") or self.of(stage).may_log(name)
 
     def add(
@@ -113,8 +113,8 @@ class Record(nn.Module):
             outputs: The model's outputs by task.
             total: What was minimised.
             losses: Losses of the present tasks.
-            criterion: What they come from.
-            step: The step's number, for the message where a loss is not finite.
+            criterion: The criterion that computed them.
+            step: The step's number, for the message if a loss is not finite.
         """
         self.meters[stage].add(losses, total, _counts(batch, criterion), batch.size, step)
         metrics = self.of(stage)
@@ -144,13 +144,13 @@ class Record(nn.Module):
     ) -> dict[str, float]:
         """A stage's values since the last call, by log key.
 
-        The total of an evaluation is what the criterion makes of the tasks' losses, where it only weighs
-        them; otherwise, and in training, it is the mean of the steps' totals.
+        The total of an evaluation is computed from the tasks' mean losses if the criterion is a
+        `MultiTaskLoss` with its own forward; otherwise, and in training, it is the mean of the steps' totals.
 
         Args:
             stage: ``train``, ``val`` or ``test``.
-            criterion: What the losses come from.
-            add_up: Adds a tensor up over all processes, where there are several.
+            criterion: The criterion that computed the losses.
+            add_up: Adds a tensor up over all processes; None if there is one.
         """
         meter, metrics = self.meters[stage], self.of(stage)
         losses = meter.epoch(add_up)
@@ -162,22 +162,25 @@ class Record(nn.Module):
         metrics.reset()
         return values
 
-    def saved(self) -> dict[str, Any]:
-        """What was kept of the training epoch, as plain data and tensors."""
-        return {"losses": self.meters["train"].saved(), "metrics": self.of("train").saved()}
+    def epoch_state(self) -> dict[str, Any]:
+        """The training epoch's losses and metrics so far, as plain data and tensors.
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `saved` gave.
+        They are not in ``state_dict``, which has the metrics' persistent tensors only.
+        """
+        return {"losses": self.meters["train"].state_dict(), "metrics": self.of("train").epoch_state()}
+
+    def load_epoch_state(self, state: Mapping[str, Any]) -> None:
+        """Load a training epoch's losses and metrics.
 
         Args:
-            saved: What was kept.
+            state: What `epoch_state` returned.
         """
-        self.meters["train"].restore(saved["losses"])
-        self.of("train").restore(saved["metrics"])
+        self.meters["train"].load_state_dict(state["losses"])
+        self.of("train").load_epoch_state(state["metrics"])
 
 
 def _counts(batch: Batch, criterion: nn.Module) -> Mapping[str, float]:
-    """What a task's loss counts in the epoch's mean."""
+    """The weight of each task's loss in the epoch's mean."""
     if not isinstance(batch.targets, Targets):
         return {}
     if isinstance(criterion, MultiTaskLoss) and criterion.reduction == "sum":

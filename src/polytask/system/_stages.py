@@ -1,4 +1,4 @@
-"""The stages of a run, and what is given once for all of them or for each."""
+"""The stages of a run, and arguments that are given once for all stages or by stage."""
 
 import copy
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ _ADAPTERS = {
 
 
 def by_stage(value: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
-    """The value for every stage, never one object for two: its own where stages are named, else a copy.
+    """The mapping of each stage: its own if stages are named, else a copy for each.
 
     Args:
-        value: By stage, or one for all.
-        where: The key it came from, for the message.
+        value: A mapping for all stages, or such mappings by stage.
+        where: The argument's key, for the message.
 
     Raises:
-        UserError: Where stages and other keys are mixed, or a value is not a mapping.
+        UserError: If stages and other keys are mixed, or a value is not a mapping.
 
     Example:
         >>> by_stage({"digit": 1}, "metrics")["val"]
@@ -35,29 +35,28 @@ def by_stage(value: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UserError(where, "is a mapping", type(value).__name__)
+        raise UserError(where, "must be a mapping", type(value).__name__)
     stages = [key for key in value if key in STAGES]
     if not stages:
         return {stage: copy.deepcopy(dict(value)) for stage in STAGES}
     for key, own in value.items():
         if key not in STAGES:
-            raise UserError(
-                f"{where}.{key}", f"stands beside the stages {', '.join(stages)}", None, hint(key, STAGES)
-            )
+            rule = f"cannot be combined with the stages {', '.join(stages)}"
+            raise UserError(f"{where}.{key}", rule, None, hint(key, STAGES, "Stages"))
         if not (own is None or isinstance(own, Mapping)):
-            raise UserError(f"{where}.{key}", f"is a mapping, as {where} without stages is", repr(own))
-    # Each by itself: in one copy of the whole, what two stages share would stay shared.
+            raise UserError(f"{where}.{key}", f"must be a mapping like {where} without stages", repr(own))
+    # Copied one by one: in one copy of the whole, an object of two stages would stay shared.
     return {stage: copy.deepcopy(own) for stage, own in value.items()}
 
 
 def adapters_by_stage(given: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """The four adapters of every stage, the plain ones where none are given.
+    """The four adapters of every stage, the default ones if none are given.
 
     Args:
         given: Adapters by kind, or such mappings by stage.
 
     Raises:
-        UserError: Where a kind is not known, or an adapter is of another.
+        UserError: If a kind is unknown, or an adapter is of another kind.
 
     Example:
         >>> list(adapters_by_stage(None)["val"])
@@ -69,7 +68,9 @@ def adapters_by_stage(given: Mapping[str, Any] | None) -> dict[str, dict[str, An
         own = chosen.get(stage) or {}
         for kind, adapter in own.items():
             if kind not in _ADAPTERS:
-                raise UserError(f"adapters.{kind}", "is no adapter", None, hint(kind, _ADAPTERS))
+                raise UserError(
+                    "adapters", "keys must be kinds of adapters", repr(kind), hint(kind, _ADAPTERS)
+                )
             if not isinstance(adapter, _ADAPTERS[kind]):
                 raise UserError(
                     f"adapters.{kind}",

@@ -1,30 +1,58 @@
 """System: model, criterion, metrics, adapters, loaders and optimizer as one LightningModule."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.trainer.states import RunningStage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from polytask._distributed import Ranks
 from polytask._errors import UserError
 from polytask._lightning._noise import Silence, silence
-from polytask.adapters import LoggingAdapter
+from polytask._tasks import SHARING
+from polytask.adapters import CriterionAdapter
 from polytask.batch import Batch
-from polytask.system._assembly import Assembly
+from polytask.losses import MultiTaskLoss, Targets, TaskLosses
+from polytask.losses._for_model import criterion_for
+from polytask.optim import OptimizerFactory, SchedulerFactory
+from polytask.system._fit_checks import (
+    check_labels,
+    check_strategy,
+    check_transforms,
+    monitor_problems,
+    monitors_of,
+)
+from polytask.system._forward import outputs_by_task, predictions
+from polytask.system._loaders import loader_of, loaders_by_stage, replayable
 from polytask.system._nonfinite import check_weights, nonfinite
-from polytask.system._stages import STAGES
-from polytask.system._task_backward import Balance
+from polytask.system._optimizers import optimizer_config, step_plateaus
+from polytask.system._sharing_penalty import penalty_of, with_penalty
+from polytask.system._stage_log import StageLog
+from polytask.system._stages import STAGES, adapters_by_stage, by_stage
+from polytask.system._task_backward import TaskBackward
+from polytask.system._task_order import check_head_order, task_names
+from polytask.weighting._base import Gradients
+
+_STAGE = {
+    RunningStage.TRAINING: "train",
+    RunningStage.SANITY_CHECKING: "val",
+    RunningStage.VALIDATING: "val",
+    RunningStage.TESTING: "test",
+    RunningStage.PREDICTING: "predict",
+}
 
 
-class System(Assembly):
+class System(pl.LightningModule):
     """Everything that one multi-task training needs, as a LightningModule.
 
     Usable with a plain `pytorch_lightning.Trainer`. The model may be any module that returns a dict
     by task, a list or tuple in the criterion's task order, or, for a batch of one task, a tensor.
-    Where the batch carries task ids, the model is called as ``model(x, task_id)`` with a Python int
+    If the batch carries task ids, the model is called as ``model(x, task_id)`` with a Python int
     for the rows of each task.
 
     Args:
@@ -32,23 +60,32 @@ class System(Assembly):
         criterion: A `polytask.losses.MultiTaskLoss`; one torch loss that serves all tasks of the
             model; or a module that returns a tensor, or a dict with losses by task and ``total``.
         optimizer: From parameter groups to an optimizer: `functools.partial` of a torch optimizer,
-            or an `polytask.optim.OptimizerFactory` with options by group.
+            or a `polytask.optim.OptimizerFactory` with options by group.
         scheduler: From an optimizer to a scheduler, or a `polytask.optim.SchedulerFactory`.
         metrics: By task one metric, a list or a dict of them, for every stage; or by stage
             (``train``, ``val``, ``test``) such mappings.
         adapters: ``batch``, ``criterion``, ``metrics``, ``logging``, for every stage; or by stage
             such mappings.
         dataloaders: Loaders by stage (``train``, ``val``, ``test``, ``predict``).
-        level: For a weighting by gradients, what these are measured on: all shared ``parameters``, the
-            ``representation``, or the ``last_shared`` layer; the method's own where None.
-        refresh_every: Such a weighting measures once in so many optimizer steps, and keeps its weights in
-            between.
-        scale_heads: Whether the parameters of one task alone see its weight; the method's own where None.
-        on_nonfinite: What a loss that is NaN or infinite does in training: ``stop`` ends the run;
-            ``skip`` skips the step and counts it, at the price of one device synchronisation a step.
+        level: For a gradient-based weighting, which gradients it is given: those of all shared
+            ``parameters``, of the ``representation``, or of the ``last_shared`` layer; the method's
+            default if None.
+        refresh_every: For a gradient-based weighting, the number of optimizer steps for which its weights
+            are kept before they are computed again.
+        scale_heads: Whether the task's weight also scales the gradients of parameters that only this task
+            uses; the method's default if None.
+        on_nonfinite: What happens if a training loss is NaN or infinite: ``stop`` ends the run;
+            ``skip`` skips the step and counts it, at the cost of one device synchronisation per step.
 
     Raises:
-        UserError: Where a part cannot be used, with its key.
+        UserError: If an argument cannot be used.
+
+    Attributes:
+        names: The tasks, in order.
+        latest: The last value of each log key.
+        skipped: The training steps without a label or with a loss that was not finite.
+        task_backward: Fills ``.grad`` for a `polytask.losses.MultiTaskLoss`; None for other criteria.
+        record: The losses and metrics of each stage. Checkpoints hold the metrics' tensors under this name.
 
     Example:
         >>> import functools
@@ -64,98 +101,261 @@ class System(Assembly):
         ('digit', 'parity')
     """
 
-    # ---- training -----------------------------------------------------------------------------
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module,
+        optimizer: OptimizerFactory | Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: SchedulerFactory | Callable[[torch.optim.Optimizer], Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        adapters: Mapping[str, Any] | None = None,
+        dataloaders: Mapping[str, Any] | None = None,
+        *,
+        level: Gradients | None = None,
+        refresh_every: int = 1,
+        scale_heads: bool | None = None,
+        on_nonfinite: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        super().__init__()
+        for value, where in ((model, "model"), (criterion, "criterion")):
+            if not isinstance(value, nn.Module):
+                raise UserError(where, "must be a torch.nn.Module", type(value).__name__)
+        if on_nonfinite not in ("stop", "skip"):
+            raise UserError("on_nonfinite", "must be 'stop' or 'skip'", repr(on_nonfinite))
+        self.model = model
+        self.criterion = criterion_for(model, criterion)
+        self.task_backward = TaskBackward.of(model, self.criterion, level, refresh_every, scale_heads)
+        self.optimizer_factory = OptimizerFactory.of(optimizer)
+        self.scheduler_factory = SchedulerFactory.of(scheduler)
+        own_metrics = by_stage(metrics, "metrics")
+        self.names = task_names(model, self.criterion, own_metrics)
+        self.adapters = adapters_by_stage(adapters)
+        check_head_order(model, self.names, self.adapters)
+        self.penalty = penalty_of(model)
+        auxiliary = () if self.penalty is None else (SHARING,)
+        self.record = StageLog(self.names, own_metrics, self.adapters, auxiliary)
+        self.dataloaders = loaders_by_stage(dataloaders)
+        self.on_nonfinite = on_nonfinite
+        self.skipped = 0
+        self.latest: dict[str, float] = {}
+        self.labelled_tasks: set[str] = set()
+        self._steps_next = False
+        self._logged_step = 0
+
+    # ---- what can be known before data --------------------------------------------------------
+
+    def log_keys(self, stages: Iterable[str] = STAGES[:3]) -> list[str]:
+        """Every key that these stages log at the end of an epoch.
+
+        Args:
+            stages: Stages that have data.
+        """
+        return self.record.log_keys(stages)
+
+    def main_metrics(self, stage: str) -> list[str]:
+        """``<task>/<Metric>`` for the first metric of each task.
+
+        Args:
+            stage: ``train``, ``val`` or ``test``.
+        """
+        first: dict[str, str] = {}
+        for key in self.record.of(stage).log_keys():
+            first.setdefault(key.split("/")[0], key)
+        return list(first.values())
+
+    def problems(self, stages: Iterable[str], callbacks: Iterable[Any] = ()) -> list[UserError]:
+        """The errors in monitors, parameter groups and transforms, found before any data is read.
+
+        Args:
+            stages: Stages that have data; only ``train`` and ``val`` log during a fit.
+            callbacks: Callbacks whose ``monitor`` must be a key that is logged.
+        """
+        monitors = monitors_of(callbacks)
+        if self.scheduler_factory is not None:
+            monitors.append(("scheduler", self.scheduler_factory.monitor))
+        logging = [stage for stage in stages if stage in ("train", "val")]
+        # Another forward than that of `MultiTaskLoss` may return losses under any name.
+        any_loss = type(self.criterion).forward is not MultiTaskLoss.forward
+        found = monitor_problems(
+            monitors, self.log_keys(logging), lambda key: self.record.may_log(key, logging, any_loss)
+        )
+        for check in (self._check_transforms, self._check_optimizers):
+            try:
+                check()
+            except UserError as error:
+                found.append(error)
+        return found
+
+    def _check_transforms(self) -> None:
+        check_transforms(self.adapters, self.names)
+
+    def _check_optimizers(self) -> None:
+        if self.optimizer_factory is not None:
+            self.configure_optimizers()
+
+    # ---- one batch ----------------------------------------------------------------------------
+
+    def forward(self, inputs: Any, tasks: Any = None) -> Any:
+        """The model's own forward; task ids or names are passed on if given."""
+        return self.model(inputs) if tasks is None else self.model(inputs, tasks)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Find inputs and targets in the batch and count its labels while it is on the host."""
+        stage = self.trainer.state.stage
+        assert stage is not None
+        return self.adapt(batch, _STAGE[stage])
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the batch."""
+        return batch.to(device)
+
+    def adapt(self, batch: Any, stage: str) -> Batch:
+        """Inputs, targets and task ids of a batch, its labels counted.
+
+        Args:
+            batch: What the stage's loader yields.
+            stage: ``train``, ``val``, ``test`` or ``predict``.
+        """
+        if isinstance(batch, Batch):
+            return batch
+        ignore = self.criterion.ignore_index if isinstance(self.criterion, MultiTaskLoss) else None
+        adapted: Batch = self.adapters[stage]["batch"](
+            batch, self.names, ignore, need_targets=stage != "predict"
+        )
+        return adapted
+
+    def outputs(self, batch: Batch) -> Any:
+        """The model's outputs by task; as the model returns them if the tasks have no names.
+
+        Args:
+            batch: An adapted batch.
+
+        Raises:
+            UserError: If the model fails on the inputs, or returns neither a dict nor a list by task.
+        """
+        return outputs_by_task(self.model, batch, self.names)
+
+    def _losses(self, batch: Batch, stage: str) -> tuple[Any, Tensor, dict[str, Tensor]]:
+        """Outputs, total and losses by task."""
+        outputs = self.outputs(batch)
+        adapter: CriterionAdapter = self.adapters[stage]["criterion"]
+        total, losses = adapter(self.criterion, batch.inputs, outputs, batch.targets)
+        # Without a label on any rank there is no step, and nothing to add to.
+        idle = isinstance(batch.targets, Targets) and not losses
+        return outputs, *with_penalty(None if idle else self.penalty, total, losses)
+
+    def _step(self, batch: Any, stage: str) -> Tensor | None:
+        """One batch's total, its losses and rows kept for the logs; None if there is nothing to minimise."""
+        batch = self.adapt(batch, stage)
+        counted = isinstance(batch.targets, Targets)
+        if counted and not batch.targets and not self._joined(stage):
+            return None
+        outputs, total, losses = self._losses(batch, stage)
+        if counted and not losses and not batch.targets:
+            return None
+        if counted and stage == "train":
+            # A task may have all of its labels on other ranks.
+            self.labelled_tasks.update(batch.targets, set(self.names).intersection(losses))
+        if stage == "train" and self.on_nonfinite == "skip" and not bool(torch.isfinite(total)):
+            return None
+        self.record.add(stage, batch, outputs, total, losses, self.criterion, self.global_step)
+        if stage == "train" and self.task_backward is not None:
+            self.task_backward.note(batch, total, losses)
+        return total
+
+    def _joined(self, stage: str) -> bool:
+        """Whether other ranks may have labels if this one has none."""
+        return stage == "train" and self.task_backward is not None and self.task_backward.ranks is not None
+
+    # ---- from a batch to .grad ----------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
-        """One step's total loss, or None where no task has a label or the loss is skipped."""
-        if self.balance is not None:
-            self.balance.begin()
+        """One step's total loss, or None if no task has a label or the loss is skipped."""
+        if self.task_backward is not None:
+            self.task_backward.begin()
         total = self._step(batch, "train")
         if total is not None:
             return total
         self.skipped += 1
-        if self.balance is None or not self.balance.open:
+        if self.task_backward is None or not self.task_backward.open:
             return None
         # The backward has to be called: other ranks and earlier batches wait for it.
         return torch.zeros((), device=self.device, requires_grad=True)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Fill ``.grad`` as the weighting wants it, inside Lightning's automatic optimization.
+        """Fill ``.grad`` as the weighting prescribes, inside Lightning's automatic optimization.
 
         Args:
             loss: The total, as precision and accumulation have scaled it.
         """
-        if self.balance is None:
+        if self.task_backward is None:
             super().backward(loss, *args, **kwargs)
             return
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         last = self._steps_next
-        self.balance.backward(loss, last, self.trainer.accumulate_grad_batches, scaled)
+        self.task_backward.backward(loss, last, self.trainer.accumulate_grad_batches, scaled)
         if last:
-            self.balance.average(self.parameters())
+            self.task_backward.average(self.parameters())
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep the step's weights where they will be logged, before the step changes them."""
+        """Keep the step's weights for the loggers, before the step changes them."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.balance is not None and every and (self.global_step + 1) % every == 0:
-            self.balance.keep_weights()
+        if self.task_backward is not None and every and (self.global_step + 1) % every == 0:
+            self.task_backward.keep_weights()
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
-        """One step of the optimizer, after which the weighting is told the losses."""
+        """One step of the optimizer, after which the weighting receives the losses."""
         self._steps_next = True
         try:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         finally:
             self._steps_next = False
-        if self.balance is not None:
-            self.balance.after_step(self._measure_again)
+        if self.task_backward is not None:
+            self.task_backward.after_step(self.recompute_losses)
 
-    def _measure_again(self, batch: Batch) -> None:
-        with self.trainer.precision_plugin.train_step_context():
-            self._measure(batch, "train")
+    def recompute_losses(self, batch: Batch) -> TaskLosses:
+        """The losses of a training batch at the current parameters, without gradient and without a log.
+
+        Args:
+            batch: An adapted batch.
+        """
+        assert self.task_backward is not None
+        with self.task_backward.unobserved(), self.trainer.precision_plugin.train_step_context():
+            self._losses(batch, "train")
+            return self.task_backward.last_losses()
+
+    # ---- a fit --------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Refuse what cannot work; let Lightning not warn of what is meant."""
+        """Raise the first error that can be known before training; silence warnings that are expected."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         for problem in self.problems(self.dataloaders or STAGES, callbacks):
             raise problem
         silence(Silence.SYSTEM)
-        if self.optimizer_factory is None:
-            raise UserError("optimizer", "is needed to train", "none")
-        if self.balance is not None:
-            self.balance.check_batches(self.trainer.accumulate_grad_batches)
+        if self.task_backward is not None:
+            self.task_backward.check_batches(self.trainer.accumulate_grad_batches)
             if self.trainer.world_size > 1:
-                self._check_strategy(self.balance)
-
-    def _check_strategy(self, balance: Balance) -> None:
-        strategy = self.trainer.strategy
-        if balance.engine.measures and not isinstance(strategy, DDPStrategy):
-            method = type(balance.weighting).__name__
-            rule = f"is ddp with {method}, which needs the tasks' gradients by whole parameters"
-            raise UserError("trainer.strategy", rule, type(strategy).__name__, "Set it to ddp")
-        if balance.engine.measures and any(isinstance(m, nn.SyncBatchNorm) for m in self.model.modules()):
-            rule = "is false with a weighting by gradients, which goes back through the model for each task"
-            raise UserError("trainer.sync_batchnorm", rule, "true", "Set it to false")
+                check_strategy(self.trainer.strategy, self.model, self.task_backward)
 
     def on_train_start(self) -> None:
-        """Begin to train together with other processes, where there are some."""
-        if self.balance is None:
+        """Start the task backward, together with the other processes if there are any."""
+        if self.task_backward is None:
             return
-        self.balance.start()
+        self.task_backward.start()
         if not isinstance(self.trainer.strategy, DDPStrategy):
             return
         wrapped = self.trainer.strategy.model
         assert isinstance(wrapped, DistributedDataParallel)
-        self.balance.join(Ranks(self.device), self.model if wrapped.broadcast_buffers else None)
+        self.task_backward.join(Ranks(self.device), self.model if wrapped.broadcast_buffers else None)
         # Its reducer would wait for parameters that this rank's tasks do not reach.
         wrapped.require_backward_grad_sync = False
 
     def on_train_epoch_start(self) -> None:
-        """Refuse a number of batches in a step that the weighting cannot use; callbacks may change it."""
-        if self.balance is not None:
-            self.balance.check_batches(self.trainer.accumulate_grad_batches)
+        """Check the number of batches per step again, since callbacks may change it."""
+        if self.task_backward is not None:
+            self.task_backward.check_batches(self.trainer.accumulate_grad_batches)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Hand losses, metrics and weights to the loggers every ``log_every_n_steps`` steps."""
@@ -167,8 +367,8 @@ class System(Assembly):
 
     def _log_step(self, step: int) -> None:
         values = self.record.step_values(self._read_losses())
-        if self.balance is not None:
-            values |= {f"weights/{name}": weight for name, weight in self.balance.weights.items()}
+        if self.task_backward is not None:
+            values |= {f"weights/{name}": weight for name, weight in self.task_backward.weights.items()}
         for i, group in enumerate(self.trainer.optimizers[0].param_groups):
             values[f"lr/{group.get('name', i)}"] = float(group["lr"])
         self.latest |= values
@@ -177,27 +377,28 @@ class System(Assembly):
             logger.log_metrics(values, step=step - 1)
 
     def _read_losses(self) -> dict[str, float]:
-        if self.balance is not None:
-            self.balance.check()
+        """The mean losses since the last reading; an error if one is not finite."""
+        if self.task_backward is not None:
+            self.task_backward.check()
         meter = self.record.meters["train"]
         losses = meter.read()
         if meter.bad is not None and self.on_nonfinite == "stop":
             raise nonfinite(*meter.bad, self.trainer)
         return losses
 
-    def _refuse_nonfinite(self) -> None:
-        bad = self.record.meters["train"].first_bad()
-        if bad is not None:
-            raise nonfinite(*bad, self.trainer)
-        check_weights(self, self.global_step)
+    def on_validation_start(self) -> None:
+        """Check the losses before validation: no checkpoint may be saved after one that is not finite."""
+        if not self.trainer.sanity_checking and self.trainer.state.fn == "fit":
+            self._read_losses()
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's values; refuse an epoch in which a task never had a label."""
+        """Log the epoch's values; raise if a task had no label in a whole epoch."""
         self._read_losses()
-        if self.balance is not None:
+        if self.task_backward is not None:
             if self._saw_all_data():
-                self._check_labels()
-            self.balance.on_epoch_end(self.record.meters["train"].epoch(self._adding_up()), self.device)
+                check_labels(self.names, self.labelled_tasks)
+            means = self.record.meters["train"].epoch(self._adding_up())
+            self.task_backward.on_epoch_end(means, self.device)
         if self.skipped:
             self.log("train/skipped/epoch", float(self.skipped))
         self._log_epoch("train")
@@ -207,22 +408,7 @@ class System(Assembly):
         limit = self.trainer.limit_train_batches
         return self.trainer.is_last_batch and isinstance(limit, float) and limit == 1.0
 
-    def _check_labels(self) -> None:
-        for name in self.names:
-            if name not in self.labelled_tasks:
-                raise UserError(
-                    f"task '{name}'",
-                    "needs a label in training",
-                    "none in a whole epoch",
-                    "Check adapters.batch.target_accessor and the data",
-                )
-
-    def on_validation_start(self) -> None:
-        """A loss that is not finite stops the run before anything is saved on account of it."""
-        if not self.trainer.sanity_checking and self.trainer.state.fn == "fit":
-            self._read_losses()
-
-    # ---- evaluation ---------------------------------------------------------------------------
+    # ---- evaluation and prediction ------------------------------------------------------------
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep the batch's losses and rows."""
@@ -241,13 +427,9 @@ class System(Assembly):
         self._log_epoch("test")
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Outputs by task, as the logging adapter wants them written, and the rows they are for."""
+        """Predictions by task after the logging adapter's transforms, and the rows that they belong to."""
         batch = self.adapt(batch, "predict")
-        outputs = self.outputs(batch)
-        if not isinstance(outputs, Mapping):
-            outputs = {"output": outputs}
-        adapter: LoggingAdapter = self.adapters["predict"]["logging"]
-        written = {name: adapter.transformed(name, None, output, None)[1] for name, output in outputs.items()}
+        written = predictions(self.outputs(batch), self.adapters["predict"]["logging"])
         return {"outputs": written, "rows": batch.rows, "size": batch.size}
 
     def _log_epoch(self, stage: str) -> None:
@@ -256,11 +438,12 @@ class System(Assembly):
         if self.trainer.sanity_checking:
             return
         self.latest |= values
-        if self.trainer.state.fn == "fit":
-            self._step_plateau(values)
+        if self.trainer.state.fn == "fit" and self.scheduler_factory is not None:
+            step_plateaus(self.trainer.lr_scheduler_configs, self.scheduler_factory.monitor, values)
         self.log_dict(values, sync_dist=parallel)
 
     def _adding_up(self) -> Callable[[Tensor], Tensor] | None:
+        """Adds a tensor up over all processes; None if there is one."""
         return self._add_up if self.trainer.world_size > 1 else None
 
     def _add_up(self, values: Tensor) -> Tensor:
@@ -268,31 +451,70 @@ class System(Assembly):
         assert isinstance(total, Tensor)
         return total
 
+    # ---- optimizers and data ------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the model's and the criterion's parameters, and its scheduler."""
+        return optimizer_config(self.optimizer_factory, self.scheduler_factory, self.model, self.criterion)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a scheduler; a plateau scheduler steps when its key is logged instead."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def train_dataloader(self) -> Any:
+        """The training loader, in a form that resumes in the middle of an epoch.
+
+        With several processes, or a few batches to overfit, it is returned unchanged, since Lightning
+        replaces its sampler.
+        """
+        loader = loader_of(self.dataloaders, "train")
+        overfit: float = self.trainer.overfit_batches  # type: ignore[attr-defined]
+        return loader if self.trainer.world_size > 1 or overfit else replayable(loader)
+
+    def val_dataloader(self) -> Any:
+        """The validation loader; none if not given."""
+        return loader_of(self.dataloaders, "val") if "val" in self.dataloaders else []
+
+    def test_dataloader(self) -> Any:
+        """The test loader."""
+        return loader_of(self.dataloaders, "test")
+
+    def predict_dataloader(self) -> Any:
+        """The loader of the rows to predict."""
+        return loader_of(self.dataloaders, "predict")
+
     # ---- resume -------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the epoch's accumulators, so that a resumed epoch logs what it would have logged.
 
         Raises:
-            RunError: Where a loss or a weight is not finite: what is saved is good to go on with.
+            RunError: If a loss or a weight is not finite: training can continue from whatever is saved.
         """
         if self.on_nonfinite == "stop":
             self._refuse_nonfinite()
         checkpoint["polytask_epoch"] = {
-            "record": self.record.saved(),
+            "record": self.record.epoch_state(),
             "skipped": self.skipped,
             "labelled": sorted(self.labelled_tasks),
             "logged_step": self._logged_step,
-            "balance": None if self.balance is None else self.balance.saved(),
+            "balance": None if self.task_backward is None else self.task_backward.state_dict(),
         }
 
+    def _refuse_nonfinite(self) -> None:
+        bad = self.record.meters["train"].first_bad()
+        if bad is not None:
+            raise nonfinite(*bad, self.trainer)
+        check_weights(self, self.global_step)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the epoch's accumulators up again."""
+        """Load the epoch's accumulators."""
         saved = checkpoint.get("polytask_epoch")
         if saved is not None:
-            self.record.restore(saved["record"])
+            self.record.load_epoch_state(saved["record"])
             self.skipped = saved["skipped"]
             self.labelled_tasks = set(saved["labelled"])
             self._logged_step = saved["logged_step"]
-            if self.balance is not None:
-                self.balance.restore(saved["balance"])
+            if self.task_backward is not None:
+                self.task_backward.load_state_dict(saved["balance"])

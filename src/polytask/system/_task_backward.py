@@ -1,7 +1,8 @@
-"""How a training's tasks are balanced: the backward, and what the weighting is told."""
+"""The backward of a training with several tasks, and the weighting's hooks around it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +15,28 @@ from polytask.losses import MultiTaskLoss, TaskLosses
 from polytask.weighting._base import Gradients
 
 
-class Balance:
-    """Fills ``.grad`` as a criterion's weighting wants it, and calls the weighting's hooks.
+class TaskBackward:
+    """Fills ``.grad`` as a criterion's weighting prescribes, and calls the weighting's hooks.
 
-    After an optimizer step the weighting is told the losses of the last batch before it, or, where it
-    asks for them, that batch's losses measured again. Where that batch was skipped it is told nothing.
+    After an optimizer step the weighting receives the losses of the last batch before it, or, if it requests
+    them, that batch's losses at the new parameters. If that batch was skipped, it receives nothing.
 
     Args:
         model: The model, before its first forward.
-        criterion: The criterion; its weighting is checked by `check` from here on, and not in its steps.
-        level: What a weighting by gradients measures, as for `polytask.gradients.Engine`.
-        refresh_every: In how many steps it measures once.
+        criterion: The criterion; from here on its weighting is checked by `check`, and not in its steps.
+        level: Which gradients a gradient-based weighting is given, as for `polytask.gradients.Engine`.
+        refresh_every: The number of steps for which such a weighting's weights are kept.
         scale_heads: Whether the parameters of one task alone see its weight.
 
     Attributes:
-        weights: The tasks' weights in the last step that `keep_weights` was called in.
-        losses: The batch's losses from its forward until the optimizer has stepped; None where it has none.
+        weights: The tasks' weights in the last step in which `keep_weights` was called.
+        losses: The batch's losses from its forward until the optimizer has stepped; None without labels.
+        ranks: The processes that train together; None if there is one.
 
     Example:
-        >>> balance = Balance(nn.Linear(2, 3), MultiTaskLoss({"digit": nn.CrossEntropyLoss()}))
-        >>> balance.keep_weights()
-        >>> balance.weights
+        >>> task_backward = TaskBackward(nn.Linear(2, 3), MultiTaskLoss({"digit": nn.CrossEntropyLoss()}))
+        >>> task_backward.keep_weights()
+        >>> task_backward.weights
         {'digit': 1.0}
     """
 
@@ -57,26 +59,59 @@ class Balance:
         self.losses: TaskLosses | None = None
         self._step: tuple[Tensor, Mapping[str, Tensor]] | None = None
 
-    def check_batches(self, batches: int) -> None:
-        """Raise where the weighting cannot work on so many batches.
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        criterion: nn.Module,
+        level: Gradients | None,
+        refresh_every: int,
+        scale_heads: bool | None,
+    ) -> Self | None:
+        """The task backward of a `MultiTaskLoss`; None for another criterion, whose total has a backward.
 
         Args:
-            batches: How many make an optimizer step.
+            model: The model.
+            criterion: The criterion.
+            level: As for the class; must be None for another criterion.
+            refresh_every: As for the class; must be 1 for another criterion.
+            scale_heads: As for the class; must be None for another criterion.
 
         Raises:
-            UserError: With what to set.
+            UserError: If an option has no use.
+
+        Example:
+            >>> TaskBackward.of(nn.Linear(2, 3), nn.CrossEntropyLoss(), None, 1, None) is None
+            True
+        """
+        if isinstance(criterion, MultiTaskLoss):
+            return cls(model, criterion, level, refresh_every, scale_heads)
+        if (level, refresh_every, scale_heads) != (None, 1, None):
+            rule = "level, refresh_every and scale_heads require a MultiTaskLoss as criterion"
+            raise UserError("system", rule, type(criterion).__name__, "Remove them")
+        return None
+
+    def check_batches(self, batches: int) -> None:
+        """Check the number of batches in an optimizer step.
+
+        Args:
+            batches: The number.
+
+        Raises:
+            UserError: If the weighting or the level cannot work with it.
         """
         where, found = "trainer.accumulate_grad_batches", str(batches)
         needed = self.weighting.batches_per_step
         if needed > 1 and batches != needed:
-            rule = f"is {needed} with {type(self.weighting).__name__}, which takes {needed} batches a step"
+            method = type(self.weighting).__name__
+            rule = f"must be {needed} with {method}, which takes {needed} batches per step"
             raise UserError(where, rule, found, f"Set it to {needed}")
         if batches > 1 and not self.engine.accumulates:
-            rule = "is 1 where gradients are measured on the representation"
+            rule = "must be 1 with gradients of the representation"
             raise UserError(where, rule, found, "Set it to 1, or use level: parameters")
 
     def start(self) -> None:
-        """Begin a fit, alone, with nothing left of one that was stopped."""
+        """Begin a fit in one process; forget what a fit that was stopped has left."""
         self.ranks = self.criterion.ranks = self.engine.ranks = None
         self.engine.forget()
 
@@ -84,19 +119,19 @@ class Balance:
         """Train together with other processes.
 
         Args:
-            ranks: All of them.
-            buffers: Whose buffers are those of the first rank in every step.
+            ranks: All processes.
+            buffers: The module whose buffers are copied from the first rank in every step.
         """
         self.ranks = self.criterion.ranks = self.engine.ranks = ranks
         self._buffers = buffers
         ranks.copy_state(self.weighting)
 
     def check(self) -> None:
-        """Raise where a step since the last call could not be done."""
+        """Raise if the weighting failed in a step since the last call."""
         self.weighting.check()
 
     def begin(self) -> None:
-        """A new batch: nothing is known of it yet."""
+        """Begin a new batch."""
         self._forget()
         self.engine.begin()
         if self.ranks is not None and self._buffers is not None:
@@ -106,12 +141,12 @@ class Balance:
         self._batch = self.losses = self._step = None
 
     def note(self, batch: Batch, total: Tensor, losses: Mapping[str, Tensor]) -> None:
-        """Keep what the backward needs, and what the weighting may be told after the step.
+        """Keep what the backward and the weighting's ``after_step`` need.
 
         Args:
-            batch: The batch that was measured last.
+            batch: The batch of the last forward.
             total: Its total.
-            losses: Its losses by task, and entries beside the tasks.
+            losses: Its losses by task, and auxiliary losses such as a penalty.
         """
         self.losses = self.criterion.last
         self._batch = batch if self.weighting.remeasures else None
@@ -119,7 +154,7 @@ class Balance:
 
     @property
     def open(self) -> bool:
-        """Whether every batch has to come to `backward`, also one without a label."""
+        """Whether `backward` has to be called for every batch, even for one without a label."""
         return self.ranks is not None or self.engine.begun
 
     def backward(self, loss: Tensor, last: bool, batches: int, scaled: bool) -> None:
@@ -128,29 +163,31 @@ class Balance:
         Args:
             loss: The total, divided by the number of batches and multiplied by a loss scaler.
             last: Whether the optimizer steps next.
-            batches: How many make an optimizer step.
+            batches: The number of batches in an optimizer step.
             scaled: Whether there is a loss scaler.
         """
         step, self._step = self._step, None
         if step is not None and self.engine.measures:
             total, losses = step
             scale = _scale(loss, total) * batches if scaled and total.requires_grad else 1.0
-            self._measure(losses, scale, last, batches)
+            self._engine_backward(losses, scale, last, batches)
         elif step is not None and loss.requires_grad:
             total, losses = step
-            scale = _scale(loss, total) * batches if scaled and self.engine.watched else 1.0
-            self.engine.show(self._weighed(losses), scale=scale, last=last)
+            scale = _scale(loss, total) * batches if scaled and self.engine.observed else 1.0
+            self.engine.notify_observers(self._weighed(losses), scale=scale, last=last)
             loss.backward()  # type: ignore[no-untyped-call]
         if last:
             self.engine.finish()
 
-    def _measure(self, losses: Mapping[str, Tensor], scale: Tensor | float, last: bool, batches: int) -> None:
-        # A method that takes several batches in a step makes it of each of them whole.
+    def _engine_backward(
+        self, losses: Mapping[str, Tensor], scale: Tensor | float, last: bool, batches: int
+    ) -> None:
+        # A method that takes several batches per step needs the whole gradients of each of them.
         whole = self.weighting.batches_per_step > 1
         self.engine.backward(self._weighed(losses), scale=scale, last=last or whole, calls=batches)
-        # Entries beside the tasks, a penalty for example, are no task's: they are added as they are.
-        beside = [value for name, value in losses.items() if name not in self.criterion.names]
-        parts = [value * (scale / batches) for value in beside if value.requires_grad]
+        # Auxiliary losses, a penalty for example, belong to no task: they are added without a weight.
+        auxiliary = [value for name, value in losses.items() if name not in self.criterion.names]
+        parts = [value * (scale / batches) for value in auxiliary if value.requires_grad]
         if parts:
             torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
 
@@ -168,14 +205,14 @@ class Balance:
     def _refuse_ranks(self) -> None:
         if self.ranks is not None:
             kind, method = type(self.criterion).__name__, type(self.weighting).__name__
-            rule = f"on several ranks, {method} needs the losses of {kind}.measure, which ranks can add up"
-            raise UserError("criterion", rule, "others", "Let its forward call compute_task_losses")
+            rule = f"{kind} must return the losses of compute_task_losses if {method} trains on several ranks"
+            raise UserError("criterion", rule, "other losses", "Call compute_task_losses in its forward")
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """The mean of ``.grad`` over the ranks, where there are several.
+        """Average ``.grad`` over the ranks, if there are several.
 
         Args:
-            parameters: All that is trained.
+            parameters: All parameters that are trained.
         """
         if self.ranks is not None:
             self.ranks.average_gradients(parameters)
@@ -184,66 +221,72 @@ class Balance:
         """Keep the weights of this step, which the step itself may change."""
         self.weights = self.criterion.get_task_weights()
 
-    def after_step(self, measure: Callable[[Batch], Any]) -> None:
-        """Tell the weighting the losses.
+    def after_step(self, recompute: Callable[[Batch], TaskLosses]) -> None:
+        """Pass the losses to the weighting.
 
         Args:
-            measure: Calls the model and the criterion on a batch.
+            recompute: From a batch to its losses at the current parameters.
         """
         losses, batch = self.losses, self._batch
         self._forget()
         if losses is None:
             return
         if batch is not None:
-            losses = self.measured_again(batch, measure)
+            losses = recompute(batch)
         with torch.no_grad():
             self.weighting.after_step(self.criterion.weighed(losses.means, losses.names), losses.names)
 
-    def measured_again(self, batch: Batch, measure: Callable[[Batch], Any]) -> TaskLosses:
-        """A batch's losses without gradient, of which the weighting learns nothing.
+    @contextmanager
+    def unobserved(self) -> Iterator[None]:
+        """A context in which the criterion is called without gradient and the weighting keeps its state.
 
-        Args:
-            batch: The batch.
-            measure: Calls the model and the criterion on a batch.
+        Example:
+            >>> criterion = MultiTaskLoss({"digit": nn.CrossEntropyLoss()})
+            >>> with TaskBackward(nn.Linear(2, 3), criterion).unobserved():
+            ...     criterion.weighting.training
+            False
         """
-        own = self.criterion.last
-        # The weighting has seen this batch, and is not to take it for the next one.
+        last = self.criterion.last
+        # The weighting has seen this batch, and must not take it for the next one.
         self.weighting.eval()
         try:
             with torch.no_grad():
-                measure(batch)
+                yield
         finally:
             self.weighting.train()
-        again, self.criterion.last = self.criterion.last, own
-        assert again is not None
-        return again
+            self.criterion.last = last
+
+    def last_losses(self) -> TaskLosses:
+        """The losses of the criterion's last call."""
+        assert self.criterion.last is not None
+        return self.criterion.last
 
     def on_epoch_end(self, means: Mapping[str, float], device: torch.device) -> None:
-        """Tell the weighting the epoch's mean losses, times their ``loss_weights``.
+        """Pass the epoch's mean losses, times their ``loss_weights``, to the weighting.
 
         Args:
-            means: Mean losses by task; other entries are passed over.
-            device: Where the weighting is.
+            means: Mean losses by task; other entries are ignored.
+            device: The weighting's device.
         """
         names = tuple(name for name in self.criterion.names if name in means)
         losses = torch.tensor([means[name] for name in names], device=device)
         self.weighting.on_epoch_end(self.criterion.weighed(losses, names), names)
 
-    def saved(self) -> dict[str, Any]:
-        """The weights in use and what the engine has learned; plain data."""
+    def state_dict(self) -> dict[str, Any]:
+        """The weights in use and the engine's state; plain data and tensors."""
         return {"weights": self.weights, "engine": self.engine.state_dict()}
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `saved` gave.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a state.
 
         Args:
-            saved: What was kept.
+            state: What `state_dict` returned.
         """
-        self.weights = saved["weights"]
-        self.engine.load_state_dict(saved["engine"])
+        self.weights = state["weights"]
+        self.engine.load_state_dict(state["engine"])
 
 
 def _scale(loss: Tensor, total: Tensor) -> Tensor:
-    """What a total was multiplied by on its way to the loss."""
+    """The factor between a total and the loss that was made of it."""
     (scale,) = torch.autograd.grad(loss, total, retain_graph=True)
     return scale

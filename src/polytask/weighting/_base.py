@@ -1,4 +1,4 @@
-"""The three bases of weightings, named by what they are given."""
+"""The three bases of weightings, named by what they receive."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -11,24 +11,25 @@ from polytask._errors import RunError, UserError
 from polytask._linalg import SMALL, exact
 from polytask._tasks import check_known, check_task_names
 from polytask.batch import HALF
-from polytask.weighting._report import Report
+from polytask.weighting._faults import Faults
 
 Gradients = Literal["parameters", "representation", "last_shared"]
 
 
 class Weighting(nn.Module, ABC):
-    """What every way of balancing tasks has in common: names, presence and hooks.
+    """What all weightings have in common: task names, absent tasks and hooks.
 
-    Learned quantities are parameters, history is in buffers, so that `state_dict` resumes
-    them. State is kept for every task; a call names the tasks that are present.
+    Learned quantities are parameters and history is in buffers, so that `state_dict` contains both. State is
+    kept for every task; a call names the tasks that are present.
+
+    `after_step` receives the losses of the step, or, if a subclass sets `remeasures` to True, those of the
+    step's last batch, computed again without gradient after the optimizer has stepped.
 
     Attributes:
-        gradients: The gradients it needs, or None where losses are enough.
-        batches_per_step: How many independent batches one step takes.
-        remeasures: Whether `after_step` takes the losses of the step's own batch measured again,
-            without gradient, after the optimizer has stepped; else those of the step.
-        deferred: Whether somebody calls `check` later; else a step on the CPU checks itself, where
-            nothing has to be waited for.
+        gradients: The gradients that are required, or None if losses are enough.
+        batches_per_step: The number of independent batches in a step.
+        deferred: Whether `check` is called later; otherwise each step on the CPU calls it, since reading
+            values causes no synchronisation there.
         names: All tasks, in order, once `setup` was called.
     """
 
@@ -42,36 +43,53 @@ class Weighting(nn.Module, ABC):
         self.names: tuple[str, ...] = ()
 
     def setup(self, names: Iterable[str]) -> None:
-        """Take the task names; parameters and per-task state exist from here on.
+        """Set the task names; parameters and per-task state exist from here on.
 
         Args:
             names: All tasks, in order.
 
         Raises:
-            UserError: Where a name may not name a task, or the tasks are named already.
+            UserError: If a name is not a valid task name, or `setup` was called before.
         """
         if self.names:
             raise UserError(
-                "weighting", "serves one criterion", f"tasks {', '.join(self.names)} already", "Make another"
+                "weighting",
+                "must be used by one criterion only",
+                f"one that has the tasks {', '.join(self.names)} already",
+                "Create another weighting",
             )
         self.names = check_task_names(names)
 
-    def columns(self, names: Sequence[str] | None) -> list[int] | None:
-        """The places of the present tasks among all tasks, or None where all are present.
+    def indices(self, names: Sequence[str] | None) -> list[int] | None:
+        """The indices of the present tasks among all tasks, or None if all are present.
+
+        Args:
+            names: The present tasks; None if all are present.
 
         Raises:
-            UserError: Where a name is not one of the tasks.
+            UserError: If a name is not one of the tasks.
+
+        Example:
+            >>> from polytask.weighting import Equal
+            >>> weighting = Equal()
+            >>> weighting.setup(["digit", "parity", "height"])
+            >>> weighting.indices(["digit", "height"]), weighting.indices(None)
+            ([0, 2], None)
         """
         if names is None or tuple(names) == self.names:
             return None
         check_known(names, self.names, type(self).__name__)
         return [self.names.index(name) for name in names]
 
+    def columns(self, names: Sequence[str] | None) -> list[int] | None:
+        """The former name of `indices`, for weightings written before it."""
+        return self.indices(names)
+
     def check(self) -> None:
-        """Raise where a step since the last call could not be done; reads flags from the device.
+        """Raise if a step since the last call failed; reads flags from the device.
 
         Raises:
-            UserError: With the task and the value at fault.
+            UserError: If a value was out of range, with the task and the value.
         """
         return
 
@@ -83,8 +101,8 @@ class Weighting(nn.Module, ABC):
         """Called after each optimizer step with losses of its batch, shape ``(tasks,)``.
 
         Args:
-            losses: The step's losses; measured again after the step where `remeasures` says so.
-            names: Which tasks these are; None where all are present.
+            losses: The step's losses, or those of its last batch after the step if ``remeasures`` is set.
+            names: Which tasks these are; None if all are present.
         """
         return
 
@@ -94,9 +112,10 @@ class Weighting(nn.Module, ABC):
 
 
 class LossWeighting(Weighting):
-    """A weighting that is given the losses and returns one scalar to minimise.
+    """A weighting that receives the losses and returns one scalar to minimise.
 
-    The effective weight of a task is the derivative of the scalar by the task's loss.
+    A subclass implements `scalar`. The effective weight of a task is the derivative of the scalar by the
+    task's loss.
 
     Shape:
         - losses: ``(tasks,)``, the tasks that are present, in order.
@@ -108,98 +127,118 @@ class LossWeighting(Weighting):
 
         Args:
             losses: Losses of the present tasks.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
 
         Raises:
-            UserError: Where the number of losses is not the number of tasks named.
+            UserError: If the number of losses is not the number of tasks named.
         """
-        losses, columns = self._checked(losses, names)
+        losses, indices = self._checked(losses, names)
         if self.training:
             with torch.no_grad():
-                self.observe(losses.detach(), columns)
-        return self.scalar(losses, columns)
+                self.observe(losses.detach(), indices)
+        return self.scalar(losses, indices)
 
     def _checked(self, losses: Tensor, names: Sequence[str] | None) -> tuple[Tensor, list[int] | None]:
         expected = self.names if names is None else names
         if losses.shape != (len(expected),):
             raise UserError(
                 type(self).__name__,
-                f"needs one loss for each of the tasks {', '.join(expected)}",
+                f"one loss is required for each of the tasks {', '.join(expected)}",
                 f"losses of shape {tuple(losses.shape)}",
             )
         # Logarithms and small weights do not survive half precision.
-        return losses.float() if losses.dtype in HALF else losses, self.columns(names)
+        return losses.float() if losses.dtype in HALF else losses, self.indices(names)
 
-    def observe(self, losses: Tensor, columns: list[int] | None) -> None:
+    def observe(self, losses: Tensor, indices: list[int] | None) -> None:
         """Called in training mode with each batch's losses, before they are combined.
 
-        All that changes from one batch to the next changes here, so that `scalar` and `weights`
-        may be asked at any time.
+        State that changes from batch to batch must change here, so that `scalar` and `weights` may be
+        called at any time.
 
         Args:
             losses: Losses of the present tasks, without gradient.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
         return
 
     @abstractmethod
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
-        """The scalar to minimise, for checked losses.
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
+        """The scalar to minimise.
+
+        It must not change any state: `weights` calls it too.
 
         Args:
-            losses: Losses of the present tasks.
-            columns: Their places among all tasks; None where all are present.
+            losses: Losses of the present tasks with their graphs, ``(tasks,)``, in float32 or float64.
+            indices: Their indices among all tasks; None if all are present.
+
+        Returns:
+            A scalar that is differentiable by the losses.
         """
 
     def weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
         """The effective weights at these losses, d scalar / d loss, shape ``(tasks,)``; changes nothing."""
-        losses, columns = self._checked(losses, names)
+        losses, indices = self._checked(losses, names)
         with torch.enable_grad():
             losses = losses.detach().requires_grad_()
-            (weights,) = torch.autograd.grad(self.scalar(losses, columns), losses)
+            (weights,) = torch.autograd.grad(self.scalar(losses, indices), losses)
         return weights
 
 
-class Step(NamedTuple):
-    """What a `GramianWeighting` knows in a step, checked and in float64.
+class GramianStep(NamedTuple):
+    """What `GramianWeighting.solve` receives: the Gramian of a step, checked and in float64.
 
     Attributes:
-        gramian: ``(tasks, tasks)``, symmetric where it comes from one batch.
-        rounding: Unit of rounding of the Gramian that was given.
-        columns: Places of the present tasks among all tasks; None where all are present.
-        losses: Losses of the present tasks, where given.
+        gramian: Inner products of the present tasks' gradients, ``(tasks, tasks)``; finite. It is symmetric,
+            unless the method takes several batches in a step.
+        rounding: Unit of rounding of the Gramian before the conversion to float64.
+        indices: Indices of the present tasks among all tasks; None if all are present.
+        losses: Losses of the present tasks, ``(tasks,)``, or None if they were not given.
+
+    Example:
+        >>> GramianStep(torch.eye(2, dtype=torch.float64), 1e-7, None, None).gramian.diagonal()
+        tensor([1., 1.], dtype=torch.float64)
     """
 
     gramian: Tensor
     rounding: float
-    columns: list[int] | None
+    indices: list[int] | None
     losses: Tensor | None
 
 
-class Solution(NamedTuple):
-    """Weights, and whether they were found, on the device; None where a method always finds them."""
+class GramianSolution(NamedTuple):
+    """What `GramianWeighting.solve` returns.
+
+    Attributes:
+        weights: The weights of the present tasks, ``(tasks,)``.
+        solved: Whether the weights were found, a boolean tensor ``()`` on the device; None if the method
+            always finds them. If not, the step changes nothing and `GramianWeighting.check` warns.
+
+    Example:
+        >>> GramianSolution(torch.ones(2)).solved is None
+        True
+    """
 
     weights: Tensor
-    found: Tensor | None = None
+    solved: Tensor | None = None
 
 
 class GramianWeighting(Weighting):
-    r"""A weighting that is given the Gramian of the tasks' gradients and returns weights.
+    r"""A weighting that receives the Gramian of the tasks' gradients and returns weights.
 
-    With the Jacobian :math:`J` (tasks × parameters), the Gramian is :math:`G = J J^\top` and
-    the update is :math:`J^\top w`. A method with more than one batch in a step is given
-    :math:`J_1 J_2^\top` of two independent batches in its place. Tasks that nobody named with
-    `setup` are called ``task0``, ``task1`` and so on.
+    A subclass implements `solve`. With the Jacobian :math:`J` (tasks × parameters), the Gramian is
+    :math:`G = J J^\top` and the update is :math:`J^\top w`. A method with more than one batch in a step
+    receives :math:`J_1 J_2^\top` of two independent batches instead. Without a call of `setup`, tasks are
+    called ``task0``, ``task1`` and so on.
 
-    Where the Gramian cannot be used, or a method finds no weights for it, the weights are 0 and
-    a note is kept on the device, which `check` reads: the step changes nothing, and says so.
+    If the Gramian cannot be used, or a method finds no weights for it, the weights are 0, so that the step
+    changes nothing. The fault is recorded on the device, and `check` reports it.
 
     Attributes:
-        scale_heads: Whether a head's own parameters see the weight too, as in the method's paper.
-        solves_on_host: Whether the solver reads values as it goes, so that with more than eight tasks
+        scale_heads: Whether a head's own parameters are scaled by the weight too, as in the method's paper.
+        solves_on_host: Whether the solver reads values while it runs, so that with more than eight tasks
             the Gramian is copied to the host, once.
         needs_losses: Whether the losses must be given.
-        unsolved: What it means where no weights are found, for the message.
+        unsolved: What it means if no weights are found, for the message.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
@@ -215,7 +254,7 @@ class GramianWeighting(Weighting):
 
     def __init__(self) -> None:
         super().__init__()
-        self.report = Report()
+        self.faults = Faults()
 
     @torch.no_grad()
     def forward(
@@ -225,53 +264,56 @@ class GramianWeighting(Weighting):
 
         Args:
             gramian: Inner products of the present tasks' gradients.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
             losses: Losses of the present tasks, for methods that need them.
 
         Raises:
-            UserError: Where the Gramian or the losses do not fit the tasks named, and, on the CPU
-                without `deferred`, where the Gramian is not symmetric.
-            RunError: On the CPU without `deferred`, where the Gramian is not finite.
+            UserError: If the Gramian or the losses do not fit the tasks named; on the CPU without
+                `deferred` also if the Gramian is not symmetric.
+            RunError: On the CPU without `deferred`, if the Gramian is not finite.
         """
         self._check_shapes(gramian, names, losses)
         values = exact(gramian, self.solves_on_host and len(gramian) > SMALL)
         losses = None if losses is None else exact(losses).to(values.device)
-        step = Step(values, torch.finfo(gramian.dtype).eps, self.columns(names), losses)
+        step = GramianStep(values, torch.finfo(gramian.dtype).eps, self.indices(names), losses)
         infinite, skew, step = self._examine(step)
         before = [buffer.clone() for buffer in self.buffers()]
         solution = self.solve(step)
         weights = solution.weights.to(gramian)
         lost = ~weights.isfinite().all()
-        if solution.found is not None:
-            lost = lost | ~solution.found.to(lost.device)
+        if solution.solved is not None:
+            lost = lost | ~solution.solved.to(lost.device)
         faults = torch.stack([infinite.to(lost.device), skew.to(lost.device), lost])
         faulty = faults.any()
-        # What a faulty step would teach must not outlive it.
+        # A faulty step must not change the state.
         for buffer, old in zip(self.buffers(), before, strict=True):
             buffer.copy_(torch.where(faulty.to(old.device), old, buffer))
-        self.report.note(faults, gramian.detach(), step.columns, len(self.names))
+        self.faults.note(faults, gramian.detach(), step.indices, len(self.names))
         self._check_now(gramian)
         return torch.where(faulty, 0.0, weights)
 
     @abstractmethod
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The weights of the present tasks, and whether they were found.
 
+        Called without gradients. State that it keeps between steps must be in buffers: if the step is
+        faulty, they are restored.
+
         Args:
-            step: What is known in this step.
+            step: The Gramian and what else is known in this step.
         """
 
     def check(self) -> None:
-        """Say what went wrong in the steps since the last call; reads a few numbers from the device.
+        """Report faults in the steps since the last call; reads a few numbers from the device.
 
         Raises:
-            RunError: Where a Gramian was not finite.
-            UserError: Where a Gramian was not symmetric.
+            RunError: If a Gramian was not finite.
+            UserError: If a Gramian was not symmetric.
 
         Warns:
-            SolverWarning: Where no weights were found, with the tasks and the Gramian's condition.
+            SolverWarning: If no weights were found, with the tasks and the Gramian's condition.
         """
-        self.report.say(type(self).__name__, self.names, self.unsolved)
+        self.faults.say(type(self).__name__, self.names, self.unsolved)
 
     def _check_shapes(self, gramian: Tensor, names: Sequence[str] | None, losses: Tensor | None) -> None:
         if not self.names:
@@ -280,21 +322,21 @@ class GramianWeighting(Weighting):
         method, tasks = type(self).__name__, ", ".join(expected)
         if gramian.shape != (len(expected), len(expected)) or not gramian.is_floating_point():
             found = f"shape {tuple(gramian.shape)} of {gramian.dtype}"
-            rule = f"needs a square Gramian with one row for each of the tasks {tasks}"
+            rule = f"the Gramian must be square, with one row for each of the tasks {tasks}"
             raise UserError(method, rule, found, "Pass J @ J.T")
         if losses is None and self.needs_losses:
-            raise UserError(method, "needs the losses", None, "Pass losses=")
+            raise UserError(method, "the losses are required", "none", "Pass losses=")
         if losses is not None and losses.shape != (len(expected),):
             found = f"losses of shape {tuple(losses.shape)}"
-            raise UserError(method, f"needs one loss for each of the tasks {tasks}", found)
+            raise UserError(method, f"one loss is required for each of the tasks {tasks}", found)
 
-    def _examine(self, step: Step) -> tuple[Tensor, Tensor, Step]:
-        """Whether it is not finite, whether it is not symmetric, and a step that a solver can take."""
+    def _examine(self, step: GramianStep) -> tuple[Tensor, Tensor, GramianStep]:
+        """Whether it is not finite, whether it is not symmetric, and a step that is safe for a solver."""
         gramian, losses = step.gramian, step.losses
         infinite = ~gramian.isfinite().all()
         if losses is not None:
             infinite = infinite | ~losses.isfinite().all()
-        # LAPACK refuses NaN with an error of its own.
+        # LAPACK raises an error for NaN.
         gramian = torch.where(infinite, 0.0, gramian)
         if self.batches_per_step > 1:
             return infinite, torch.zeros_like(infinite), step._replace(gramian=gramian)
@@ -305,10 +347,10 @@ class GramianWeighting(Weighting):
 
 
 class JacobianAggregator(Weighting):
-    """A weighting that is given the whole Jacobian and returns the update.
+    """A weighting that receives the whole Jacobian and returns the update.
 
-    Where a task does not reach a parameter, the Jacobian holds 0. Tasks that nobody named with
-    `setup` are called ``task0``, ``task1`` and so on.
+    A subclass implements `aggregate`. The Jacobian holds 0 for parameters that a task does not reach.
+    Without a call of `setup`, tasks are called ``task0``, ``task1`` and so on.
 
     Shape:
         - jacobian: ``(tasks, parameters)``.
@@ -330,12 +372,12 @@ class JacobianAggregator(Weighting):
 
         Args:
             jacobian: A row for each present task.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
             losses: Losses of the present tasks, for methods that need them.
 
         Raises:
-            UserError: Where the rows or the losses do not fit the tasks named.
-            RunError: On the CPU without `deferred`, where a row is not finite.
+            UserError: If the rows or the losses do not fit the tasks named.
+            RunError: On the CPU without `deferred`, if a row is not finite.
         """
         if not self.names:
             self.setup(names or [f"task{i}" for i in range(len(jacobian))])
@@ -343,29 +385,30 @@ class JacobianAggregator(Weighting):
         method, tasks = type(self).__name__, ", ".join(expected)
         if jacobian.ndim != 2 or len(jacobian) != len(expected):
             found = f"shape {tuple(jacobian.shape)}"
-            raise UserError(method, f"needs a Jacobian with one row for each of the tasks {tasks}", found)
+            rule = f"the Jacobian must have one row for each of the tasks {tasks}"
+            raise UserError(method, rule, found)
         if losses is not None and losses.shape != (len(expected),):
             found = f"losses of shape {tuple(losses.shape)}"
-            raise UserError(method, f"needs one loss for each of the tasks {tasks}", found)
+            raise UserError(method, f"one loss is required for each of the tasks {tasks}", found)
         rows = jacobian.float() if jacobian.dtype in HALF else jacobian
         losses = None if losses is None else losses.detach().to(rows.dtype)
-        columns = self.columns(names)
-        self._note(rows, columns)
-        return self.aggregate(rows, columns, losses).to(jacobian.dtype)
+        indices = self.indices(names)
+        self._note(rows, indices)
+        return self.aggregate(rows, indices, losses).to(jacobian.dtype)
 
-    def _note(self, rows: Tensor, columns: list[int] | None) -> None:
+    def _note(self, rows: Tensor, indices: list[int] | None) -> None:
         infinite = ~torch.linalg.vector_norm(rows, dim=1).isfinite()
         if self._infinite is None:
             self._infinite = torch.zeros(len(self.names), dtype=torch.bool, device=rows.device)
-        places = torch.tensor(range(len(self.names)) if columns is None else columns, device=rows.device)
-        self._infinite = self._infinite.index_put((places,), self._infinite[places] | infinite)
+        present = torch.tensor(range(len(self.names)) if indices is None else indices, device=rows.device)
+        self._infinite = self._infinite.index_put((present,), self._infinite[present] | infinite)
         self._check_now(rows)
 
     def check(self) -> None:
-        """Raise where a row was not finite since the last call.
+        """Raise if a row was not finite since the last call.
 
         Raises:
-            RunError: With the tasks at fault.
+            RunError: If a row was not finite, with its tasks.
         """
         infinite, self._infinite = self._infinite, None
         bad = [] if infinite is None else infinite.tolist()
@@ -374,13 +417,18 @@ class JacobianAggregator(Weighting):
             raise RunError(type(self).__name__, "gradients must be finite", f"NaN or infinity for {tasks}")
 
     @abstractmethod
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
-        """The update, for a checked Jacobian of float32 or float64.
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
+        """The update of the shared parameters.
+
+        Called without gradients. State that it keeps between steps belongs into buffers.
 
         Args:
-            jacobian: A row for each present task.
-            columns: Their places among all tasks; None where all are present.
-            losses: Losses of the present tasks, where given.
+            jacobian: A row for each present task, ``(tasks, parameters)``, in float32 or float64.
+            indices: Their indices among all tasks; None if all are present.
+            losses: Losses of the present tasks, ``(tasks,)``, or None if they were not given.
+
+        Returns:
+            The update, ``(parameters,)``.
         """
 
     def head_weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
@@ -388,6 +436,6 @@ class JacobianAggregator(Weighting):
 
         Args:
             losses: Losses of the present tasks.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
         """
         return torch.ones_like(losses)

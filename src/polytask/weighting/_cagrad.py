@@ -1,7 +1,7 @@
 """The best for the worst task, near the average gradient."""
 
 from polytask._linalg import cosines, shrink, steepest_in_ball
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._values import check_number
 
 
@@ -26,7 +26,7 @@ class CAGrad(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where c is not above 0.
+        UserError: If c is not above 0.
 
     Example:
         >>> import torch
@@ -34,16 +34,16 @@ class CAGrad(GramianWeighting):
         tensor([0.7500, 0.7500])
 
     When:
-        The average loss is the aim, and the worst task must not be left behind.
+        The average loss is the aim, and the worst task must still improve.
 
     Reference:
         Liu, Liu, Jin, Stone, Liu. Conflict-Averse Gradient Descent for Multi-Task Learning. NeurIPS
         2021, equations 2 and 3 and algorithm 1.
 
     Deviations:
-        Solved exactly, not by SLSQP. Where :math:`J^\top\omega = 0` the paper divides by 0; here the
-        update is then the vector nearest to the average gradient that harms no task. A task whose
-        gradient is 0 is left out of the minimum.
+        Solved exactly, not by SLSQP. If :math:`J^\top\omega = 0`, the paper divides by 0; here the update is
+        then the vector nearest to the average gradient that harms no task. A task whose gradient is 0 is
+        left out of the minimum.
     """
 
     solves_on_host = True
@@ -53,12 +53,12 @@ class CAGrad(GramianWeighting):
         self.c = check_number(c, "CAGrad.c", above=0)
         self.rescale = rescale
 
-    def solve(self, step: Step) -> Solution:
-        """The average and the steepest way to go on from it."""
+    def solve(self, step: GramianStep) -> GramianSolution:
+        """The weights of the average gradient, plus those of the steepest direction from it."""
         norms, cosine = cosines(step.gramian)
         extra, found = steepest_in_ball(norms, shrink(cosine, step.rounding), self.c)
         weights = 1 / len(norms) + extra
-        return Solution(weights / (1 + self.c**2) if self.rescale else weights, found)
+        return GramianSolution(weights / (1 + self.c**2) if self.rescale else weights, found)
 
     def extra_repr(self) -> str:
         """The radius."""

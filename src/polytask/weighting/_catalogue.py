@@ -24,9 +24,9 @@ class Method:
 
     Attributes:
         method: Its name in `polytask.weighting`.
-        given: What it makes weights of: losses, the Gramian or the Jacobian.
-        needs: What else it takes.
-        cost: What a step costs beside the plain one.
+        given: What it computes weights from: losses, the Gramian or the Jacobian.
+        needs: What else it requires.
+        cost: What a step costs in addition to a plain one.
         source: First author, venue and year.
         when: When to choose it.
     """
@@ -40,7 +40,7 @@ class Method:
 
 
 def methods() -> list[Method]:
-    """All weightings: those given losses, then the Gramian, then the Jacobian.
+    """All weightings: those based on losses, then on the Gramian, then on the Jacobian.
 
     Example:
         >>> next(method for method in methods() if method.method == "DWA").source
@@ -61,15 +61,15 @@ def _method(found: type[Weighting], given: str) -> Method:
 
 
 def section(documented: object, name: str) -> str:
-    """The text of a docstring's section, in one line.
+    """The content of a docstring's section, in one line.
 
     Args:
-        documented: What has the docstring.
+        documented: The object with the docstring.
         name: The section's title.
 
     Example:
         >>> section(section, "Args")
-        "documented: What has the docstring. name: The section's title."
+        "documented: The object with the docstring. name: The section's title."
     """
     text = inspect.getdoc(documented) or ""
     found = re.search(rf"^{name}:\n((?:[ ]+.*\n?|\n)+)", text, re.MULTILINE)
@@ -79,8 +79,8 @@ def section(documented: object, name: str) -> str:
 def _needs(found: type[Weighting]) -> str:
     needs = []
     if found.gradients is not None:
-        place = {"last_shared": "last shared layer"}.get(found.gradients, found.gradients)
-        needs.append(f"gradients of the {place}")
+        level = {"last_shared": "last shared layer"}.get(found.gradients, found.gradients)
+        needs.append(f"gradients of the {level}")
     if getattr(found, "needs_losses", False):
         needs.append("losses")
     if found.remeasures:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polytask._errors import UserError
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._state import pick, put
 from polytask.weighting._values import check_number
 
@@ -16,20 +16,20 @@ class CRMOGM(GramianWeighting):
 
     .. math:: \bar w^{(k)} = \gamma \, \bar w^{(k-1)} + (1 - \gamma) \, w^{(k)},
 
-    which makes the weights almost independent of the batch whose gradients they combine. The sum of
-    the weights is that of the method within. What it needs, and whether heads see the weights, is
-    also as in the method within.
+    which makes the weights almost independent of the batch whose gradients they combine. The sum of the
+    weights is that of the other method. The other method also decides what is required, and whether heads
+    are scaled by the weights.
 
     Args:
         weighting: The method whose weights are averaged.
-        decay: γ, no unit, from 0 (no averaging) to 1 (the first weights for ever).
+        decay: γ, no unit, from 0 (no averaging) to 1 (the first weights are kept).
 
     Shape:
         - gramian: ``(tasks, tasks)``.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where there is no `GramianWeighting` within, or the decay is out of range.
+        UserError: If the other method is not a `GramianWeighting`, or the decay is out of range.
 
     Example:
         >>> import torch
@@ -48,8 +48,8 @@ class CRMOGM(GramianWeighting):
         Manipulation and Beyond. NeurIPS 2022, algorithm 1.
 
     Deviations:
-        The average begins with a task's first weight, not with 1/T. The decay is a constant, not
-        bound to the learning rate.
+        The average begins with a task's first weight, not with 1/T. The decay is constant and does not
+        depend on the learning rate.
     """
 
     smoothed: Tensor
@@ -58,7 +58,10 @@ class CRMOGM(GramianWeighting):
         super().__init__()
         if not isinstance(weighting, GramianWeighting):
             raise UserError(
-                "CRMOGM.weighting", "must be a GramianWeighting", type(weighting).__name__, "Pass MGDA(), say"
+                "CRMOGM.weighting",
+                "must be a GramianWeighting",
+                type(weighting).__name__,
+                "Pass for example MGDA()",
             )
         self.decay = check_number(decay, "CRMOGM.decay", least=0, most=1)
         self.weighting, self.unsolved = weighting, weighting.unsolved
@@ -73,14 +76,14 @@ class CRMOGM(GramianWeighting):
         self.weighting.setup(self.names)
         self.register_buffer("smoothed", torch.full((len(self.names),), torch.nan))
 
-    def solve(self, step: Step) -> Solution:
-        """The average, with the new weights in it."""
+    def solve(self, step: GramianStep) -> GramianSolution:
+        """The average, including the new weights."""
         weights, found = self.weighting.solve(step)
-        held = pick(self.smoothed, step.columns).to(weights.dtype)
+        held = pick(self.smoothed, step.indices).to(weights.dtype)
         weights = weights.to(held.device)
         weights = torch.where(held.isnan(), weights, weights.lerp(held, self.decay))
-        put(self.smoothed, step.columns, weights)
-        return Solution(weights, found)
+        put(self.smoothed, step.indices, weights)
+        return GramianSolution(weights, found)
 
     def extra_repr(self) -> str:
         """The decay."""

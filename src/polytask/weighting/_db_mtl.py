@@ -7,9 +7,9 @@ from torch import Tensor
 
 from polytask._errors import UserError
 from polytask.weighting._base import JacobianAggregator
-from polytask.weighting._floor import Floor
-from polytask.weighting._rows import TaskRows
+from polytask.weighting._bounded import BoundCheck
 from polytask.weighting._state import pick, put
+from polytask.weighting._task_rows import TaskRows
 from polytask.weighting._values import check_number
 
 _EPSILON = 1e-8
@@ -26,8 +26,8 @@ class DBMTL(JacobianAggregator):
         Y &\leftarrow \beta_k Y + (1 - \beta_k) \hat J, \qquad \beta_k = \beta k^{-s} \\
         d &= \sum_i \frac{\max_j \lVert Y_j \rVert}{\lVert Y_i \rVert + 10^{-8}} Y_i
 
-    The weights are not normalised: *d* is as long as *T* rows of the largest norm would be, where
-    they agree. The heads follow the logarithms too (`head_weights`). Each task counts its own steps.
+    The weights are not normalised: if all rows agree, *d* is as long as *T* rows of the largest norm. The
+    heads follow the logarithms too (`head_weights`). Each task counts its own steps.
 
     Args:
         beta: :math:`\beta`, share of the old average at the first step, from 0 to below 1.
@@ -39,7 +39,7 @@ class DBMTL(JacobianAggregator):
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where an argument is out of range, there are no losses, a loss is not above 0, or
+        UserError: If an argument is out of range, there are no losses, a loss is not above 0, or
             the number of parameters changes.
 
     Example:
@@ -70,25 +70,25 @@ class DBMTL(JacobianAggregator):
         """Begin without an average."""
         super().setup(names)
         self.average = TaskRows(len(self.names))
-        self.floor = Floor([0.0] * len(self.names))
+        self.bound_check = BoundCheck([0.0] * len(self.names))
         self.register_buffer("steps", torch.zeros(len(self.names), dtype=torch.int64))
 
     def check(self) -> None:
-        """Raise where a loss was not above 0 since the last call."""
-        self.floor.check("DBMTL", self.names, "Use losses that are positive, or another weighting")
+        """Raise if a loss was not above 0 since the last call."""
+        self.bound_check.check("DBMTL", self.names, "Use positive losses or another weighting")
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
-        """The sum of the averaged rows, all as long as the longest."""
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
+        """The sum of the averaged rows, all scaled to the longest."""
         if losses is None:
-            raise UserError("DBMTL", "needs the losses of the tasks", "none", "Pass losses=")
-        self.floor.note(losses, columns)
+            raise UserError("DBMTL", "the losses of the tasks are required", "none", "Pass losses=")
+        self.bound_check.note(losses, indices)
         self._check_now(losses)
-        steps = pick(self.steps, columns) + 1
-        put(self.steps, columns, steps)
+        steps = pick(self.steps, indices) + 1
+        put(self.steps, indices, steps)
         share = self.beta * steps.to(jacobian.dtype) ** -self.beta_decay
         logs = jacobian / (losses + _EPSILON)[:, None]
-        rows = torch.lerp(logs, self.average.read(jacobian, columns).to(logs.dtype), share[:, None])
-        self.average.write(rows, columns)
+        rows = torch.lerp(logs, self.average.read(jacobian, indices).to(logs.dtype), share[:, None])
+        self.average.write(rows, indices)
         norms = torch.linalg.vector_norm(rows, dim=1)
         update: Tensor = (norms.max() / (norms + _EPSILON)) @ rows
         return update
@@ -98,7 +98,7 @@ class DBMTL(JacobianAggregator):
 
         Args:
             losses: Losses of the present tasks.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
         """
         return 1 / (losses + _EPSILON)
 

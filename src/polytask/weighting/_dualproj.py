@@ -3,7 +3,7 @@
 import torch
 
 from polytask._linalg import cosines, divide, nonnegative, shrink
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 
 class DualProj(GramianWeighting):
@@ -12,7 +12,7 @@ class DualProj(GramianWeighting):
     .. math:: w = \arg\min_{v \ge 1/T} v^\top G v,
 
     where :math:`J^\top w` is the vector nearest to the average gradient with :math:`J d \ge 0`. The
-    weights sum to 1 where no task is harmed by the average, and to more elsewhere.
+    weights sum to 1 if the average harms no task, and to more otherwise.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
@@ -38,11 +38,11 @@ class DualProj(GramianWeighting):
 
     solves_on_host = True
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The projection."""
         norms, cosine = cosines(step.gramian)
         cosine = shrink(cosine, step.rounding)
         largest = torch.where(norms.max() == 0, 1.0, norms.max())
         average = cosine @ (norms / largest) / len(norms)
         excess, found = nonnegative(cosine, -average[None])
-        return Solution(1 / len(norms) + divide(excess[0] * largest, norms), found[0])
+        return GramianSolution(1 / len(norms) + divide(excess[0] * largest, norms), found[0])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
 from polytask.weighting._base import LossWeighting
 from polytask.weighting._state import pick, put
@@ -32,7 +33,7 @@ class DWA(LossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where an argument is out of range, or an epoch's mean loss is negative or NaN.
+        UserError: If an argument is out of range, or an epoch's mean loss is negative or NaN.
 
     Example:
         >>> import torch
@@ -59,13 +60,10 @@ class DWA(LossWeighting):
     def __init__(self, temperature: float = 2.0, window_size: int = 2) -> None:
         super().__init__()
         self.temperature = check_number(temperature, "DWA.temperature", above=0)
-        if isinstance(window_size, bool) or not isinstance(window_size, int) or window_size < 2:
-            raise UserError(
-                "DWA.window_size",
-                "is a whole number of epochs, 2 or more, since a ratio needs two",
-                repr(window_size),
-            )
-        self.window_size = window_size
+        if not is_integer(window_size, 2):
+            rule = "must be an integer of at least 2, since a ratio requires two epochs"
+            raise UserError("DWA.window_size", rule, repr(window_size))
+        self.window_size = int(window_size)
 
     def setup(self, names: Iterable[str]) -> None:
         """Make an empty history."""
@@ -73,23 +71,23 @@ class DWA(LossWeighting):
         self.register_buffer("history", torch.full((len(self.names), self.window_size), math.nan))
         self.register_buffer("rates", torch.ones(len(self.names)))
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum."""
-        rates = pick(self.rates, columns).to(losses.dtype)
+        rates = pick(self.rates, indices).to(losses.dtype)
         return len(losses) * (torch.softmax(rates / self.temperature, 0) * losses).sum()
 
     @torch.no_grad()
     def on_epoch_end(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
-        """Move the window on by the epoch's mean losses."""
-        losses, columns = self._checked(losses, names)
+        """Add the epoch's mean losses to the window."""
+        losses, indices = self._checked(losses, names)
         for name, loss in zip(self.names if names is None else names, losses.tolist(), strict=True):
             if not loss >= 0:
-                raise UserError("DWA", f"the mean loss of task '{name}' must be 0 or more", f"{loss:g}")
-        history = pick(self.history, columns)
+                raise UserError("DWA", f"the mean loss of task '{name}' must be at least 0", f"{loss:g}")
+        history = pick(self.history, indices)
         history = torch.cat([history[:, 1:], losses.detach().to(history)[:, None]], 1)
         oldest, newest = history[:, 0], history[:, -1]
-        put(self.rates, columns, torch.where(oldest > 0, newest / oldest, 1.0))
-        put(self.history, columns, history)
+        put(self.rates, indices, torch.where(oldest > 0, newest / oldest, 1.0))
+        put(self.history, indices, history)
 
     def extra_repr(self) -> str:
         """Temperature and window."""

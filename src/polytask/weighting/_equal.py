@@ -29,6 +29,6 @@ class Equal(LossWeighting):
         None.
     """
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The sum."""
         return losses.sum()

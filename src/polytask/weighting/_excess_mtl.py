@@ -1,4 +1,4 @@
-"""Weights from how far each task is from its best."""
+"""Weights from the excess risk of each task."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from polytask.weighting._base import JacobianAggregator
-from polytask.weighting._rows import TaskRows
 from polytask.weighting._state import pick, put
+from polytask.weighting._task_rows import TaskRows
 from polytask.weighting._values import check_number
 
 
@@ -23,9 +23,9 @@ class ExcessMTL(JacobianAggregator):
         w_i \leftarrow w_i \exp(\eta e_i) \\
         d &= \sum_i w_i J_i,
 
-    where :math:`e_i^{(0)}` is the task's first value, at which its weight stays 1. A task that is
-    noisy but as good as it gets has small gradients and a small weight. The weights of the present
-    tasks sum to their number; the heads follow them too (`head_weights`).
+    where :math:`e_i^{(0)}` is the task's first value, at which its weight stays 1. A noisy task that cannot
+    improve further has small gradients and a small weight. The weights of the present tasks sum to their
+    number; the heads follow them too (`head_weights`).
 
     Args:
         step_size: :math:`\eta`, no unit, above 0.
@@ -35,7 +35,7 @@ class ExcessMTL(JacobianAggregator):
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where the step size is not above 0, or the number of parameters changes.
+        UserError: If the step size is not above 0, or the number of parameters changes.
 
     Example:
         >>> import torch
@@ -46,7 +46,7 @@ class ExcessMTL(JacobianAggregator):
         tensor([2.9873, 1.0127])
 
     When:
-        Labels of some tasks are noisy, and a loss that stays high should not draw all the
+        Labels of some tasks are noisy, and a loss that stays high should not attract all the
         weight.
 
     Reference:
@@ -54,10 +54,10 @@ class ExcessMTL(JacobianAggregator):
         ICML 2024, equations 6, 7 and 9.
 
     Deviations:
-        The weights sum to the number of tasks, as in the authors' code, where the paper's sum to 1,
-        and are kept as logarithms, which do not overflow. A first value below 1e-7 counts as 1e-7.
-        The paper averages the first three epochs for the first value. An absent task's state stays as
-        it is; present tasks move within the share of the weights that they have together.
+        The weights sum to the number of tasks, as in the authors' code; the paper's sum to 1. They are kept
+        as logarithms, which do not overflow. A first value below 1e-7 counts as 1e-7. The paper averages the
+        first three epochs for the first value. An absent task's state stays unchanged; the weights of present
+        tasks change within the share that these tasks have together.
     """
 
     logits: Tensor
@@ -74,26 +74,26 @@ class ExcessMTL(JacobianAggregator):
         self.register_buffer("logits", torch.zeros(len(self.names)))
         self.register_buffer("initial", torch.full((len(self.names),), math.nan))
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
         """The weighted sum of the rows."""
         squares = jacobian.square()
-        sums = self.squares.read(jacobian, columns).to(squares.dtype) + squares
-        self.squares.write(sums, columns)
-        self._move((squares / (sums + 1e-7).sqrt()).sum(1), columns)
-        return self._weights(columns).to(jacobian.dtype) @ jacobian
+        sums = self.squares.read(jacobian, indices).to(squares.dtype) + squares
+        self.squares.write(sums, indices)
+        self._move((squares / (sums + 1e-7).sqrt()).sum(1), indices)
+        return self._weights(indices).to(jacobian.dtype) @ jacobian
 
-    def _move(self, excess: Tensor, columns: list[int] | None) -> None:
-        initial = pick(self.initial, columns)
+    def _move(self, excess: Tensor, indices: list[int] | None) -> None:
+        initial = pick(self.initial, indices)
         first = initial.isnan()
         initial = torch.where(first, excess.clamp(min=1e-7).to(initial), initial)
-        put(self.initial, columns, initial)
-        held = pick(self.logits, columns)
+        put(self.initial, indices, initial)
+        held = pick(self.logits, indices)
         logits = held + torch.where(first, 0.0, self.step_size * (excess / initial).to(held))
-        # The mass of the present tasks is theirs to share; it keeps the logits near 0, too.
-        put(self.logits, columns, logits + held.logsumexp(0) - logits.logsumexp(0))
+        # The present tasks keep their sum; this also keeps the logits near 0.
+        put(self.logits, indices, logits + held.logsumexp(0) - logits.logsumexp(0))
 
-    def _weights(self, columns: list[int] | None) -> Tensor:
-        logits = pick(self.logits, columns)
+    def _weights(self, indices: list[int] | None) -> Tensor:
+        logits = pick(self.logits, indices)
         return len(logits) * torch.softmax(logits, 0)
 
     def head_weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
@@ -101,9 +101,9 @@ class ExcessMTL(JacobianAggregator):
 
         Args:
             losses: Losses of the present tasks.
-            names: Which tasks these are; None where all are present.
+            names: Which tasks these are; None if all are present.
         """
-        return self._weights(self.columns(names)).to(losses.dtype)
+        return self._weights(self.indices(names)).to(losses.dtype)
 
     def extra_repr(self) -> str:
         """The step size."""

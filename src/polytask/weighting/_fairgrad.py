@@ -3,7 +3,7 @@
 import torch
 
 from polytask._linalg import balance, cosines, divide
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._values import check_number
 
 
@@ -14,9 +14,9 @@ class FairGrad(GramianWeighting):
 
     With α = 1 it is Nash-MTL without its cut; towards 0 it becomes the sum of the losses, towards
     infinity the gains become equal. The weights are those of the equation, not normalised. A head's own
-    parameters see the weights too.
+    parameters are scaled by the weights too.
 
-    There are no such weights where a combination of the gradients is 0: no update helps all tasks.
+    There are no such weights if a combination of the gradients is 0: no update helps all tasks.
 
     Args:
         alpha: How much fairness counts, no unit, above 0.
@@ -26,7 +26,7 @@ class FairGrad(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where alpha is not above 0.
+        UserError: If alpha is not above 0.
 
     Example:
         >>> import torch
@@ -41,10 +41,10 @@ class FairGrad(GramianWeighting):
         algorithm 1.
 
     Deviations:
-        Solved by Newton's method to a relative residual of 1e-7, where the authors' code hands the
-        equations to a least-squares solver that returns whatever it has. Where there is no solution,
-        the weights are 0 and a warning says so; so it is where rounding leaves none, with alpha far
-        from 1 and norms that differ by thousands. A task whose gradient is 0 has weight 0.
+        Solved by Newton's method to a relative residual of 1e-7; the authors' code passes the equations to
+        a least-squares solver that may return before it converges. If there is no solution, the weights are
+        0 and a warning says so. The same holds if rounding leaves no solution, with alpha far from 1 and
+        norms that differ by thousands. A task whose gradient is 0 has weight 0.
     """
 
     solves_on_host = True
@@ -55,7 +55,7 @@ class FairGrad(GramianWeighting):
         super().__init__()
         self.alpha = check_number(alpha, "FairGrad.alpha", above=0)
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The solution of the equations, whose diagonal is brought near that of the right side."""
         norms, cosine = cosines(step.gramian)
         power = 1 / self.alpha
@@ -66,7 +66,7 @@ class FairGrad(GramianWeighting):
         values, found = balance(cosine * torch.outer(scales, scales), scales**2, power)
         # With norms in units of their mean m, w is larger by m to the power 2 α / (1 + α).
         weights = divide(values * scales, relative) * mean ** (-2 / (1 + power))
-        return Solution(torch.where(present, weights, 0.0), found)
+        return GramianSolution(torch.where(present, weights, 0.0), found)
 
     def extra_repr(self) -> str:
         """The fairness."""

@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from polytask.weighting._floor import FlooredLossWeighting
+from polytask.weighting._bounded import BoundedLossWeighting
 from polytask.weighting._state import TaskAdam, pick, put
 from polytask.weighting._values import check_number, values_by_task
 
 _EPSILON = 1e-8
 
 
-class FAMO(FlooredLossWeighting):
+class FAMO(BoundedLossWeighting):
     r"""Fast adaptive multitask optimisation: the loss that falls least is raised most.
 
     With the logits :math:`\xi`, 0 at first, the bounds *b* and :math:`D_i = L_i - b_i + 10^{-8}`,
@@ -23,25 +23,25 @@ class FAMO(FlooredLossWeighting):
         c = \operatorname{sg}\Bigl[\Bigl(\sum_i z_i / D_i\Bigr)^{-1}\Bigr],
 
     where sg stops the gradient. The weights :math:`c z_i / D_i` of the present tasks sum to 1. After
-    the model's step the losses of the same batch are measured again, and Adam moves the logits
+    the model's step the losses of the same batch are computed again, and Adam changes the logits
     along :math:`-(\operatorname{diag} z - z z^\top)\,\delta` with
     :math:`\delta_i = \log D_i^{\text{before}} - \log D_i^{\text{after}}`.
 
-    The logits and their Adam are buffers: no optimizer of the model steps them. Within an
-    accumulation window, the losses before and after are those of its last batch. The model is in
-    training mode for both, so that running statistics see that batch twice.
+    The logits and their Adam are buffers, which no optimizer of the model changes. Within an accumulation
+    window, the losses before and after are those of its last batch. The model is in training mode for both,
+    so that running statistics are updated with that batch twice.
 
     Args:
         lr: Step size of the logits, no unit.
-        weight_decay: Pull of the logits towards 0, no unit.
-        lower_bounds: *b*, what each task's loss stays above, in the loss's unit; 0 for the others.
+        weight_decay: Weight decay of the logits, no unit.
+        lower_bounds: *b* by task, a bound that the loss stays above, in the loss's unit; 0 for the others.
 
     Shape:
         - losses: ``(tasks,)``, above their bounds.
         - returns: ``()``.
 
     Raises:
-        UserError: Where an argument is out of range, a bound is for no task, or a loss is not above
+        UserError: If an argument is out of range, a bound is for no task, or a loss is not above
             its bound.
 
     Example:
@@ -62,12 +62,12 @@ class FAMO(FlooredLossWeighting):
         Liu, Feng, Stone, Liu. FAMO: Fast Adaptive Multitask Optimization. NeurIPS 2023, algorithm 1.
 
     Deviations:
-        The authors' code has a weight decay of 1e-5 where the paper has 1e-3. An absent task's logit
-        and moments stay as they are, and the softmax is over the present tasks.
+        The authors' code has a weight decay of 1e-5, the paper 1e-3. An absent task's logit and moments stay
+        unchanged, and the softmax is over the present tasks.
     """
 
     remeasures: ClassVar[bool] = True
-    fix: ClassVar[str] = "Give a bound that is never reached: FAMO(lower_bounds={...})"
+    fix: ClassVar[str] = "Pass a bound that is never reached: FAMO(lower_bounds={...})"
     logits: Tensor
     before: Tensor
     bounds: Tensor
@@ -86,7 +86,7 @@ class FAMO(FlooredLossWeighting):
     def setup(self, names: Iterable[str]) -> None:
         """Begin with equal logits."""
         super().setup(names)
-        bounds = self.floor.bounds
+        bounds = self.bound_check.bounds
         self.register_buffer("bounds", torch.tensor(bounds), persistent=False)
         self.register_buffer("logits", torch.zeros(len(bounds)))
         self.register_buffer("before", torch.full((len(bounds),), math.nan))
@@ -96,35 +96,35 @@ class FAMO(FlooredLossWeighting):
         """The bounds that were given."""
         return values_by_task(self.lower_bounds, self.names, "FAMO.lower_bounds", 0.0)
 
-    def observe(self, losses: Tensor, columns: list[int] | None) -> None:
+    def observe(self, losses: Tensor, indices: list[int] | None) -> None:
         """Keep the losses for `after_step`."""
-        super().observe(losses, columns)
-        put(self.before, columns, losses)
+        super().observe(losses, indices)
+        put(self.before, indices, losses)
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum of the logarithms."""
-        shares = torch.softmax(pick(self.logits, columns).to(losses.dtype), 0)
-        distances = self._distances(losses, columns)
+        shares = torch.softmax(pick(self.logits, indices).to(losses.dtype), 0)
+        distances = self._distances(losses, indices)
         factor = 1 / (shares / distances.detach()).sum()
         return factor * (shares * torch.log(distances)).sum()
 
-    def _distances(self, losses: Tensor, columns: list[int] | None) -> Tensor:
-        return losses - pick(self.bounds, columns) + _EPSILON
+    def _distances(self, losses: Tensor, indices: list[int] | None) -> Tensor:
+        return losses - pick(self.bounds, indices) + _EPSILON
 
     @torch.no_grad()
     def after_step(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
-        """Move the logits by how far each loss fell.
+        """Change the logits by how far each loss fell.
 
         Args:
-            losses: The losses of the step's batch, measured again after the step.
-            names: Which tasks these are; None where all are present.
+            losses: The losses of the step's batch, computed again after the step.
+            names: Which tasks these are; None if all are present.
         """
-        losses, columns = self._checked(losses.detach(), names)
-        super().observe(losses, columns)
-        before = self._distances(pick(self.before, columns).to(losses.dtype), columns)
-        fall = torch.log(before) - torch.log(self._distances(losses, columns))
-        shares = torch.softmax(pick(self.logits, columns).to(losses.dtype), 0)
-        self.adam.step(self.logits, shares * (fall - (shares * fall).sum()), columns)
+        losses, indices = self._checked(losses.detach(), names)
+        super().observe(losses, indices)
+        before = self._distances(pick(self.before, indices).to(losses.dtype), indices)
+        fall = torch.log(before) - torch.log(self._distances(losses, indices))
+        shares = torch.softmax(pick(self.logits, indices).to(losses.dtype), 0)
+        self.adam.step(self.logits, shares * (fall - (shares * fall).sum()), indices)
 
     def extra_repr(self) -> str:
         """Step size, decay and bounds."""

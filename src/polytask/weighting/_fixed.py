@@ -1,13 +1,12 @@
 """Fixed weights."""
 
-import math
-import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from polytask._checks import is_finite
 from polytask._errors import UserError
 from polytask._tasks import check_known
 from polytask.weighting._base import LossWeighting
@@ -26,7 +25,7 @@ class Fixed(LossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where a weight is negative or not finite, all are 0, a task has none or a
+        UserError: If a weight is negative or not finite, all are 0, a task has none or a
             name is not a task.
 
     Example:
@@ -52,7 +51,7 @@ class Fixed(LossWeighting):
         super().__init__()
         self.given = check_weights(weights, "Fixed.weights")
         if not any(self.given.values()):
-            raise UserError("Fixed.weights", "one weight at least must be above 0", dict(self.given))
+            raise UserError("Fixed.weights", "at least one weight must be above 0", dict(self.given))
 
     def setup(self, names: Iterable[str]) -> None:
         """Bring the weights into the order of the tasks."""
@@ -60,14 +59,14 @@ class Fixed(LossWeighting):
         check_known(self.given, self.names, "Fixed.weights")
         for name in self.names:
             if name not in self.given:
-                raise UserError("Fixed.weights", f"task '{name}' needs a weight", dict(self.given))
+                raise UserError("Fixed.weights", f"a weight is required for task '{name}'", dict(self.given))
         weights = torch.tensor([self.given[name] for name in self.names])
-        # An argument and no history: a checkpoint does not bring back the weights of another config.
+        # An argument, not a state: a checkpoint must not restore the weights of another config.
         self.register_buffer("value", weights, persistent=False)
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum."""
-        weights = self.value if columns is None else self.value[columns]
+        weights = self.value if indices is None else self.value[indices]
         return (weights.to(losses.dtype) * losses).sum()
 
     def extra_repr(self) -> str:
@@ -76,19 +75,22 @@ class Fixed(LossWeighting):
 
 
 def check_weights(weights: Mapping[str, float], where: str) -> dict[str, float]:
-    """The weights as floats, once each is finite and not negative.
+    """The weights as floats, after each was checked to be finite and not negative.
+
+    Args:
+        weights: A weight for each task.
+        where: The argument's name, for messages.
 
     Raises:
-        UserError: Where the weights are no mapping, or one is negative or not finite.
+        UserError: If the weights are not a mapping, or one is negative or not finite.
 
     Example:
         >>> check_weights({"digit": 1}, "loss_weights")
         {'digit': 1.0}
     """
     if not isinstance(weights, Mapping):
-        raise UserError(where, "is a mapping from task to weight", repr(weights))
+        raise UserError(where, "must be a mapping from task to weight", repr(weights))
     for name, weight in dict[str, Any](weights).items():
-        number = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
-        if not number or not math.isfinite(weight) or weight < 0:
-            raise UserError(f"{where}.{name}", "a weight is a finite number, 0 or more", repr(weight))
+        if not is_finite(weight) or weight < 0:
+            raise UserError(f"{where}.{name}", "must be a finite number of at least 0", repr(weight))
     return {name: float(weight) for name, weight in weights.items()}

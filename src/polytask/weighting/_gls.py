@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from polytask.weighting._floor import FlooredLossWeighting
+from polytask.weighting._bounded import BoundedLossWeighting
 
 
-class GLS(FlooredLossWeighting):
-    r"""Geometric loss strategy: the geometric mean, which no loss dominates by its unit.
+class GLS(BoundedLossWeighting):
+    r"""Geometric loss strategy: the geometric mean, which does not depend on the losses' units.
 
     .. math:: \Bigl(\prod_i L_i\Bigr)^{1/T} = \exp\Bigl(\frac1T \sum_i \log L_i\Bigr)
 
@@ -19,7 +19,7 @@ class GLS(FlooredLossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where a loss is not above 0.
+        UserError: If a loss is not above 0.
 
     Example:
         >>> import torch
@@ -36,9 +36,9 @@ class GLS(FlooredLossWeighting):
         Geometric Loss Strategy for Multi-Task Learning. CVPR Workshops 2019, section 3.
 
     Deviations:
-        Computed from logarithms, where a product would underflow; no task is given more weight.
+        Computed from logarithms, since a product would underflow; no task is given more weight.
     """
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The geometric mean."""
         return torch.exp(torch.log(losses).mean())

@@ -1,4 +1,4 @@
-"""One sign for each parameter, drawn by how pure it is."""
+"""One sign for each parameter, chosen at random with a probability of its purity."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polytask.weighting._base import JacobianAggregator
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 from polytask.weighting._state import pick
 from polytask.weighting._values import check_number, values_by_task
 
@@ -14,25 +14,25 @@ from polytask.weighting._values import check_number, values_by_task
 class GradDrop(JacobianAggregator):
     r"""Gradient sign dropout: of each parameter's gradients, only those of one sign are kept.
 
-    For each parameter *p*, with the positive sign purity and a uniform draw :math:`U_p`,
+    For each parameter *p*, with the positive sign purity and a uniform random number :math:`U_p`,
 
     .. math:: P_p = \tfrac12 \Bigl(1 + \frac{\sum_i J_{ip}}{\sum_i |J_{ip}|}\Bigr), \qquad
         d_p = \sum_i \bigl(\ell_i + (1 - \ell_i) M_{ip}\bigr) J_{ip},
 
     where :math:`M_{ip}` is 1 for positive entries if :math:`P_p > U_p`, for negative entries if
     :math:`P_p < U_p`, else 0. A parameter that is 0 for all tasks stays 0. There are no task
-    weights; where all signs agree, the update is the sum.
+    weights; if all signs agree, the update is the sum.
 
     Args:
         leak: :math:`\ell_i` by task, from 0 (all dropped) to 1 (nothing dropped); 0 for the others.
-        seed: Where the draws begin; the seed that torch was given, where None.
+        seed: Seed of the random numbers; None means the seed of torch.
 
     Shape:
         - jacobian: ``(tasks, parameters)``.
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where a leak is not between 0 and 1, or is for no task.
+        UserError: If a leak is not between 0 and 1, or is for no task.
 
     Example:
         >>> import torch
@@ -47,9 +47,9 @@ class GradDrop(JacobianAggregator):
         Multitask Models with Gradient Sign Dropout. NeurIPS 2020, algorithm 1, lines 10 to 15.
 
     Deviations:
-        On the parameters' gradients, where the paper takes the representation's, multiplied by the
-        sign of its input and summed over the batch. The purity goes into the draw as it is (the
-        paper's *f* is the identity).
+        Applied to the parameters' gradients; the paper uses the representation's, multiplied by the sign of
+        its input and summed over the batch. The purity is compared as it is (the paper's *f* is the
+        identity).
     """
 
     leaks: Tensor
@@ -57,7 +57,7 @@ class GradDrop(JacobianAggregator):
     def __init__(self, leak: Mapping[str, float] | None = None, *, seed: int | None = None) -> None:
         super().__init__()
         self.leak = leak
-        self.draws = Draws(seed)
+        self.draws = RandomStream(seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Bring the leaks into the order of the tasks."""
@@ -67,15 +67,15 @@ class GradDrop(JacobianAggregator):
             check_number(leak, f"GradDrop.leak.{name}", least=0, most=1)
         self.register_buffer("leaks", torch.tensor(leaks), persistent=False)
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
-        """The sum of what is kept."""
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
+        """The sum of the gradients that are kept."""
         purity = 0.5 * (1 + jacobian.sum(0) / jacobian.abs().sum(0))
-        draws = torch.rand(
+        uniform = torch.rand(
             purity.shape,
             generator=self.draws.step(purity.device),
             dtype=purity.dtype,
             device=purity.device,
         )
-        kept = torch.where(jacobian > 0, purity > draws, purity < draws)
-        leaks = pick(self.leaks, columns).to(jacobian.dtype)[:, None]
+        kept = torch.where(jacobian > 0, purity > uniform, purity < uniform)
+        leaks = pick(self.leaks, indices).to(jacobian.dtype)[:, None]
         return ((leaks + (1 - leaks) * kept) * jacobian).sum(0)

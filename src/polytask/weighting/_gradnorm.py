@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polytask._linalg import divide
-from polytask.weighting._base import Gradients, GramianWeighting, Solution, Step
+from polytask.weighting._base import Gradients, GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._state import TaskAdam, pick, put
 from polytask.weighting._values import check_number
 
@@ -14,19 +14,22 @@ from polytask.weighting._values import check_number
 class GradNorm(GramianWeighting):
     r"""Gradient normalisation: weights are learned until slow tasks have the larger gradients.
 
+    This is the weighting. `polytask.losses.GradNorm` is a `polytask.losses.MultiTaskLoss` with this
+    weighting.
+
     With the norms :math:`n_i` of the tasks' gradients and the relative inverse training rates
     :math:`r_i = (L_i / L_i^{(0)}) / \operatorname{mean}_j (L_j / L_j^{(0)})`, each step minimises
 
     .. math:: \sum_i \big| w_i n_i - \operatorname{mean}_j(w_j n_j) \, r_i^\alpha \big|
 
-    by one step of an Adam of its own, the mean and the rates being constants; then all weights are
-    scaled to sum to the number of tasks. All are 1 at first. A step uses the weights from before its own
-    change. Gradients are those of the last shared layer by default. A head's own parameters see the
+    by one step of a separate Adam, with the mean and the rates held constant; then all weights are scaled
+    to sum to the number of tasks. All are 1 at first. A step uses the weights from before its own change.
+    Gradients are those of the last shared layer by default. A head's own parameters are scaled by the
     weights too.
 
     Args:
-        alpha: How strongly slow tasks are pulled along, no unit, 0 or more.
-        lr: Step size of the weights' own Adam, above 0.
+        alpha: How strongly slow tasks are accelerated, no unit, 0 or more.
+        lr: Step size of the weights' Adam, above 0.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
@@ -34,7 +37,7 @@ class GradNorm(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where alpha is below 0 or the step size not above 0.
+        UserError: If alpha is below 0 or the step size not above 0.
 
     Example:
         >>> import torch
@@ -51,9 +54,9 @@ class GradNorm(GramianWeighting):
         Balancing in Deep Multitask Networks. ICML 2018, equations 1 and 2 and algorithm 1.
 
     Deviations:
-        The first loss of a task is that of the first step it is present in. An absent task's weight and
-        moments stay as they are, and the present ones share what they had together. A weight does not
-        go below 0; where all present ones would, they stay.
+        The first loss of a task is that of the first step in which it is present. An absent task's weight and
+        moments stay unchanged, and the weights of the present tasks keep their sum. A weight does not go
+        below 0; if all present ones would, they stay unchanged.
     """
 
     gradients: Gradients | None = "last_shared"
@@ -75,23 +78,23 @@ class GradNorm(GramianWeighting):
         self.register_buffer("initial", torch.full((len(self.names),), torch.nan))
         self.adam = TaskAdam(len(self.names), self.lr)
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The weights so far; then one step of Adam."""
         norms = step.gramian.diagonal().clamp(min=0).sqrt()
-        weights = pick(self.value, step.columns).to(norms, copy=True)
+        weights = pick(self.value, step.indices).to(norms, copy=True)
         target = (weights * norms).mean() * self._rates(step) ** self.alpha
-        self.adam.step(self.value, norms * (weights * norms - target).sign(), step.columns)
-        moved = pick(self.value, step.columns).to(norms).clamp(min=0)
+        self.adam.step(self.value, norms * (weights * norms - target).sign(), step.indices)
+        moved = pick(self.value, step.indices).to(norms).clamp(min=0)
         total = moved.sum()
-        put(self.value, step.columns, torch.where(total > 0, moved * weights.sum() / total, weights))
-        return Solution(weights, target.isfinite().all())
+        put(self.value, step.indices, torch.where(total > 0, moved * weights.sum() / total, weights))
+        return GramianSolution(weights, target.isfinite().all())
 
-    def _rates(self, step: Step) -> Tensor:
+    def _rates(self, step: GramianStep) -> Tensor:
         assert step.losses is not None
         losses = step.losses
-        initial = pick(self.initial, step.columns).to(losses)
+        initial = pick(self.initial, step.indices).to(losses)
         initial = torch.where(initial.isnan(), losses, initial)
-        put(self.initial, step.columns, initial)
+        put(self.initial, step.indices, initial)
         ratios = torch.where(losses < 0, torch.nan, divide(losses, initial))
         return divide(ratios, ratios.mean())
 

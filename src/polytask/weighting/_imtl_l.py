@@ -16,7 +16,7 @@ class IMTLL(LossWeighting):
 
     .. math:: \sum_i e^{s_i} L_i - s_i,
 
-    which is least where :math:`e^{s_i} L_i = 1`. The weights :math:`e^{s_i}` are not normalised.
+    which is least at :math:`e^{s_i} L_i = 1`. The weights :math:`e^{s_i}` are not normalised.
     Twice `UW` for regressions with :math:`-s_i` in place of :math:`s_i`.
 
     Shape:
@@ -46,7 +46,7 @@ class IMTLL(LossWeighting):
         super().setup(names)
         self.log_scales = TaskScalars(dict.fromkeys(self.names, 0.0))
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The scaled sum and the regulariser."""
-        log_scales = self.log_scales.values(columns).to(losses.dtype)
+        log_scales = self.log_scales.values(indices).to(losses.dtype)
         return (torch.exp(log_scales) * losses - log_scales).sum()

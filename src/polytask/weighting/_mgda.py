@@ -8,7 +8,7 @@ from torch import Tensor
 
 from polytask._errors import UserError, hint
 from polytask._linalg import cosines, divide, min_norm, shrink
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 Normalization = Literal["none", "norm", "loss", "loss_norm"]
 
@@ -26,19 +26,19 @@ class MGDA(GramianWeighting):
     .. math:: w = \arg\min_{w \ge 0,\ \sum w = 1} \Big\| \sum_i w_i \frac{g_i}{s_i} \Big\|^2,
 
     and the update is :math:`\sum_i w_i g_i`. No task gets worse along it (without normalisation);
-    it is 0 where some combination of the gradients is 0. The weights sum to 1.
+    it is 0 if some combination of the gradients is 0. The weights sum to 1.
 
     Args:
-        normalization: What a task's gradient is divided by for the search of w: ``none`` (1),
+        normalization: What a task's gradient is divided by when w is computed: ``none`` (1),
             ``norm`` (its norm), ``loss`` (its loss), ``loss_norm`` (both).
 
     Shape:
         - gramian: ``(tasks, tasks)``.
-        - losses: ``(tasks,)``, above 0; needed where the normalisation has the loss.
+        - losses: ``(tasks,)``, above 0; required if the normalisation includes the loss.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the normalisation is none of these.
+        UserError: If the normalisation is none of these.
 
     Example:
         >>> import torch
@@ -55,8 +55,8 @@ class MGDA(GramianWeighting):
 
     Deviations:
         The quadratic program is solved exactly (a duality gap of at most 1e-8 times the smallest
-        squared norm) where the papers' code stops Frank-Wolfe after some iterations, which is far
-        from the solution with ten tasks and more. A loss that is not above 0 gives no weights.
+        squared norm); the papers' code stops Frank-Wolfe after some iterations, which is far from the
+        solution with ten tasks and more. A loss that is not above 0 gives no weights.
     """
 
     solves_on_host = True
@@ -67,20 +67,20 @@ class MGDA(GramianWeighting):
         if normalization not in SCALES:
             raise UserError(
                 "MGDA.normalization",
-                f"is one of {', '.join(get_args(Normalization))}",
+                f"must be one of {', '.join(get_args(Normalization))}",
                 repr(normalization),
                 hint(str(normalization), SCALES),
             )
         self.normalization = normalization
         self.needs_losses = normalization in ("loss", "loss_norm")
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The minimiser on the simplex."""
         norms, cosine = cosines(step.gramian)
         losses = torch.ones_like(norms) if step.losses is None else step.losses
         scales = SCALES[self.normalization](norms, losses)
         weights, found = min_norm(divide(norms, scales), shrink(cosine, step.rounding))
-        return Solution(weights, found & (losses > 0).all() if self.needs_losses else found)
+        return GramianSolution(weights, found & (losses > 0).all() if self.needs_losses else found)
 
     def extra_repr(self) -> str:
         """The normalisation."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from polytask.weighting._base import JacobianAggregator
-from polytask.weighting._rows import TaskRows
 from polytask.weighting._state import pick, put
+from polytask.weighting._task_rows import TaskRows
 from polytask.weighting._values import check_number
 
 
@@ -37,7 +37,7 @@ class MoCo(JacobianAggregator):
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where an argument is out of range, or the number of parameters changes.
+        UserError: If an argument is out of range, or the number of parameters changes.
 
     Example:
         >>> import torch
@@ -45,7 +45,7 @@ class MoCo(JacobianAggregator):
         tensor([1., 1.])
 
     When:
-        As `MGDA`, where gradients of small batches are noisy.
+        As `MGDA`, if gradients of small batches are noisy.
 
     Reference:
         Fernando, Shen, Liu, Chaudhury, Murugesan, Chen. Mitigating Gradient Bias in Multi-objective
@@ -53,10 +53,10 @@ class MoCo(JacobianAggregator):
         code.
 
     Deviations:
-        Softmax in place of the projection on the simplex, as in the authors' code. Rows are not
-        scaled to their loss first, which the authors' code does and the algorithm does not. Present
-        tasks move within the share of the weights that they have together; an absent task's row and
-        weight stay as they are.
+        Softmax instead of the projection onto the simplex, as in the authors' code. Rows are not scaled by
+        their loss first, which the authors' code does and the algorithm does not. The weights of present
+        tasks change within the share that these tasks have together; an absent task's row and weight stay
+        unchanged.
     """
 
     shares: Tensor
@@ -87,27 +87,27 @@ class MoCo(JacobianAggregator):
         self.register_buffer("steps", torch.zeros(tasks, dtype=torch.int64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
         """The weighted sum of the averaged rows."""
-        steps = pick(self.steps, columns) + 1
-        put(self.steps, columns, steps)
+        steps = pick(self.steps, indices) + 1
+        put(self.steps, indices, steps)
         self.updates += 1
         rate = self.beta * steps.to(jacobian.dtype) ** -self.beta_decay
-        old = self.average.read(jacobian, columns).to(jacobian.dtype)
+        old = self.average.read(jacobian, indices).to(jacobian.dtype)
         rows = torch.lerp(old, jacobian, rate[:, None])
-        self.average.write(rows, columns)
-        shares = self._move(rows @ rows.T, columns)
+        self.average.write(rows, indices)
+        shares = self._move(rows @ rows.T, indices)
         return shares @ rows
 
-    def _move(self, gramian: Tensor, columns: list[int] | None) -> Tensor:
-        held = pick(self.shares, columns).to(gramian.dtype)
+    def _move(self, gramian: Tensor, indices: list[int] | None) -> Tensor:
+        held = pick(self.shares, indices).to(gramian.dtype)
         mass = held.sum()
-        # A share may fall to 0, and its task be alone in a batch.
+        # A share may fall to 0, and its task may be the only one in a batch.
         shares = torch.where(mass > 0, held / mass, 1 / len(held))
         pull = gramian @ shares + self.rho * shares
         rate = self.gamma * self.updates.to(gramian.dtype) ** -self.gamma_decay
         shares = torch.softmax(shares - rate * pull, 0)
-        put(self.shares, columns, mass * shares)
+        put(self.shares, indices, mass * shares)
         return shares
 
     def extra_repr(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from polytask._linalg import onto_simplex
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._shares import Shares
 from polytask.weighting._values import check_number
 
@@ -17,7 +17,7 @@ class MoDo(GramianWeighting):
 
     with the Jacobians of two independent batches, which makes the step's expectation right, and the
     projection on the simplex. The update is that of a third batch with these weights. They sum to 1
-    over all tasks; absent tasks keep their share. A head's own parameters see the weights too.
+    over all tasks; absent tasks keep their share. A head's own parameters are scaled by the weights too.
 
     Args:
         step_size: γ, in units of one over a squared gradient, above 0.
@@ -28,7 +28,7 @@ class MoDo(GramianWeighting):
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the step size is not above 0, or ρ is below 0.
+        UserError: If the step size is not above 0, or ρ is below 0.
 
     Example:
         >>> import torch
@@ -36,7 +36,7 @@ class MoDo(GramianWeighting):
         tensor([0.5500, 0.4500])
 
     When:
-        As `MGDA`, where small batches bias the weights and three of them a step are
+        As `MGDA`, if small batches bias the weights and three of them a step are
         affordable.
 
     Reference:
@@ -61,9 +61,9 @@ class MoDo(GramianWeighting):
         super().setup(names)
         self.shares = Shares(len(self.names))
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The weights after the step."""
-        return Solution(self.shares.move(lambda shares: self._step(step.gramian, shares), step))
+        return GramianSolution(self.shares.move(lambda shares: self._step(step.gramian, shares), step))
 
     def _step(self, product: Tensor, shares: Tensor) -> Tensor:
         slope = product @ shares + self.regularization * shares

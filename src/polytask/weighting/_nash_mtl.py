@@ -3,7 +3,7 @@
 import torch
 
 from polytask._linalg import balance, cosines, divide
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._values import check_number
 
 
@@ -15,19 +15,19 @@ class NashMTL(GramianWeighting):
     Each task's gain :math:`g_i^\top d = 1/w_i` is positive, and a task's scale does not matter for
     the direction. The update has norm :math:`\sqrt T` whatever the gradients are; it is therefore cut to
     `max_norm`, as in the authors' code. The weights are not normalised otherwise. A head's own
-    parameters see the weights too.
+    parameters are scaled by the weights too.
 
-    There are no such weights where a combination of the gradients is 0: no update helps all tasks.
+    There are no such weights if a combination of the gradients is 0: no update helps all tasks.
 
     Args:
-        max_norm: Longest update, in units of the gradients; None for :math:`\sqrt T`.
+        max_norm: Largest norm of the update, in units of the gradients; None means :math:`\sqrt T`.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the norm is not above 0.
+        UserError: If the norm is not above 0.
 
     Example:
         >>> import torch
@@ -42,10 +42,10 @@ class NashMTL(GramianWeighting):
         Bargaining Game. ICML 2022, claim 3.1 and algorithm 1.
 
     Deviations:
-        Solved by Newton's method to a relative residual of 1e-7, where the paper linearises and
-        stops after 20 steps; no earlier weights are kept, so none can leak from one batch into
-        another. Where there is no solution, the authors' code goes on with the last weights; here the
-        weights are 0 and a warning says so. A task whose gradient is 0 has weight 0.
+        Solved by Newton's method to a relative residual of 1e-7; the paper linearises and stops after 20
+        steps. No earlier weights are kept, so that none can leak from one batch into another. If there is no
+        solution, the authors' code uses the last weights again; here the weights are 0 and a warning says
+        so. A task whose gradient is 0 has weight 0.
     """
 
     solves_on_host = True
@@ -56,17 +56,17 @@ class NashMTL(GramianWeighting):
         super().__init__()
         self.max_norm = None if max_norm is None else check_number(max_norm, "NashMTL.max_norm", above=0)
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The solution of the bargaining equations."""
         norms, cosine = cosines(step.gramian)
         gains, found = balance(cosine, torch.ones_like(norms), 1.0)
         weights = divide(gains, norms)
         if self.max_norm is not None:
-            # The norm that is known to be sqrt(T) at the solution, of those that have a gradient.
+            # At the solution the norm is sqrt(T), with T the number of tasks that have a gradient.
             norm = (norms > 0).sum().sqrt()
             weights = weights * (self.max_norm / norm.clamp(min=self.max_norm))
-        return Solution(weights, found)
+        return GramianSolution(weights, found)
 
     def extra_repr(self) -> str:
-        """The longest update."""
+        """The largest norm of the update."""
         return f"max_norm={self.max_norm}"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polytask.weighting._base import LossWeighting
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 from polytask.weighting._state import pick, put
 
 
@@ -15,18 +15,18 @@ class RLW(LossWeighting):
 
     .. math:: \sum_i w_i L_i, \qquad w = T \operatorname{softmax}(z), \qquad z \sim N(0, I).
 
-    The weights of the present tasks sum to their number *T*. They are drawn anew for each training
-    batch, also within an accumulation window, and are those of the last batch in evaluation.
+    The weights of the present tasks sum to their number *T*. They are new for each training batch, also
+    within an accumulation window. In evaluation they are those of the last training batch.
 
     Args:
-        seed: Where the draws begin; the seed that torch was given, where None.
+        seed: Seed of the random numbers; None means the seed of torch.
 
     Shape:
         - losses: ``(tasks,)``.
         - returns: ``()``.
 
     Raises:
-        UserError: Where the seed is not a whole number.
+        UserError: If the seed is not a whole number.
 
     Example:
         >>> import torch
@@ -51,19 +51,19 @@ class RLW(LossWeighting):
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
-        self.draws = Draws(seed)
+        self.draws = RandomStream(seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Begin with equal weights."""
         super().setup(names)
         self.register_buffer("drawn", torch.zeros(len(self.names)))
 
-    def observe(self, losses: Tensor, columns: list[int] | None) -> None:
-        """Draw."""
+    def observe(self, losses: Tensor, indices: list[int] | None) -> None:
+        """Sample new weights."""
         drawn = torch.randn(len(losses), generator=self.draws.step())
-        put(self.drawn, columns, drawn.to(self.drawn.device, non_blocking=True))
+        put(self.drawn, indices, drawn.to(self.drawn.device, non_blocking=True))
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum."""
-        drawn = pick(self.drawn, columns).to(losses.dtype)
+        drawn = pick(self.drawn, indices).to(losses.dtype)
         return len(losses) * (torch.softmax(drawn, 0) * losses).sum()

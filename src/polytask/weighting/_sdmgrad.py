@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
 from polytask._linalg import divide, onto_simplex
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 from polytask.weighting._shares import Shares
 from polytask.weighting._values import check_number
 
@@ -21,20 +22,20 @@ class SDMGrad(GramianWeighting):
     approached by projected gradient steps with momentum from the last step's w, whose slope
     :math:`J_1 J_2^\top (w + \lambda \tilde w)` takes two independent batches. The update is that of a
     third batch with the weights :math:`(w + \lambda \tilde w) / (1 + \lambda)`. They sum to 1 over all
-    tasks; absent tasks keep their share. A head's own parameters see the weights too.
+    tasks; absent tasks keep their share. A head's own parameters are scaled by the weights too.
 
     Args:
         strength: λ, the pull towards the average gradient, no unit, 0 or more.
-        lr: Length of a step on the weights, above 0, for gradients with a mean norm of 1.
-        momentum: Of these steps, from 0 to 1.
-        iterations: How many of them in a call, 1 or more.
+        lr: Size of a step on the weights, above 0, for gradients with a mean norm of 1.
+        momentum: Momentum of these steps, from 0 to 1.
+        iterations: Number of steps in a call, 1 or more.
 
     Shape:
         - gramian: :math:`J_1 J_2^\top`, ``(tasks, tasks)``, not symmetric.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where an argument is out of its range.
+        UserError: If an argument is out of its range.
 
     Example:
         >>> import torch
@@ -42,7 +43,7 @@ class SDMGrad(GramianWeighting):
         tensor([0.7500, 0.2500])
 
     When:
-        As `CAGrad`, where small batches bias the weights and three of them a step are
+        As `CAGrad`, if small batches bias the weights and three of them a step are
         affordable.
 
     Reference:
@@ -52,7 +53,7 @@ class SDMGrad(GramianWeighting):
     Deviations:
         The product of the Jacobians is divided by the squared mean of its tasks' norms, and the steps
         have momentum, as in the authors' code; the paper has neither. TorchJD adds 1e-8 to that square,
-        which gradients of a norm near 1e-4 feel; here nothing is added.
+        which changes the result for gradients of a norm near 1e-4; here nothing is added.
     """
 
     scale_heads = True
@@ -65,22 +66,22 @@ class SDMGrad(GramianWeighting):
         self.strength = check_number(strength, "SDMGrad.strength", least=0)
         self.lr = check_number(lr, "SDMGrad.lr", above=0)
         self.momentum = check_number(momentum, "SDMGrad.momentum", least=0, most=1)
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-            raise UserError("SDMGrad.iterations", "is a whole number, 1 or more", repr(iterations))
-        self.iterations = iterations
+        if not is_integer(iterations, 1):
+            raise UserError("SDMGrad.iterations", "must be an integer of at least 1", repr(iterations))
+        self.iterations = int(iterations)
 
     def setup(self, names: Iterable[str]) -> None:
         """Begin with equal weights."""
         super().setup(names)
         self.shares = Shares(len(self.names))
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The weights after the steps, and the pull."""
         scale = step.gramian.diagonal().clamp(min=0).sqrt().mean()
         product = divide(divide(step.gramian, scale), scale)
         moved = self.shares.move(lambda shares: self._descend(product, shares), step)
         pull = self.strength * moved.sum() / len(moved)
-        return Solution((moved + pull) / (1 + self.strength))
+        return GramianSolution((moved + pull) / (1 + self.strength))
 
     def _descend(self, product: Tensor, shares: Tensor) -> Tensor:
         pull = self.strength / len(shares)

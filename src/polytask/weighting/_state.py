@@ -1,4 +1,4 @@
-"""What weightings keep for each task: numbers, learned numbers, an optimizer of its own."""
+"""What weightings keep for each task: numbers, learned numbers, and an optimizer of such numbers."""
 
 import math
 from collections.abc import Mapping
@@ -9,24 +9,24 @@ from torch import Tensor, nn
 from polytask._tasks import PREFIX
 
 
-def pick(state: Tensor, columns: list[int] | None) -> Tensor:
+def pick(state: Tensor, indices: list[int] | None) -> Tensor:
     """The present tasks' part of a state, which has one row for each of all tasks."""
-    return state if columns is None else state[columns]
+    return state if indices is None else state[indices]
 
 
-def put(state: Tensor, columns: list[int] | None, values: Tensor) -> None:
+def put(state: Tensor, indices: list[int] | None, values: Tensor) -> None:
     """Write the present tasks' part of a state; the other tasks keep theirs."""
-    if columns is None:
+    if indices is None:
         state.copy_(values)
     else:
-        state[columns] = values.to(state.dtype)
+        state[indices] = values.to(state.dtype)
 
 
 class TaskScalars(nn.Module):
-    """One learned number for each task, each a parameter of its own.
+    """One learned number for each task, each in a separate parameter.
 
-    A task that is absent gets no gradient, so that the optimizer leaves its number and its
-    moments alone, which it would not for an entry of a vector.
+    A task that is absent gets no gradient, so that the optimizer does not change its number and its
+    moments, as it would for an entry of a vector.
 
     Args:
         values: Initial value by task.
@@ -42,24 +42,24 @@ class TaskScalars(nn.Module):
 
     def __init__(self, values: Mapping[str, float]) -> None:
         super().__init__()
-        self.places = [PREFIX + name for name in values]
-        for place, value in zip(self.places, values.values(), strict=True):
-            self.register_parameter(place, nn.Parameter(torch.tensor(value)))
+        self.keys = [PREFIX + name for name in values]
+        for key, value in zip(self.keys, values.values(), strict=True):
+            self.register_parameter(key, nn.Parameter(torch.tensor(value)))
 
-    def values(self, columns: list[int] | None = None) -> Tensor:
+    def values(self, indices: list[int] | None = None) -> Tensor:
         """The present tasks' numbers.
 
         Args:
-            columns: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
-        places = self.places if columns is None else [self.places[column] for column in columns]
-        return torch.stack([self.get_parameter(place) for place in places])
+        keys = self.keys if indices is None else [self.keys[index] for index in indices]
+        return torch.stack([self.get_parameter(key) for key in keys])
 
 
 class TaskAdam(nn.Module):
-    """Adam for one number per task, in buffers: no optimizer of the model ever steps them.
+    """Adam for one number per task, in buffers, so that no optimizer of the model changes them.
 
-    Each task counts its own steps; an absent task's number and moments stay as they are.
+    Each task counts its own steps; an absent task's number and moments stay unchanged.
 
     Args:
         tasks: How many tasks there are.
@@ -88,23 +88,23 @@ class TaskAdam(nn.Module):
         self.register_buffer("steps", torch.zeros(tasks, dtype=torch.int64))
 
     @torch.no_grad()
-    def step(self, value: Tensor, gradient: Tensor, columns: list[int] | None = None) -> None:
+    def step(self, value: Tensor, gradient: Tensor, indices: list[int] | None = None) -> None:
         """Change the present tasks' numbers in place.
 
         Args:
             value: All tasks' numbers, ``(tasks,)``.
             gradient: The present tasks' gradient.
-            columns: Their places among all tasks; None where all are present.
+            indices: Their indices among all tasks; None if all are present.
         """
-        old = pick(value, columns)
+        old = pick(value, indices)
         gradient = gradient.to(old.dtype) + self.weight_decay * old
-        first = pick(self.first, columns).lerp(gradient, 0.1)
-        second = pick(self.second, columns).lerp(gradient.square(), 0.001)
-        steps = pick(self.steps, columns) + 1
+        first = pick(self.first, indices).lerp(gradient, 0.1)
+        second = pick(self.second, indices).lerp(gradient.square(), 0.001)
+        steps = pick(self.steps, indices) + 1
         root = (second / _one_minus_power(0.999, steps, old)).sqrt() + 1e-8
-        put(value, columns, old - self.lr * first / _one_minus_power(0.9, steps, old) / root)
+        put(value, indices, old - self.lr * first / _one_minus_power(0.9, steps, old) / root)
         for state, new in ((self.first, first), (self.second, second), (self.steps, steps)):
-            put(state, columns, new)
+            put(state, indices, new)
 
 
 def _one_minus_power(base: float, exponents: Tensor, like: Tensor) -> Tensor:

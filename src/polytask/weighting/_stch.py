@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from polytask._checks import is_integer
 from polytask._errors import UserError
-from polytask.weighting._floor import FlooredLossWeighting
+from polytask.weighting._bounded import BoundedLossWeighting
 from polytask.weighting._state import pick, put
 from polytask.weighting._values import check_number, values_by_task
 
 
-class STCH(FlooredLossWeighting):
+class STCH(BoundedLossWeighting):
     r"""Smooth Tchebycheff scalarisation: the worst task counts most.
 
     With the preferences :math:`\lambda`, the nadir :math:`n_i` (the task's mean loss in its last
@@ -35,7 +36,7 @@ class STCH(FlooredLossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where an argument is out of range, a preference is for no task, or a loss is not
+        UserError: If an argument is out of range, a preference is for no task, or a loss is not
             above 0.
 
     Example:
@@ -66,11 +67,9 @@ class STCH(FlooredLossWeighting):
     ) -> None:
         super().__init__()
         self.mu = check_number(mu, "STCH.mu", above=0)
-        if isinstance(warmup_epochs, bool) or not isinstance(warmup_epochs, int) or warmup_epochs < 1:
-            raise UserError(
-                "STCH.warmup_epochs", "is a whole number of epochs, 1 or more", repr(warmup_epochs)
-            )
-        self.warmup_epochs = warmup_epochs
+        if not is_integer(warmup_epochs, 1):
+            raise UserError("STCH.warmup_epochs", "must be an integer of at least 1", repr(warmup_epochs))
+        self.warmup_epochs = int(warmup_epochs)
         self.preferences = preferences
 
     def setup(self, names: Iterable[str]) -> None:
@@ -83,23 +82,23 @@ class STCH(FlooredLossWeighting):
         self.register_buffer("nadir", torch.full((len(self.names),), math.nan))
         self.register_buffer("epochs", torch.zeros(len(self.names), dtype=torch.int64))
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The smoothed maximum, or the sum of logarithms in the warm-up."""
-        nadir = pick(self.nadir, columns).to(losses.dtype)
+        nadir = pick(self.nadir, indices).to(losses.dtype)
         logs = torch.log(losses)
         # A NaN in the branch that is not taken would still reach the gradient.
         fractions = logs - torch.log(torch.where(nadir.isnan(), 1.0, nadir))
-        exponents = pick(self.preference, columns).to(losses.dtype) * fractions / self.mu
+        exponents = pick(self.preference, indices).to(losses.dtype) * fractions / self.mu
         smooth = len(losses) * self.mu * torch.logsumexp(exponents, 0)
         return torch.where(nadir.isnan().any(), logs.sum(), smooth)
 
     @torch.no_grad()
     def on_epoch_end(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
-        """Count the epoch, and take the nadir at the end of the warm-up."""
-        losses, columns = self._checked(losses.detach(), names)
-        epochs, nadir = pick(self.epochs, columns) + 1, pick(self.nadir, columns)
-        put(self.epochs, columns, epochs)
-        put(self.nadir, columns, torch.where(epochs == self.warmup_epochs, losses.to(nadir), nadir))
+        """Count the epoch, and set the nadir at the end of the warm-up."""
+        losses, indices = self._checked(losses.detach(), names)
+        epochs, nadir = pick(self.epochs, indices) + 1, pick(self.nadir, indices)
+        put(self.epochs, indices, epochs)
+        put(self.nadir, indices, torch.where(epochs == self.warmup_epochs, losses.to(nadir), nadir))
 
     def extra_repr(self) -> str:
         """Smoothing, warm-up and preferences."""

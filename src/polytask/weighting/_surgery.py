@@ -1,11 +1,11 @@
-"""Gradients turned towards each other one pair after another, as PCGrad and GradVac do."""
+"""Gradients turned towards each other one pair after another, for PCGrad and GradVac."""
 
 import torch
 from torch import Tensor
 
 from polytask._linalg import divide
 
-# Cosines nearer to 1 than this are those of equal gradients; there is nothing to turn.
+# Cosines closer to 1 than this are those of equal gradients; there is nothing to turn.
 LARGEST_TARGET = 1 - 1e-6
 
 
@@ -23,7 +23,7 @@ def random_order(tasks: int, generator: torch.Generator, device: torch.device) -
 def turn(gramian: Tensor, order: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     r"""Turn each gradient towards the others, until its cosine with each has been at its target once.
 
-    Where the cosine φ of :math:`g_i'` and :math:`g_j` is below its target τ,
+    If the cosine φ of :math:`g_i'` and :math:`g_j` is below its target τ,
 
     .. math:: g_i' \leftarrow g_i' + \frac{\|g_i'\| (\tau \sqrt{1-\varphi^2} - \varphi \sqrt{1-\tau^2})}
               {\|g_j\| \sqrt{1-\tau^2}} \, g_j.
@@ -36,8 +36,8 @@ def turn(gramian: Tensor, order: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
         targets: Target of each pair, ``(tasks, tasks)``.
 
     Returns:
-        The coefficients of the turned gradients, one row each, and the cosine that each pair was
-        met with (its target on the diagonal); both ``(tasks, tasks)``.
+        The coefficients of the turned gradients, one row each, and each pair's cosine before it was turned
+        (its target on the diagonal); both ``(tasks, tasks)``.
     """
     squared = gramian.diagonal()
     norms = squared.sqrt()
@@ -47,14 +47,14 @@ def turn(gramian: Tensor, order: Tensor, targets: Tensor) -> tuple[Tensor, Tenso
     slants = goals / (1 - goals.square()).sqrt()
     inverse = divide(torch.ones_like(norms), norms)
     for k, other in enumerate(order.mT):
-        place = other[:, None]
-        product, shorter = products.gather(1, place), inverse[place]
+        index = other[:, None]
+        product, shorter = products.gather(1, index), inverse[index]
         own = lengths.clamp(min=0).sqrt()
         cosine = divide(product * shorter, own).clamp(-1, 1)
         wanted = own * shorter * (slants[:, k : k + 1] * (1 - cosine.square()).sqrt() - cosine)
         added = torch.where(cosine < goals[:, k : k + 1], wanted, 0.0)
-        coefficients = coefficients.scatter_add(1, place, added)
-        lengths = lengths + added * (2 * product + added * squared[place])
+        coefficients = coefficients.scatter_add(1, index, added)
+        lengths = lengths + added * (2 * product + added * squared[index])
         products = products + added * gramian[other]
-        met = met.scatter(1, place, cosine)
+        met = met.scatter(1, index, cosine)
     return coefficients, met

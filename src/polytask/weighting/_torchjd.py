@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
-from polytask.weighting._base import GramianWeighting, JacobianAggregator, Solution, Step
-from polytask.weighting._foreign import Foreign
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting, JacobianAggregator
+from polytask.weighting._third_party import ThirdPartyMethod
 
 
 class TorchJDWeighting(GramianWeighting):
@@ -17,25 +17,24 @@ class TorchJDWeighting(GramianWeighting):
 
     .. math:: w = w_\text{TorchJD}(J J^\top), \qquad d = J^\top w,
 
-    at the cost of polytask's own Gramian weightings: the Jacobian is never formed. How the weights
-    are normalised is the method's affair. TorchJD comes with ``pip install polytask[torchjd]``.
+    at the cost of polytask's own Gramian weightings: the Jacobian is never formed. The method decides how
+    the weights are normalised. ``pip install polytask[torchjd]`` installs TorchJD.
 
     A method with state (TorchJD's ``Stateful``) is run on the CPU in float64, needs all tasks in each
     step, and learns nothing from a step whose gradients are all 0 or not finite.
 
     Args:
         method: A ``GramianWeightedAggregator`` of TorchJD, or a ``Weighting`` of a Gramian.
-        seed: Where the method's draws begin; the seed that torch was given, where None.
+        seed: Seed of the method's random numbers; None means the seed of torch.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
         - returns: ``(tasks,)``.
 
     Raises:
-        UserError: Where the method is none of TorchJD's, or needs the Jacobian; where it has learned
-            parameters, or a state that a checkpoint cannot hold; at a step, where a task is absent
-            and the method has state.
-        RunError: At a step, where the method itself raises an error.
+        UserError: If the method is not one of TorchJD's, needs the Jacobian, has learned parameters, or has a
+            state that a checkpoint cannot hold; at a step, if a task is absent and the method has state.
+        RunError: At a step, if the method itself raises an error.
 
     Example:
         >>> import torch
@@ -51,10 +50,10 @@ class TorchJDWeighting(GramianWeighting):
         package is torchjd 0.18; each method names its own paper.
 
     Deviations:
-        The Gramian is in float64. Draws come from a generator of the weighting's own, not from
-        torch's global one, so that a resumed run and all ranks draw alike. A state is refused where
-        it is not made of tensors and numbers: ``NashMTL`` keeps a solver's objects, and `NashMTL`
-        stands here without.
+        The Gramian is in float64. Random numbers come from the weighting's own generator instead of torch's
+        global one, so that a resumed run and all ranks use the same. A state that is not made of tensors
+        and numbers is refused: ``NashMTL`` of TorchJD keeps a solver's objects; polytask's `NashMTL` does
+        not.
     """
 
     solves_on_host = True
@@ -67,21 +66,21 @@ class TorchJDWeighting(GramianWeighting):
         if isinstance(method, aggregation.GramianWeightedAggregator):
             method = cast(nn.Module, method.gramian_weighting)
         if isinstance(method, aggregation.Aggregator) or _statistic(method) != "PSDMatrix":
-            rule = "needs a method that makes weights of a Gramian"
-            fix = "Give an Aggregator to TorchJDAggregator; WeightedAggregator(...) makes one of a Weighting"
+            rule = "must be a method that computes weights from a Gramian"
+            fix = "Pass an Aggregator to TorchJDAggregator; WeightedAggregator(...) makes one of a Weighting"
             raise UserError(f"{where}.method", rule, type(method).__name__, fix)
-        self.method = Foreign(method, where, seed)
+        self.method = ThirdPartyMethod(method, where, seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Take the task names."""
         super().setup(names)
         self.method.setup(self.names)
 
-    def solve(self, step: Step) -> Solution:
-        """What TorchJD makes of the Gramian."""
-        # What is refused after the step, other packages' solvers refuse with an error of their own.
+    def solve(self, step: GramianStep) -> GramianSolution:
+        """The weights that the method computes from the Gramian."""
+        # Third-party solvers raise an error for a Gramian that polytask reports after the step.
         gramian = torch.where((step.gramian.diagonal() < 0).any(), 0.0, step.gramian)
-        return Solution(self.method(gramian, step.columns, gramian.shape[:1]))
+        return GramianSolution(self.method(gramian, step.indices, gramian.shape[:1]))
 
 
 class TorchJDAggregator(JacobianAggregator):
@@ -89,26 +88,26 @@ class TorchJDAggregator(JacobianAggregator):
 
     .. math:: d = A_\text{TorchJD}(J).
 
-    For one that needs the Gramian only, `TorchJDWeighting` is cheaper and takes its place. TorchJD
-    comes with ``pip install polytask[torchjd]``.
+    For one that needs the Gramian only, use `TorchJDWeighting`, which is cheaper. ``pip install
+    polytask[torchjd]`` installs TorchJD.
 
     A method with state (TorchJD's ``Stateful``) is run on the CPU in float64, needs all tasks in each
     step, and learns nothing from a step whose gradients are all 0 or not finite.
 
     Args:
-        method: An ``Aggregator`` of TorchJD. TorchJD's weightings of two batches' product, MoDo and
-            SDMGrad, are none; `MoDo` and `SDMGrad` stand here.
-        seed: Where the method's draws begin; the seed that torch was given, where None.
+        method: An ``Aggregator`` of TorchJD. TorchJD's MoDo and SDMGrad, which are weightings of the product
+            of two batches, are not aggregators; use polytask's `MoDo` and `SDMGrad`.
+        seed: Seed of the method's random numbers; None means the seed of torch.
 
     Shape:
         - jacobian: ``(tasks, parameters)``.
         - returns: ``(parameters,)``.
 
     Raises:
-        UserError: Where the method is no aggregator of TorchJD's, or needs the Gramian only; where it
-            has learned parameters, or a state that a checkpoint cannot hold; at a step, where a task
-            is absent and the method has state.
-        RunError: At a step, where the method itself raises an error.
+        UserError: If the method is not an aggregator of TorchJD's, needs the Gramian only, has learned
+            parameters, or has a state that a checkpoint cannot hold; at a step, if a task is absent and the
+            method has state.
+        RunError: At a step, if the method itself raises an error.
 
     Example:
         >>> import torch
@@ -125,9 +124,9 @@ class TorchJDAggregator(JacobianAggregator):
         package is torchjd 0.18; each method names its own paper.
 
     Deviations:
-        Draws come from a generator of the weighting's own, not from torch's global one, so that a
-        resumed run and all ranks draw alike. A state is refused where it is not made of tensors and
-        numbers: ``NashMTL`` keeps a solver's objects, and `NashMTL` stands here without.
+        Random numbers come from the weighting's own generator instead of torch's global one, so that a
+        resumed run and all ranks use the same. A state that is not made of tensors and numbers is refused:
+        ``NashMTL`` of TorchJD keeps a solver's objects; polytask's `NashMTL` does not.
     """
 
     def __init__(self, method: nn.Module, seed: int | None = None) -> None:
@@ -135,36 +134,36 @@ class TorchJDAggregator(JacobianAggregator):
         where = type(self).__name__
         aggregation = _torchjd(method, where)
         if not isinstance(method, aggregation.Aggregator):
-            fix = "Give a Weighting of a Gramian to TorchJDWeighting; WeightedAggregator(...) makes one"
-            raise UserError(f"{where}.method", "needs an Aggregator of TorchJD", type(method).__name__, fix)
+            fix = "Pass a Weighting of a Gramian to TorchJDWeighting; WeightedAggregator(...) makes one"
+            raise UserError(f"{where}.method", "must be an Aggregator of TorchJD", type(method).__name__, fix)
         if isinstance(method, aggregation.GramianWeightedAggregator):
-            rule = "needs a method that takes the whole Jacobian"
+            rule = "must be a method that requires the whole Jacobian"
             found = f"{type(method).__name__}, for which the Gramian is enough"
             raise UserError(f"{where}.method", rule, found, "Use TorchJDWeighting, which is cheaper")
-        self.method = Foreign(method, where, seed)
+        self.method = ThirdPartyMethod(method, where, seed)
 
     def setup(self, names: Iterable[str]) -> None:
         """Take the task names."""
         super().setup(names)
         self.method.setup(self.names)
 
-    def aggregate(self, jacobian: Tensor, columns: list[int] | None, losses: Tensor | None) -> Tensor:
-        """What TorchJD makes of the Jacobian."""
-        return cast(Tensor, self.method(jacobian, columns, jacobian.shape[1:]))
+    def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
+        """The update that the method computes from the Jacobian."""
+        return cast(Tensor, self.method(jacobian, indices, jacobian.shape[1:]))
 
 
 def _torchjd(method: object, where: str) -> Any:
-    """The package's module, which is imported where one of its objects is; never by us."""
+    """The package's module, which whoever made the method has imported; polytask does not import it."""
     aggregation = sys.modules.get("torchjd.aggregation")
     if aggregation is None or not isinstance(method, aggregation.Aggregator | aggregation.Weighting):
         found = method.__name__ if isinstance(method, type) else type(method).__name__
-        fix = "Pass torchjd.aggregation.UPGrad(), say (pip install polytask[torchjd])"
+        fix = "Pass for example torchjd.aggregation.UPGrad() (pip install polytask[torchjd])"
         raise UserError(f"{where}.method", "must be an aggregator or weighting of TorchJD", found, fix)
     return aggregation
 
 
 def _statistic(method: nn.Module) -> str | None:
-    """What a weighting says it makes weights of; one around another says it by that."""
+    """The name of a weighting's type argument, or that of the weighting that it wraps."""
     for kind in type(method).__mro__:
         for base in vars(kind).get("__orig_bases__", ()):
             for argument in get_args(base):

@@ -1,7 +1,7 @@
 """The mean of the gradients' projections on the cone that harms no task."""
 
 from polytask._linalg import cosines, divide, nonnegative, shrink
-from polytask.weighting._base import GramianWeighting, Solution, Step
+from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
 
 class UPGrad(GramianWeighting):
@@ -10,9 +10,8 @@ class UPGrad(GramianWeighting):
     .. math:: w = \frac1T \sum_i \arg\min_{v \ge e_i} v^\top G v,
 
     where :math:`J^\top v` of the i-th problem is the vector nearest to :math:`g_i` that makes no
-    task worse. So neither does the update: :math:`J d \ge 0`. The weights are the paper's, with a
-    sum of 1 where no gradients conflict and more where they do. For two tasks the update is half of
-    that of PCGrad.
+    task worse. So neither does the update: :math:`J d \ge 0`. The weights are the paper's. They sum to 1
+    if no gradients conflict, and to more otherwise. For two tasks the update is half of that of PCGrad.
 
     Shape:
         - gramian: ``(tasks, tasks)``.
@@ -37,11 +36,11 @@ class UPGrad(GramianWeighting):
 
     solves_on_host = True
 
-    def solve(self, step: Step) -> Solution:
+    def solve(self, step: GramianStep) -> GramianSolution:
         """The mean of the projections."""
         norms, cosine = cosines(step.gramian)
         cosine = shrink(cosine, step.rounding)
         # In units of each task's norm the problems depend on the cosines alone.
         excess, found = nonnegative(cosine, -cosine)
         weights = 1 + divide((norms[:, None] * excess).sum(0), norms)
-        return Solution(weights / len(norms), found.all())
+        return GramianSolution(weights / len(norms), found.all())

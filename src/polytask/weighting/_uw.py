@@ -25,7 +25,7 @@ class UW(LossWeighting):
         a_i = \tfrac12 \text{ (regression)}, \; 1 \text{ (classification)}.
 
     The weights :math:`a_i e^{-s_i}` are not normalised. The scalar may become negative, which is
-    harmless. Give the parameters a group of their own where weight decay is used.
+    harmless. If weight decay is used, put the parameters into an optimizer group without it.
 
     Args:
         task_types: ``regression`` or ``classification`` by task; the others are regressions.
@@ -36,7 +36,7 @@ class UW(LossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where a task or a type is not known, or a number is not finite.
+        UserError: If a task or a type is not known, or a number is not finite.
 
     Example:
         >>> import torch
@@ -48,7 +48,7 @@ class UW(LossWeighting):
         {'digit': 1.0, 'height': 2.718}
 
     When:
-        The losses are likelihoods with a noise of their own, such as regressions in different
+        The losses are likelihoods with different noise, such as regressions in different
         units.
 
     Reference:
@@ -73,7 +73,7 @@ class UW(LossWeighting):
             if kind not in _FACTORS:
                 raise UserError(
                     f"UW.task_types.{name}",
-                    "is 'regression' or 'classification'",
+                    "must be 'regression' or 'classification'",
                     repr(kind),
                     hint(str(kind), _FACTORS),
                 )
@@ -87,10 +87,10 @@ class UW(LossWeighting):
         factors = [_FACTORS[self.task_types.get(name, "regression")] for name in self.names]
         self.register_buffer("factors", torch.tensor(factors), persistent=False)
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The sum of the negative log likelihoods."""
-        log_vars = self.log_vars.values(columns).to(losses.dtype)
-        return (pick(self.factors, columns) * torch.exp(-log_vars) * losses + 0.5 * log_vars).sum()
+        log_vars = self.log_vars.values(indices).to(losses.dtype)
+        return (pick(self.factors, indices) * torch.exp(-log_vars) * losses + 0.5 * log_vars).sum()
 
     def get_uncertainties(self) -> dict[str, float]:
         r"""The learned noise :math:`\sigma_i = e^{s_i / 2}` by task, in the unit of the targets."""

@@ -31,7 +31,7 @@ class UWRevised(LossWeighting):
         tensor(2.8863)
 
     When:
-        As `UW`, where a total below 0 is in the way.
+        As `UW`, if the total must not be negative.
 
     Reference:
         Liebel, Körner. Auxiliary Tasks in Multi-task Learning. arXiv 1805.06334, 2018, section 3.
@@ -45,7 +45,7 @@ class UWRevised(LossWeighting):
         super().setup(names)
         self.scales = TaskScalars(dict.fromkeys(self.names, 1.0))
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum and the regulariser."""
-        squares = self.scales.values(columns).to(losses.dtype).square()
+        squares = self.scales.values(indices).to(losses.dtype).square()
         return (losses / (2 * squares) + torch.log1p(squares)).sum()

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from polytask.weighting._floor import FlooredLossWeighting
+from polytask.weighting._bounded import BoundedLossWeighting
 from polytask.weighting._values import check_number
 
 
-class UWSO(FlooredLossWeighting):
+class UWSO(BoundedLossWeighting):
     r"""Soft optimal uncertainty weighting: nothing is learned, small losses weigh more.
 
     The noise that minimises :math:`L_i/(2\sigma_i^2) + \log \sigma_i` is :math:`\sigma_i^2 = L_i`,
@@ -27,7 +27,7 @@ class UWSO(FlooredLossWeighting):
         - returns: ``()``.
 
     Raises:
-        UserError: Where the temperature or a loss is not above 0.
+        UserError: If the temperature or a loss is not above 0.
 
     Example:
         >>> import torch
@@ -37,7 +37,7 @@ class UWSO(FlooredLossWeighting):
         tensor([0.7311, 0.2689])
 
     When:
-        As `UW`, where the weights should follow the losses at once and nothing should be
+        As `UW`, if the weights should follow the losses at once and nothing should be
         learned.
 
     Reference:
@@ -52,7 +52,7 @@ class UWSO(FlooredLossWeighting):
         super().__init__()
         self.temperature = check_number(temperature, "UWSO.temperature", above=0)
 
-    def scalar(self, losses: Tensor, columns: list[int] | None) -> Tensor:
+    def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The weighted sum."""
         inverse = (1 / (self.temperature * losses.detach())).clamp(max=torch.finfo(losses.dtype).max)
         return (torch.softmax(inverse, 0) * losses).sum()

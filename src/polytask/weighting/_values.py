@@ -1,10 +1,10 @@
-"""Numbers that the user gives, alone or by task."""
+"""Checks of numbers among arguments, single or by task."""
 
 import math
-import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from polytask._checks import is_finite
 from polytask._errors import UserError
 from polytask._tasks import check_known
 
@@ -15,13 +15,13 @@ def values_by_task(
     """A number for each task, in order.
 
     Args:
-        given: Numbers by task; tasks that are not in it take the default.
+        given: Numbers by task; the default is used for tasks that are not in it.
         names: All tasks, in order.
-        where: The argument they came from, for the message.
-        default: What the other tasks take.
+        where: The argument's name, for messages.
+        default: The number for the other tasks.
 
     Raises:
-        UserError: Where a name is not a task, or a value is not a finite number.
+        UserError: If a name is not a task, or a value is not a finite number.
 
     Example:
         >>> values_by_task({"depth": 2}, ["digit", "depth"], "bounds", 0.0)
@@ -29,7 +29,7 @@ def values_by_task(
     """
     names, given = tuple(names), {} if given is None else given
     if not isinstance(given, Mapping):
-        raise UserError(where, "is a mapping from task to number", repr(given))
+        raise UserError(where, "must be a mapping from task to number", repr(given))
     check_known(given, names, where)
     for name, value in given.items():
         check_number(value, f"{where}.{name}")
@@ -45,11 +45,11 @@ def check_number(
     most: float = math.inf,
     below: float = math.inf,
 ) -> float:
-    """The value as a float, once it is a finite number in its range.
+    """The value as a float, after it was checked to be a finite number in its range.
 
     Args:
-        value: What was given.
-        where: The argument it came from, for the message.
+        value: The value.
+        where: The argument's name, for messages.
         above: What it must be greater than.
         least: The smallest it may be.
         most: The greatest it may be.
@@ -62,8 +62,7 @@ def check_number(
         >>> check_number(2, "temperature", above=0)
         2.0
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not (above < value < below and least <= value <= most):
+    if not is_finite(value) or not (above < value < below and least <= value <= most):
         limits = [("above", above), ("at least", least), ("at most", most), ("below", below)]
         rules = [f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit)]
         raise UserError(where, f"must be a finite number {' and '.join(rules)}".rstrip(), repr(value))

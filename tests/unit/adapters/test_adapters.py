@@ -115,24 +115,28 @@ def test_rows_for_metrics_are_all_where_no_whole_row_is_missing():
         (
             (X, {"digits": DIGIT, "parity": PARITY}),
             {},
-            "targets: task 'digit' is not among them. Did you mean 'digits'?",
+            "targets: must contain task 'digit', got digits. Did you mean 'digits'?",
         ),
-        ((X, {"x": DIGIT, "y": PARITY}), {}, "targets: no target for any of the tasks digit, parity. Found"),
+        ((X, {"x": DIGIT, "y": PARITY}), {}, "targets: must contain one of the tasks digit, parity, got"),
         (
             (X, [DIGIT]),
             {},
-            "targets: are a dict by task, or a list in the order digit, parity, got 1 of them.",
+            "targets: must be a dict by task, or a list in the order digit, parity, got 1 targets.",
         ),
-        ((X, DIGIT), {}, "targets: are a dict by task, or a list in the order digit, parity, got Tensor."),
+        (
+            (X, DIGIT),
+            {},
+            "targets: must be a dict by task, or a list in the order digit, parity, got Tensor.",
+        ),
         ((X,), {}, "adapters.batch.target_accessor: no 1 in the batch, got a tuple of 1 parts."),
-        (X, {}, "adapters.batch.target_accessor: targets are needed in this stage, got a Tensor."),
+        (X, {}, "adapters.batch.target_accessor: targets are required in this stage, got a Tensor"),
         (
             (X, 1),
             {"target_accessor": None},
-            "adapters.batch.target_accessor: targets are needed in this stage.",
+            "adapters.batch.target_accessor: targets are required in this stage",
         ),
-        ({"y": X}, {"input_accessor": "x"}, "adapters.batch.input_accessor: no 'x' in the batch."),
-        ({"y": X}, {"input_accessor": {"a": "x"}}, "adapters.batch.input_accessor.a: no 'x' in the batch."),
+        ({"y": X}, {"input_accessor": "x"}, "adapters.batch.input_accessor: no 'x' in the batch"),
+        ({"y": X}, {"input_accessor": {"a": "x"}}, "adapters.batch.input_accessor.a: no 'x' in the batch"),
         (
             (X, DIGIT),
             {"target_accessor": {"digt": 1}},
@@ -212,18 +216,18 @@ def test_task_ids_are_read_in_prediction_too():
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (2, "ids are 0 to 1 for digit, parity, got id 2."),
-        (torch.tensor([0, 1, -1, 0]), "ids are 0 to 1 for digit, parity, got id -1."),
+        (2, "ids must be 0 to 1 for digit, parity, got id 2."),
+        (torch.tensor([0, 1, -1, 0]), "ids must be 0 to 1 for digit, parity, got id -1."),
         (
             torch.tensor([0, 1]),
-            "is one integer for the batch, or one for each row, got (2,) int64 for 4 rows.",
+            "must be one integer for the batch, or one for each row, got (2,) int64 for 4 rows.",
         ),
         (
             torch.zeros(4, 1, dtype=torch.long),
-            "is one integer for the batch, or one for each row, got (4, 1)",
+            "must be one integer for the batch, or one for each row, got (4, 1)",
         ),
-        (0.0, "is one integer for the batch, or one for each row, got () float32 for 4 rows."),
-        (["digit"] * 4, "is one integer for the batch, or one for each row, got list."),
+        (0.0, "must be one integer for the batch, or one for each row, got () float32 for 4 rows."),
+        (["digit"] * 4, "must be one integer for the batch, or one for each row, got list."),
     ],
 )
 def test_task_ids_that_are_none(ids, message):
@@ -233,7 +237,7 @@ def test_task_ids_that_are_none(ids, message):
 
 
 def test_task_ids_need_names():
-    with pytest.raises(UserError, match="task ids need tasks with names"):
+    with pytest.raises(UserError, match="task ids require a criterion that names its tasks"):
         adapted((X, DIGIT, 0), (), task_accessor=2)
 
 
@@ -283,34 +287,38 @@ def test_the_criterion_is_called_that_way():
         (
             CriterionAdapter,
             {"pred_argument": 1},
-            "CriterionAdapter: positions are 0, 1, … without gaps, got [1, 1]",
+            "CriterionAdapter: positions of arguments must be 0, 1, … without gaps, got [1, 1]",
         ),
         (
             MetricsAdapter,
             {"input_argument": 3},
-            "MetricsAdapter: positions are 0, 1, … without gaps, got [0, 1, 3]",
+            "MetricsAdapter: positions of arguments must be 0, 1, … without gaps, got [0, 1, 3]",
         ),
-        (MetricsAdapter, {"target_argument": -1}, "MetricsAdapter: positions are 0, 1, … without gaps."),
+        (
+            MetricsAdapter,
+            {"target_argument": -1},
+            "MetricsAdapter: positions of arguments must be 0, 1, … without gaps",
+        ),
         (
             MetricsAdapter,
             {"pred_argument": "x", "target_argument": "x"},
-            "MetricsAdapter: each argument is named once.",
+            "MetricsAdapter: keywords of arguments must be unique",
         ),
         (
             MetricsAdapter,
             {"pred_transforms": "argmax"},
-            "MetricsAdapter.pred_transforms: is a callable, a list of them, or a mapping by task.",
+            "MetricsAdapter.pred_transforms: must be a callable, a list of callables, or a mapping by task",
         ),
-        (LoggingAdapter, {"pred_transforms": [abs, 3]}, "LoggingAdapter.pred_transforms: is a callable"),
+        (LoggingAdapter, {"pred_transforms": [abs, 3]}, "LoggingAdapter.pred_transforms: must be a callable"),
         (
             LoggingAdapter,
             {"target_transforms": {"a": 1}},
-            "LoggingAdapter.target_transforms.a: is a callable",
+            "LoggingAdapter.target_transforms.a: must be a callable",
         ),
         (
             CriterionAdapter,
             {"input_transforms": {"a": abs}},
-            "CriterionAdapter.input_transforms: are for the inputs of all tasks at once",
+            "CriterionAdapter.input_transforms: must be a callable or a list",
         ),
     ],
 )
@@ -394,13 +402,13 @@ def test_a_transform_may_change_the_number_of_labelled_elements():
 
 def test_a_transform_that_invents_labels_is_an_error():
     adapter = CriterionAdapter(target_transforms={"b": torch.nan_to_num})
-    with pytest.raises(UserError, match=r"have to keep missing labels missing.*task 'b'"):
+    with pytest.raises(UserError, match=r"must keep missing labels missing.*task 'b'"):
         adapter(regression(), None, OUTPUTS, Targets.count(TARGETS))
 
 
 def test_transforms_by_task_need_names():
     with pytest.raises(
-        UserError, match=r"^adapters\.criterion\.pred_transforms: by task need a dict by task"
+        UserError, match=r"^adapters\.criterion\.pred_transforms: by task require a dict by task"
     ):
         CriterionAdapter(pred_transforms={"a": double})(Records(), None, torch.ones(1), torch.ones(1))
 
@@ -446,9 +454,9 @@ def test_what_a_foreign_criterion_may_return(value, losses):
     [
         (
             {"a": ONE, "b": ONE},
-            "criterion: Foreign returns a dict, which needs a 'total' to be trained, got the keys a, b.",
+            "criterion: the dict of Foreign must have a 'total', the tensor to minimise, got the keys a, b.",
         ),
-        ({}, "criterion: Foreign returns a dict, which needs a 'total'"),
+        ({}, "criterion: the dict of Foreign must have a 'total'"),
         (
             torch.ones(3),
             "criterion: Foreign must return one number, or a dict with 'total', got a tensor of",

@@ -229,7 +229,9 @@ def test_what_a_target_is(column, kind):
 
 
 def test_integers_of_many_values_have_to_be_named():
-    with pytest.raises(UserError, match=r"task 'count': integers .* Name it: task_types={'count'"):
+    with pytest.raises(
+        UserError, match=r"task 'count': task_types is required for integers .* Pass task_types={'count'"
+    ):
         small().fit(X, {"count": np.arange(len(X))})
     assert small(epochs=1, task_types={"count": "regression"}).fit(X, {"count": np.arange(len(X))})
     codes = LabelCodes("count", np.arange(100), "classification")
@@ -275,17 +277,20 @@ def test_an_own_model():
     ("targets", "message"),
     [
         (None, "requires y to be passed, but the target y is None"),
-        (Y["sum"], "y: is a dict by task or a data frame .* got a ndarray"),
+        (Y["sum"], "y: must be a dict by task or a data frame .* got a ndarray"),
         ({}, "y: needs at least one task"),
         ({"loss": Y["sum"]}, "'loss' is a word that log keys use"),
-        ({"sum": Y["sum"][:5]}, r"task 'sum': needs a target for each of the 120 rows of X, got 5"),
-        ({"sum": np.full(120, np.nan)}, "task 'sum': needs a label, got none"),
-        ({"sum": np.where(X[:, 0] > 0, np.inf, 0.5)}, "task 'sum': targets are finite"),
-        ({"one": np.zeros(120, dtype=int)}, "task 'one': needs two classes"),
-        ({"mixed": np.array(["a", 1] * 60, dtype=object)}, "task 'mixed': has labels of one kind"),
-        ({"mixed": ["a", 1] * 60}, "task 'mixed': has labels of one kind"),
-        ({"when": np.array(["2020-01-01"] * 120, dtype="datetime64[D]")}, "task 'when': targets are numbers"),
-        ({"cube": np.zeros((120, 2, 2))}, "task 'cube': regression has a number or a vector"),
+        ({"sum": Y["sum"][:5]}, r"task 'sum': must have a target for each of the 120 rows of X, got 5"),
+        ({"sum": np.full(120, np.nan)}, "task 'sum': must have a label, got none"),
+        ({"sum": np.where(X[:, 0] > 0, np.inf, 0.5)}, "task 'sum': targets must be finite"),
+        ({"one": np.zeros(120, dtype=int)}, "task 'one': must have at least two classes"),
+        ({"mixed": np.array(["a", 1] * 60, dtype=object)}, "task 'mixed': labels must be of one type"),
+        ({"mixed": ["a", 1] * 60}, "task 'mixed': labels must be of one type"),
+        (
+            {"when": np.array(["2020-01-01"] * 120, dtype="datetime64[D]")},
+            "task 'when': targets must be numbers",
+        ),
+        ({"cube": np.zeros((120, 2, 2))}, "task 'cube': regression must have a number or a vector"),
     ],
 )
 def test_targets_that_cannot_be_used(targets, message):
@@ -296,18 +301,18 @@ def test_targets_that_cannot_be_used(targets, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation_fraction": 1.0}, "validation_fraction: is between 0 and 1"),
-        ({"patience": 0}, "patience: is a number of epochs"),
-        ({"weighting": "UW"}, "weighting: is one of polytask.weighting, got str"),
-        ({"model": nn.Linear(3, 1)}, "model: is a callable"),
-        ({"model": lambda features, outputs: None}, "model: returns a torch.nn.Module"),
-        ({"hidden_dims": []}, "hidden_dims: is a list of layers, one at least"),
+        ({"validation_fraction": 1.0}, "validation_fraction: must be between 0 and 1"),
+        ({"patience": 0}, "patience: must be an integer of at least 1"),
+        ({"weighting": "UW"}, "weighting: must be a polytask.weighting.Weighting, got str"),
+        ({"model": nn.Linear(3, 1)}, "model: must be a callable"),
+        ({"model": lambda features, outputs: None}, "model: must return a torch.nn.Module"),
+        ({"hidden_dims": []}, "hidden_dims: must have at least one layer"),
         ({"task_types": {"sume": "regression"}}, "task_types: no task is called 'sume'"),
         ({"task_types": {"sum": "regresion"}}, "Did you mean 'regression'"),
-        ({"task_types": {"side": "regression"}}, "task 'side': regression needs numbers"),
-        ({"task_types": {"sum": "classification"}}, "task 'sum': classes are whole numbers"),
+        ({"task_types": {"side": "regression"}}, "task 'side': targets of a regression must be numbers"),
+        ({"task_types": {"sum": "classification"}}, "task 'sum': classes must be integers"),
         ({"loss_weights": {"sides": 2.0}}, "loss_weights: no task is called 'sides'"),
-        ({"epochs": 0}, "epochs: is a number of epochs"),
+        ({"epochs": 0}, "epochs: must be an integer of at least 1"),
         ({"batch_size": 0}, "batch_size"),
     ],
 )
@@ -319,12 +324,12 @@ def test_a_parameter_that_cannot_be_used(options, message):
 def test_a_score_needs_known_tasks_and_labels(fitted):
     with pytest.raises(UserError, match="y: no task is called 'sides'"):
         fitted.score(X, {"sides": Y["side"]})
-    with pytest.raises(UserError, match="task 'sum': needs a label to be scored"):
+    with pytest.raises(UserError, match="task 'sum': must have a label to be scored"):
         fitted.score(X, {"sum": np.full(120, np.nan)})
 
 
 def test_values_have_no_probabilities():
-    with pytest.raises(UserError, match="predict_proba: needs a classification"):
+    with pytest.raises(UserError, match="predict_proba: requires a classification"):
         small(epochs=1).fit(X, {"sum": Y["sum"]}).predict_proba(X)
 
 

@@ -37,7 +37,9 @@ def test_the_newest_of_several_runs(run):
 
 def test_a_checkpoints_code_is_imported_only_where_it_is_named(run, demo):
     file = run / "checkpoints" / "best.ckpt"
-    with pytest.raises(UserError, match=r"imported only on request, and 'net.Net' needs it. Pass project=DIR"):
+    with pytest.raises(
+        UserError, match=r"imported only on request, and 'net.Net' needs it. Pass project=DIR"
+    ):
         load(file)
     np.testing.assert_array_equal(
         load(file, project=demo).predict(points())["shape"], load(run).predict(points())["shape"]
@@ -101,7 +103,7 @@ def test_what_is_no_run_and_no_checkpoint(run, tmp_path):
     for name, message in {
         "absent.ckpt": "absent.ckpt: there is no file",
         "empty": "empty: must be a run, or a folder of runs",
-        "foreign.ckpt": "foreign.ckpt: the checkpoint carries no config",
+        "foreign.ckpt": "foreign.ckpt: the checkpoint must contain its config",
         "torn.ckpt": "torn.ckpt: must be a complete checkpoint",
     }.items():
         with pytest.raises(UserError, match=message) as caught:

@@ -157,7 +157,7 @@ def test_a_foreign_loss_has_no_weights():
     ours = trainer(Both())
     history = ours.fit(batches(), epochs=3, verbose=False)
     assert history["train/loss/total/epoch"][-1] < history["train/loss/total/epoch"][0]
-    with pytest.raises(UserError, match=r"loss_fn: has no weights by task, got Both"):
+    with pytest.raises(UserError, match=r"loss_fn: must be a MultiTaskLoss, got Both"):
         ours.get_task_weights()
 
 
@@ -236,13 +236,13 @@ def test_what_is_ambiguous_names_the_task_and_both_shapes(task, target, shapes):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (torch.zeros(3), r"loader: yields pairs \(inputs, {task: target}\), got a Tensor"),
+        (torch.zeros(3), r"loader: must yield pairs \(inputs, {task: target}\), got a Tensor"),
         ((torch.zeros(3), 1, 2), "got a tuple of Tensor, int, int"),
         ((torch.zeros(3, 4), {"height": ["tall"] * 3}), "targets.height: .*numbers"),
         ((torch.zeros(3, 4), {"heigth": torch.zeros(3)}), "Did you mean 'heigth'"),
         (
             (torch.zeros(3, 5), {"height": torch.zeros(3)}),
-            "MLP: needs inputs of shape .*got shape",
+            "MLP: inputs must have the shape .*got shape",
         ),
     ],
 )
@@ -267,20 +267,20 @@ def test_a_plain_data_loader_with_one_task():
 
 def test_an_optimizer_without_the_losss_parameters():
     net, loss_fn = model(), UncertaintyWeighting(losses())
-    message = r"optimizer: trains the loss's parameters too, got 2 that it lacks, such as weighting\.\w+"
+    message = r"must have the loss's parameters, got an optimizer without 2 of them, such as weighting\.\w+"
     with pytest.raises(UserError, match=message):
         MultiTaskTrainer(net, loss_fn, torch.optim.SGD(net.parameters(), lr=0.1))
 
 
 def test_an_optimizer_of_another_model():
-    with pytest.raises(UserError, match=r"optimizer: trains the model's parameters, got none"):
+    with pytest.raises(UserError, match=r"optimizer: must have the model's parameters, got none"):
         MultiTaskTrainer(model(), MultiTaskLoss(losses()), torch.optim.SGD(model().parameters(), lr=0.1))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"grad_clip": 0}, "grad_clip: is a norm above 0"),
+        ({"grad_clip": 0}, "grad_clip: must be a norm above 0"),
         ({"grad_clip": "1"}, "grad_clip"),
         ({"grad_clip": True}, "grad_clip"),
         ({"device": "gpu0"}, "device: must be a torch device"),
@@ -288,7 +288,7 @@ def test_an_optimizer_of_another_model():
         ({"device": "meta"}, "device: must be available"),
         ({"metric_fns": {"size": accuracy}}, "no task is called 'size'"),
         ({"metric_fns": {"shape": "accuracy"}}, "must be a torchmetrics.Metric"),
-        ({"metric_fns": {"shape": lambda p, t: 0.0}}, "got '<lambda>'. Name it by a key"),
+        ({"metric_fns": {"shape": lambda p, t: 0.0}}, "got '<lambda>'. Pass a dict by name"),
     ],
 )
 def test_an_option_that_cannot_be_used(options, message):
@@ -303,18 +303,20 @@ def test_something_that_is_no_optimizer():
 
 @pytest.mark.parametrize("epochs", [0, -1, 1.5, True, "3"])
 def test_a_number_of_epochs_that_is_none(epochs):
-    with pytest.raises(UserError, match="epochs: is a number of epochs"):
+    with pytest.raises(UserError, match="epochs: must be an integer of at least 1"):
         trainer().fit(batches(), epochs=epochs, verbose=False)
 
 
 @pytest.mark.parametrize("call", ["train_epoch", "validate"])
 def test_an_empty_loader(call):
-    with pytest.raises(UserError, match=r"dataloaders\.\w+: needs one batch at least"):
+    with pytest.raises(UserError, match=r"dataloaders\.\w+: must yield at least one batch"):
         getattr(trainer(), call)([])
 
 
 def test_a_loader_that_is_used_up():
-    with pytest.raises(UserError, match=r"train loader: has to yield batches every time.* none in epoch 1\."):
+    with pytest.raises(
+        UserError, match=r"train loader: must yield batches in every epoch.* none in epoch 1\."
+    ):
         trainer().fit((batch for batch in ()), verbose=False)
     used = trainer()
     with pytest.raises(UserError, match=r"none in epoch 2\. Pass a loader, not an iterator over it"):
@@ -326,7 +328,7 @@ def test_a_metric_that_returns_no_number():
     ours = trainer(metric_fns={"shape": {"odd": lambda p, t: [1, 2]}})
     with pytest.raises(
         UserError,
-        match=r"metrics.shape.odd: compute failed, got .* returned \[1, 2\], which is not a number",
+        match=r"metrics.shape.odd: compute failed, got .* must return a number, got \[1, 2\]",
     ):
         ours.validate(batches())
 

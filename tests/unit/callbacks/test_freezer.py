@@ -220,13 +220,13 @@ def test_it_serves_any_lightning_module():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("backbone",), r"Freezer.names: is a list of names, got 'backbone'. Write \[backbone\]"),
-        (([],), "Freezer.names: needs at least one part"),
-        (([1],), "Freezer.names: is a list of names, got 1"),
-        ((["backbone"], "heads"), "Freezer.exceptions: is a list of names"),
-        ((["backbone"], (), -1), "Freezer.until_epoch: is an integer of at least 0, got -1"),
-        ((["backbone"], (), None, 1.5), "Freezer.until_step: is an integer of at least 0, got 1.5"),
-        ((["backbone"], (), True), "Freezer.until_epoch: is an integer"),
+        (("backbone",), r"Freezer.names: must be a list of names, got 'backbone'. Write \[backbone\]"),
+        (([],), "Freezer.names: must name at least one part"),
+        (([1],), "Freezer.names: must be a list of names, got 1"),
+        ((["backbone"], "heads"), "Freezer.exceptions: must be a list of names"),
+        ((["backbone"], (), -1), "Freezer.until_epoch: must be an integer of at least 0, got -1"),
+        ((["backbone"], (), None, 1.5), "Freezer.until_step: must be an integer of at least 0, got 1.5"),
+        ((["backbone"], (), True), "Freezer.until_epoch: must be an integer"),
     ],
 )
 def test_an_argument_that_cannot_be_used(arguments, message):
@@ -240,7 +240,7 @@ def test_an_argument_that_cannot_be_used(arguments, message):
         (Freezer(["bakbone"]), "Freezer.names: .* got 'bakbone'. Did you mean 'backbone'"),
         (Freezer(["backbone"], ["backbone.hihg"]), "Freezer.exceptions: .*Did you mean 'backbone.high'"),
         (Freezer(["back"]), "Freezer.names"),
-        (Freezer(["backbone", "heads"]), "must leave something to train"),
+        (Freezer(["backbone", "heads"]), "must leave a parameter to train"),
     ],
     ids=["name", "exception", "half a name", "everything"],
 )
@@ -271,5 +271,5 @@ def test_loads_are_logged_each_epoch():
 
 
 def test_loads_need_experts():
-    with pytest.raises(UserError, match="needs gates"):
+    with pytest.raises(UserError, match="must have gates"):
         trainer(LogExpertLoad()).fit(system(), loader())

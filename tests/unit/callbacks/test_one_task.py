@@ -10,10 +10,10 @@ from torch import nn
 
 from polytask import System
 from polytask._errors import UserError
+from polytask._lightning._noise import SILENT
 from polytask.callbacks import OneTask
 from polytask.compare._candidates import one_task
 from polytask.data import ReplayableLoader
-from polytask._lightning._noise import SILENT
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, HardParameterSharing, SoftParameterSharing
 from polytask.weighting import Fixed

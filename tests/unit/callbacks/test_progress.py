@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from polytask import System
-from polytask.callbacks._progress import ProgressReport, results_table, summary
+from polytask.callbacks._progress import ProgressReport, summary
 from polytask.losses import MultiTaskLoss
 from polytask.models import MultiHead
 
@@ -112,27 +112,3 @@ def test_a_summary_holds_what_is_known_only():
         "train/loss/low/epoch": 1.0,
     }
     assert summary(model, "val", "epoch") == ["loss/low=0.1235", "low/MeanSquaredError=2"]
-
-
-def test_the_table_has_a_row_for_each_task_and_a_column_for_each_metric():
-    values = {
-        "test/loss/low/epoch": 0.5,
-        "test/loss/high/epoch": 1.5,
-        "test/loss/total/epoch": 2.0,
-        "test/low/Accuracy/epoch": 0.25,
-        "test/high/F1Score/epoch": 0.75,
-        "val/loss/low/epoch": 9.0,
-        "test/loss/low/step": 9.0,
-        "lr": 9.0,
-    }
-    text = io.StringIO()
-    Console(file=text, width=60).print(results_table(values, "test", ["low", "high"]))
-    cells = [
-        re.split(r"\s*[│┃]\s*", line)[1:-1] for line in text.getvalue().splitlines() if re.match("[│┃]", line)
-    ]
-    assert cells == [
-        ["test", "loss", "Accuracy", "F1Score"],
-        ["low", "0.5000", "0.2500", ""],
-        ["high", "1.5000", "", "0.7500"],
-        ["total", "2.0000", "", ""],
-    ]

@@ -1,5 +1,8 @@
-"""The command line's words, its exit codes, and what it does not import."""
+"""The command line's arguments, its exit codes, and what it does not import."""
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 
@@ -29,7 +32,7 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_words_stand_anywhere_among_the_options():
+def test_files_and_overrides_may_come_anywhere_among_the_options():
     options = cli.parse(["fit", "a.yaml", "x=1", "--quiet", "b.yaml", "--seed", "3", "y.z=[1, 2]"])
     assert options.config == ["a.yaml", "b.yaml"]
     assert options.overrides == ["x=1", "y.z=[1, 2]", "seed=3"]
@@ -41,7 +44,7 @@ def test_config_options_are_files_too_and_repeat():
 
 
 def test_options_are_not_abbreviated():
-    with pytest.raises(UserError, match=r"no option is called '--resu'. Did you mean '--resume'"):
+    with pytest.raises(UserError, match=r"unknown option '--resu'. Did you mean '--resume'"):
         cli.parse(["fit", "a.yaml", "--resu"])
 
 
@@ -104,4 +107,56 @@ def test_debug_shows_the_traceback(tmp_path):
 def test_a_mistake_is_2_in_a_process_of_its_own(tmp_path):
     done = python(tmp_path, "-m", "polytask", "fit", "--resum")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: polytask fit: no option is called '--resum'. Did you mean '--resume'?\n"
+    assert done.stderr == "error: polytask fit: unknown option '--resum'. Did you mean '--resume'?\n"
+
+
+# Ends where torch would be imported.
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from polytask.cli import main; main(sys.argv[1:])"
+
+
+def lines_on_a_terminal(folder, *arguments):
+    """What a command writes to a terminal as its standard error."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=theirs, check=False)
+    os.close(theirs)
+    with contextlib.closing(os.fdopen(ours, "rb", buffering=0)) as terminal:
+        try:
+            written = terminal.read(4096).decode()
+        except OSError:
+            # Nobody wrote to it.
+            written = ""
+    return done.stdout, written.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "notice"),
+    [
+        (["fit", "config.yaml"], "polytask fit: importing torch and Lightning …"),
+        (["check", "config.yaml"], "polytask check: importing torch and Lightning …"),
+        (["methods"], "polytask methods: importing torch …"),
+    ],
+)
+def test_a_terminal_shows_first_what_takes_long(tmp_path, arguments, notice):
+    out, lines = lines_on_a_terminal(tmp_path, *arguments)
+    assert out == b""
+    assert lines[0] == notice
+    assert lines[1].startswith("error: ")
+
+
+def test_with_quiet_a_terminal_stays_clean(tmp_path):
+    _, lines = lines_on_a_terminal(tmp_path, "fit", "config.yaml", "--quiet")
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+
+
+def test_help_and_completion_stay_clean_on_a_terminal(tmp_path):
+    assert lines_on_a_terminal(tmp_path, "completion", "bash")[1] == []
+    assert lines_on_a_terminal(tmp_path, "fit", "--help")[1] == []
+
+
+def test_a_pipe_stays_clean(tmp_path):
+    done = python(tmp_path, "-c", WITHOUT_TORCH, "fit", "config.yaml")
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1

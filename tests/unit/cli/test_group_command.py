@@ -106,7 +106,12 @@ def test_mistakes_are_one_line(tmp_path, capsys, words, said):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "the records do not exist"), (b"", "an empty file"), (b"PAR1", "must be a record file, got a damaged file")]
+    ("content", "said"),
+    [
+        (None, "the records do not exist"),
+        (b"", "an empty file"),
+        (b"PAR1", "must be a record file, got a damaged file"),
+    ],
 )
 def test_records_that_cannot_be_used(tmp_path, capsys, content, said):
     (tmp_path / "records").mkdir()

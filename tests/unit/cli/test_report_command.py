@@ -1,11 +1,10 @@
-"""`polytask report`: files, words and exit codes."""
+"""`polytask report`: files, arguments and exit codes."""
 
 import sys
 
 import pytest
 
-from polytask.cli import _report as _report_command
-from polytask.cli import main, parse
+from polytask.cli import _report_command, main, parse
 from polytask.report import LiveServer
 from tests.report_folders import write_comparison, write_run
 
@@ -47,7 +46,7 @@ def test_runs_may_stand_on_both_sides_of_an_option(tmp_path, capsys):
     text = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "Runs: <code>one</code>, <code>two</code>." in text
     assert main(["report", one, "--figurs", two]) == 2
-    assert "no option is called '--figurs'. Did you mean '--figures'?" in capsys.readouterr().err
+    assert "unknown option '--figurs'. Did you mean '--figures'?" in capsys.readouterr().err
 
 
 def test_baselines_are_named(tmp_path):
@@ -67,7 +66,7 @@ def test_a_mistake_is_one_line_and_2(tmp_path, capsys):
 def test_a_page_that_cannot_be_written_is_said(tmp_path, capsys):
     run = write_run(tmp_path / "one", records=False)
     assert main(["report", str(run), "--output", str(tmp_path)]) == 2
-    assert "must be a file to write to" in capsys.readouterr().err
+    assert "must be a writable file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_a_run_is_served_until_it_is_stopped(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("words", [["b"], ["--output", "x"], ["--figures", "x"], ["--single-task", "x"]])
 def test_live_is_one_folder_and_nothing_else(words, capsys):
     assert main(["report", "a", *words, "--live"]) == 2
-    assert "--live: serves one run or comparison" in capsys.readouterr().err
+    assert "--live: must be used with one run or comparison" in capsys.readouterr().err
 
 
 def test_a_port_is_a_number(capsys):
@@ -106,7 +105,7 @@ def test_a_port_is_a_number(capsys):
     assert "--port" in capsys.readouterr().err
 
 
-def test_the_words(tmp_path):
+def test_the_arguments(tmp_path):
     options = parse(["report", "a", "b", "--figures", "c"])
     assert [str(path) for path in options.paths] == ["a", "b"]
     assert options.port == 0

@@ -24,12 +24,12 @@ def test_a_method_is_named_in_any_case(name):
 
 
 def test_an_unknown_method_has_its_nearest_name():
-    with pytest.raises(UserError, match=r"--methods: no method is called 'pcgard'. Did you mean 'pcgrad'\?"):
+    with pytest.raises(UserError, match=r"--methods: unknown method 'pcgard'. Did you mean 'pcgrad'\?"):
         method_changes("pcgard")
 
 
 def test_a_method_that_needs_arguments_is_written_as_a_file():
-    with pytest.raises(UserError, match=r"Fixed needs weights, got the name 'fixed' alone. Write a YAML"):
+    with pytest.raises(UserError, match=r"Fixed requires weights, got the name 'fixed' alone. Write a YAML"):
         method_changes("fixed")
 
 
@@ -75,7 +75,7 @@ def test_a_file_whose_name_cannot_name_a_folder(tmp_path):
 
 
 def test_an_architecture_is_a_file():
-    with pytest.raises(UserError, match=r"a YAML file of overrides, or 'base'.*got 'mmoe'"):
+    with pytest.raises(UserError, match=r"must be a YAML file of overrides, or 'base'.*got 'mmoe'"):
         architecture_changes("mmoe")
 
 
@@ -83,11 +83,11 @@ def test_an_architecture_is_a_file():
     ("names", "message"),
     [
         (["uw", "uw"], "'uw' twice"),
-        (["plain_sum"], "the name of a baseline"),
-        (["single_task_digit"], "the name of a baseline"),
+        (["plain_sum"], "is reserved for a baseline"),
+        (["single_task_digit"], "is reserved for a baseline"),
     ],
 )
-def test_a_name_stands_once(names, message):
+def test_a_name_is_given_once(names, message):
     with pytest.raises(UserError, match=message):
         by_name([(name, ()) for name in names], "--methods")
 
@@ -118,13 +118,13 @@ def test_a_single_task_model_is_the_same_model_with_the_others_weights_0():
 )
 def test_a_file_changes_no_data_metrics_or_budget(read, text, key, tmp_path):
     (tmp_path / "better.yaml").write_text(text)
-    with pytest.raises(UserError, match=f"{key} is the same for all that is compared. Set it in the config"):
+    with pytest.raises(UserError, match=f"{key} must be the same for all rows. Set it in the config"):
         read(str(tmp_path / "better.yaml"))
 
 
 def test_no_file_is_named_as_the_configs_own_model(tmp_path):
     (tmp_path / "base.yaml").write_text("system: {model: {width: 64}}")
-    with pytest.raises(UserError, match=r"'base' is the name of the config's own model. Rename the file"):
+    with pytest.raises(UserError, match=r"'base' is reserved for the config's own model. Rename the file"):
         architecture_changes(str(tmp_path / "base.yaml"))
 
 
@@ -151,7 +151,9 @@ def test_without_a_space_there_is_none():
 def test_a_space_that_is_none_names_the_row(tmp_path):
     (tmp_path / "mine.yaml").write_text("space: {system.optimizer.lr: 0.1}")
     (mine,) = candidates([], dict([method_changes(str(tmp_path / "mine.yaml"))]), {"base": ()}, False)[1:]
-    with pytest.raises(UserError, match=r"mine-base space system\.optimizer\.lr: is a list of plain values"):
+    with pytest.raises(
+        UserError, match=r"mine-base space system\.optimizer\.lr: must be a list of plain values"
+    ):
         mine.space()
 
 
@@ -160,7 +162,7 @@ def test_a_space_that_is_none_names_the_row(tmp_path):
 )
 def test_a_file_empties_no_budget(text, tmp_path):
     (tmp_path / "better.yaml").write_text(text)
-    with pytest.raises(UserError, match="is the same for all that is compared"):
+    with pytest.raises(UserError, match="must be the same for all rows"):
         method_changes(str(tmp_path / "better.yaml"))
 
 
@@ -168,7 +170,7 @@ def test_a_file_empties_no_budget(text, tmp_path):
 def test_no_trial_draws_its_budget(key, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"space: {{{key}: [1, 2]}}")
     (mine,) = candidates([], dict([method_changes(str(tmp_path / "mine.yaml"))]), {"base": ()}, False)[1:]
-    with pytest.raises(UserError, match=f"mine-base space: {key} is the same for all"):
+    with pytest.raises(UserError, match=f"mine-base space: {key} must be the same for all"):
         mine.space()
 
 
@@ -182,7 +184,7 @@ def test_no_trial_draws_its_budget(key, tmp_path):
 )
 def test_a_task_alone_is_judged_by_itself(callbacks, scheduler):
     config = {"trainer": {"callbacks": callbacks}, "system": {"scheduler": scheduler}}
-    with pytest.raises(UserError, match="a model of 'digit' alone is judged by that task"):
+    with pytest.raises(UserError, match="a model of 'digit' alone must be monitored by that task"):
         check_monitors(config, "digit")
 
 
@@ -200,7 +202,9 @@ def test_a_task_alone_may_be_judged_by_its_own_numbers(key):
 def test_an_architecture_leaves_the_weighting_to_the_rows(tmp_path):
     file = tmp_path / "wide.yaml"
     file.write_text("system: {criterion: {weighting: {_target_: polytask.weighting.UW}}}")
-    with pytest.raises(UserError, match=r"wide\.yaml: the weighting is each row's own, .* --methods"):
+    with pytest.raises(
+        UserError, match=r"wide\.yaml: an architecture must not set the weighting, .* --methods"
+    ):
         architecture_changes(str(file))
     file.write_text("system: {criterion: {reduction: sum}}")
     assert architecture_changes(str(file))[0] == "wide"

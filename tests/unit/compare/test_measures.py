@@ -34,7 +34,9 @@ def test_a_task_may_have_several_metrics():
 
 def test_a_direction_is_asked_for_and_taken():
     given = system({"size": MeanMetric()})
-    with pytest.raises(UserError, match=r"'MeanMetric' does not say whether more is better. Say --direction"):
+    with pytest.raises(
+        UserError, match=r"the better direction of 'MeanMetric' must be given, got none\. Write --direction"
+    ):
         measures(given, "val")
     assert measures(given, "val", {"size/MeanMetric": "min"})[1] == Measure("size", "MeanMetric", False)
 
@@ -61,7 +63,7 @@ def test_values_are_the_last_that_were_logged(tmp_path):
     assert last_values(tmp_path, wanted, "val") == {("a", "X"): 0.75, ("b", "loss"): 1.5}
     with pytest.raises(RunError, match=r"no val/a/Y/epoch. Did you mean 'val/a/X/epoch'"):
         last_values(tmp_path, [Measure("a", "Y", True)], "val")
-    with pytest.raises(RunError, match=r"no val/a/Y/epoch, but val/a/Y_b/epoch\. Take a metric that"):
+    with pytest.raises(RunError, match=r"no val/a/Y/epoch, but val/a/Y_b/epoch\. Use a metric that"):
         last_values(severally(tmp_path / "several"), [Measure("a", "Y", True)], "val")
     with pytest.raises(RunError, match=r"no val/loss/a/epoch\. Did you mean"):
         last_values(tmp_path / "several", [Measure("a", "loss", False)], "val")

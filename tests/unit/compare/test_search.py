@@ -1,4 +1,4 @@
-"""Searches on runs that are there already: what is told to Optuna, pruned, and found best."""
+"""Searches on runs that exist already: what Optuna receives, what is pruned, and what is best."""
 
 import pytest
 
@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from polytask._errors import RunError, UserError
 from polytask.compare import Search, tune
-from polytask.compare._claim import claimed
+from polytask.compare._lock import locked
+from polytask.compare._outcome import Outcome
 
 SPACE = {"system.optimizer.lr": {"low": 0.01, "high": 1.0}}
 
@@ -18,8 +19,8 @@ def trained(folder, number, accuracies, error=1.0):
     """A finished run with these accuracies by epoch."""
     run = folder / "runs" / str(number)
     run.mkdir(parents=True)
-    places = ("shape/Accuracy", "height/MeanSquaredError", "loss/shape", "loss/height")
-    keys = ",".join(f"val/{place}/epoch" for place in places)
+    logged = ("shape/Accuracy", "height/MeanSquaredError", "loss/shape", "loss/height")
+    keys = ",".join(f"val/{key}/epoch" for key in logged)
     rows = [f"{epoch},{epoch},{accuracy},{error},1,1" for epoch, accuracy in enumerate(accuracies)]
     (run / "metrics.csv").write_text("\n".join([f"epoch,step,{keys}", *rows, ""]))
     (run / "cost.json").write_text("{}")
@@ -87,14 +88,17 @@ def test_a_trial_below_the_median_of_those_before_is_pruned_at_that_epoch(search
 
 def test_a_search_in_which_nothing_ended_is_said(search, tmp_path, monkeypatch):
     asked = search(1)
-    monkeypatch.setattr("polytask.compare._search._Study._run", lambda *given: None)
-    with pytest.raises(RunError, match="one trial at least has to end"):
+    failed = Outcome.of(RunError("task 'shape'", "the loss must be finite", "nan"))
+    monkeypatch.setattr("polytask.compare._search._Study._run", lambda *given: failed)
+    with pytest.raises(RunError, match="at least one trial must succeed, got none"):
         tune(asked, tmp_path / "s")
 
 
 def test_another_searchs_folder_is_refused(search, tmp_path):
     folder = begun(tmp_path / "s", search(1))
-    with pytest.raises(UserError, match=r"another search's, got other values of objectives"):
+    with pytest.raises(
+        UserError, match=r"must be the search that the folder was made for, got other values of objectives"
+    ):
         tune(search(1, "shape/Accuracy"), folder)
 
 
@@ -106,15 +110,15 @@ def test_a_value_that_is_not_finite_breaks_its_trial_and_not_the_search(search, 
     said = []
     (best,) = tune(asked, folder, said.append)
     assert best.number == 2
-    assert said[0] == "1/3 the config: broke down: delta_m=nan"
+    assert said[0] == "1/3 the config: failed: delta_m=nan"
 
 
 def test_one_process_works_in_a_search(search, tmp_path):
     asked = search(1)
     folder = begun(tmp_path / "s", asked)
     with (
-        claimed(folder, "search.yaml", asked.plain, "search"),
-        pytest.raises(UserError, match="one process works in a search"),
+        locked(folder, "search.yaml", asked.plain, "search"),
+        pytest.raises(UserError, match="only one process may use a search"),
     ):
         tune(asked, folder)
     trained(folder, 0, (0.5,))
@@ -126,7 +130,8 @@ def test_a_search_without_a_reference_to_count_from_names_other_objectives(searc
     folder = begun(tmp_path / "s", asked)
     trained(folder, 0, (0.0,))
     with pytest.raises(
-        UserError, match=r"first trial has a shape/Accuracy of 0\. Name an --objective: shape/"
+        UserError,
+        match=r"first trial must have a shape/Accuracy other than 0, got 0\. Name an --objective: shape/",
     ):
         tune(asked, folder)
     by_loss = search(2, "shape/loss")
@@ -149,15 +154,20 @@ def test_a_trial_that_was_trained_with_another_config_is_refused(search, tmp_pat
     folder = begun(tmp_path / "s", asked)
     trained(folder, 0, (0.5,))
     asked.config_of({"system.optimizer.lr": 0.5}).dump(folder / "runs" / "0" / "config.yaml")
-    with pytest.raises(UserError, match=r"trained with another config, got other values of system\.opt"):
+    with pytest.raises(
+        UserError,
+        match=r"must be the config that the run is trained with now, got other values of system\.opt",
+    ):
         tune(asked, folder)
 
 
 def test_an_override_behind_the_objectives_is_said(search):
-    with pytest.raises(UserError, match=r"no 'trainer\.max_epochs=1'\. Write overrides before --objective"):
+    with pytest.raises(
+        UserError, match=r"unknown objective 'trainer\.max_epochs=1'\. Write overrides before --objective"
+    ):
         search(1, "shape/loss", "trainer.max_epochs=1")
 
 
-def test_an_objective_stands_once(search):
-    with pytest.raises(UserError, match=r"an objective stands once, got shape/loss, shape/loss"):
+def test_an_objective_is_named_once(search):
+    with pytest.raises(UserError, match=r"must not name an objective twice, got shape/loss, shape/loss"):
         search(1, "shape/loss", "shape/loss")

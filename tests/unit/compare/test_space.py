@@ -1,4 +1,4 @@
-"""Search spaces, and what is drawn from them."""
+"""Search spaces, and what is sampled from them."""
 
 import math
 import sys
@@ -48,17 +48,17 @@ def test_seeds_of_trials_have_no_pattern():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "is a mapping from config keys to values"),
-        ({"a": 3}, "space a: is a list of plain values, or low and high, got 3"),
-        ({"a": []}, "is a list of plain values"),
-        ({"a": [[1]]}, "is a list of plain values"),
-        ({"a": {"low": 1, "hihg": 2}}, "'hihg' is no option of a range. Did you mean 'high'"),
-        ({"a": {"low": 1}}, "needs numbers low and high"),
+        ({}, "must be a mapping from config keys to values"),
+        ({"a": 3}, "space a: must be a list of plain values, or low and high, got 3"),
+        ({"a": []}, "must be a list of plain values"),
+        ({"a": [[1]]}, "must be a list of plain values"),
+        ({"a": {"low": 1, "hihg": 2}}, "unknown option 'hihg' of a range. Did you mean 'high'"),
+        ({"a": {"low": 1}}, "low and high must be finite numbers"),
         ({"a": {"low": 2, "high": 1}}, "low not above high"),
-        ({"a": {"low": True, "high": 2}}, "needs numbers low and high"),
-        ({"a": {"low": 0, "high": math.inf}}, "needs numbers low and high"),
-        ({"a": {"low": 0, "high": 1, "log": True}}, "a logarithmic range is above 0, got low 0"),
-        ({"a": {"low": 1, "high": 2, "log": "yes"}}, "space a log: is true or false, got 'yes'"),
+        ({"a": {"low": True, "high": 2}}, "low and high must be finite numbers"),
+        ({"a": {"low": 0, "high": math.inf}}, "low and high must be finite numbers"),
+        ({"a": {"low": 0, "high": 1, "log": True}}, "a logarithmic range must be above 0, got low 0"),
+        ({"a": {"low": 1, "high": 2, "log": "yes"}}, "space a log: must be true or false, got 'yes'"),
     ],
 )
 def test_what_is_no_space_is_said(given, message):
@@ -69,6 +69,6 @@ def test_what_is_no_space_is_said(given, message):
 def test_without_optuna_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(
-        UserError, match=r"needs Optuna, got it is not installed. pip install 'polytask\[tune\]'"
+        UserError, match=r"Optuna must be installed, got no such package. pip install 'polytask\[tune\]'"
     ):
         Space(SPACE).draw(0, 1)

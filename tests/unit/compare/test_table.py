@@ -322,23 +322,26 @@ MOVED = [Result(**{**vars(one), "seed": one.seed + 1}) for one in results("uw", 
     [
         (
             [one for one in results("uw", 0.7, 0.5) if one.task == "a"],
-            "every row has the same tasks and metrics, got no b/Error for uw-base",
+            "every row must have the same tasks and metrics, got no b/Error for uw-base",
         ),
-        (results("uw", 0.7, 0.5, seeds=4), "every row has the same seeds, got [0, 1, 2, 3] for uw-base"),
+        (
+            results("uw", 0.7, 0.5, seeds=4),
+            "every row must have the same seeds, got [0, 1, 2, 3] for uw-base",
+        ),
         (
             MOVED,
-            "every row has the same seeds, got [0, 1, 2, 3, 4] for plain_sum-base of [0, 1, 2, 3, 4, 5]",
+            "the same seeds, got [0, 1, 2, 3, 4] for plain_sum-base of [0, 1, 2, 3, 4, 5]",
         ),
         (
             results("uw", 0.7, 0.5)[:-1],
-            "every row has every metric with every seed, got no b/Error with seed 4 for uw-base",
+            "every row must have every metric with every seed, got no b/Error with seed 4 for uw-base",
         ),
         (
             [*results("uw", 0.7, 0.5), results("uw", 0.9, 0.5)[2]],
             "one value of a metric for a seed, got two values of a/Accuracy with seed 1 for uw-base",
         ),
-        (SWAPPED, "better the same way in every run, got a/Accuracy the other way in runs/uw-base-seed0"),
-        (VALIDATED, "all results are of one split, got test and val"),
+        (SWAPPED, "must not differ between runs, got another value for a/Accuracy in runs/uw-base-seed0"),
+        (VALIDATED, "all results must be of one split, got test and val"),
     ],
     ids=["task", "seeds", "moved", "one", "twice", "direction", "split"],
 )
@@ -348,7 +351,7 @@ def test_results_that_make_no_table_are_refused(others, message):
 
 
 def test_no_results_are_refused():
-    with pytest.raises(UserError, match="needs results"):
+    with pytest.raises(UserError, match="results are required"):
         table()
 
 
@@ -368,13 +371,13 @@ def test_results_are_read_as_they_were_written(tmp_path):
 
 
 def test_no_damaged_or_foreign_file_is_read(tmp_path):
-    with pytest.raises(UserError, match="a finished comparison has this file"):
+    with pytest.raises(UserError, match="must be in a finished comparison's folder"):
         read_results(tmp_path)
     (tmp_path / RESULTS).write_bytes(b"PAR1 not at all")
     with pytest.raises(UserError, match="must be a Parquet file"):
         read_results(tmp_path)
     pyarrow.parquet.write_table(pyarrow.table({"method": ["uw"]}), tmp_path / RESULTS)
-    with pytest.raises(UserError, match=r"has the columns of a comparison, got no column architecture"):
+    with pytest.raises(UserError, match=r"must have the columns of a comparison, got no column architecture"):
         read_results(tmp_path)
 
 

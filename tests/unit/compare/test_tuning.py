@@ -27,7 +27,7 @@ def test_the_first_trial_is_the_config_as_it_stands():
 
 
 def test_a_score_is_the_mean_gain_over_the_first_trial_that_ended():
-    # +20 % and -10 % make 5; the trial 0 broke down.
+    # +20 % and -10 % make 5; the trial 0 failed.
     assert scores({1: values(0.5, 1.0), 2: values(0.6, 1.1)}, MEASURES) == pytest.approx({1: 0.0, 2: 5.0})
 
 

@@ -1,13 +1,18 @@
-"""What a killed run leaves, and what the next one makes of it."""
+"""What a job's process leaves, and what the next one does with it."""
 
 import json
 import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
-from polytask.compare._work import Job, _earlier_seconds, _session
+from polytask._errors import RunError, UserError
+from polytask.compare._command import earlier_seconds, perform, session_file
+from polytask.compare._job import Job
+from polytask.compare._outcome import Outcome, read_outcome
+from polytask.compare._work import has_several_devices
 
 
 def left(folder, checkpoint=b"", noted=True):
@@ -18,8 +23,8 @@ def left(folder, checkpoint=b"", noted=True):
         torch.save({"state_dict": {}}, last)
     os.utime(last, (1030, 1030))
     if noted:
-        _session(folder).write_text(json.dumps({"earlier": 10.0, "start": 1000.0}))
-    return _earlier_seconds(folder)
+        session_file(folder).write_text(json.dumps({"earlier": 10.0, "start": 1000.0}))
+    return earlier_seconds(folder)
 
 
 def test_the_time_up_to_the_last_checkpoint_counts(tmp_path):
@@ -27,7 +32,7 @@ def test_the_time_up_to_the_last_checkpoint_counts(tmp_path):
 
 
 def test_a_run_without_a_whole_checkpoint_begins_anew(tmp_path):
-    assert _earlier_seconds(tmp_path / "none") is None
+    assert earlier_seconds(tmp_path / "none") is None
     assert left(tmp_path / "half", b"PK\x03\x04 half of it") is None
 
 
@@ -49,7 +54,8 @@ def test_a_job_is_done_once_its_command_ended(tmp_path):
 HELD = """
 import signal, sys, threading
 from pathlib import Path
-from polytask.compare._work import Job, work
+from polytask.compare._job import Job
+from polytask.compare._work import work
 
 run, config, log = map(Path, sys.argv[1:])
 # A process in the background may have been told to ignore it.
@@ -65,3 +71,59 @@ def test_ctrl_c_that_came_before_a_job_ends_it_without_a_word(tmp_path):
     done = subprocess.run([sys.executable, "-c", HELD, *files], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_in_the_config_is_left_as_data(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("system: {modle: 3}\n")
+    job = Job("fit", tmp_path / "run", tmp_path / "c.yaml", tmp_path / "fit.log")
+    assert perform(job) == 2
+    outcome = read_outcome(job.outcome, 2)
+    assert (outcome.status, outcome.kind, outcome.is_run_error) == ("failed", "UserError", False)
+    assert outcome.where.endswith("c.yaml:1 system.modle")
+    # The log has what the command prints.
+    assert capsys.readouterr().err == f"error: {outcome.error}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "line"),
+    [
+        (
+            UserError("seed", "must be an integer", 3.5, "Write 3"),
+            UserError,
+            "seed: must be an integer, got 3.5. Write 3.",
+        ),
+        (RunError("task 'a'", "the loss must be finite"), RunError, "task 'a': the loss must be finite."),
+        (ValueError("not\n today"), RunError, "ValueError: not today."),
+    ],
+)
+def test_an_outcome_is_read_as_it_was_written(tmp_path, error, kind, line):
+    Outcome.of(error).write(tmp_path / "fit.json")
+    outcome = read_outcome(tmp_path / "fit.json", 1)
+    assert outcome == Outcome.of(error)
+    assert type(outcome.error) is kind
+    assert str(outcome.error) == line
+    assert [file.name for file in tmp_path.iterdir()] == ["fit.json"]
+
+
+def test_a_process_that_left_no_outcome_is_lost(tmp_path):
+    outcome = read_outcome(tmp_path / "fit.json", -9)
+    assert (outcome.status, outcome.found, outcome.is_run_error) == ("lost", "exit code -9", False)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "gpus", "several"),
+    [
+        ({}, 0, False),
+        ({}, 1, False),
+        ({}, 2, True),
+        ({"accelerator": "cpu"}, 2, False),
+        ({"devices": 1}, 2, False),
+        ({"devices": "2"}, 0, True),
+        ({"devices": -1, "accelerator": "gpu"}, 2, True),
+        ({"devices": [1]}, 2, False),
+        ({"devices": [0, 1]}, 2, True),
+        ({"devices": 1, "num_nodes": 2}, 1, True),
+    ],
+)
+def test_whether_lightning_starts_processes(trainer, gpus, several):
+    assert has_several_devices(trainer, gpus) is several

@@ -72,7 +72,7 @@ REFUSED = [
     "polytask.models.MLP.to",
     "polytask.template.net.Net",
     "polytask.losses.MultiTaskLoss.forward",
-    "polytask.experiment._commands.fit",
+    "polytask.experiment._fit.fit",
     "polytask.checkpoint.load",
     "polytask.UserError",
     "polytask.metrics.nn.Linear.forward",

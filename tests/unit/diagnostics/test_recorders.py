@@ -134,25 +134,26 @@ def test_the_representation_is_where_the_graphs_part(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("level", "group"), [("representation", "representation"), ("last_shared", "last_shared")]
+    ("weighting", "level", "group"),
+    [
+        (UPGrad, None, "shared"),
+        (GradNorm, None, "last_shared"),
+        (UPGrad, "representation", "representation"),
+        (UPGrad, "last_shared", "last_shared"),
+    ],
 )
-def test_what_the_weighting_measures_is_taken_from_it(tmp_path, level, group, monkeypatch):
-    monkeypatch.setattr("polytask.gradients._watch.explicit", None)
-    monkeypatch.setattr("polytask.gradients._watch.parting", None)
-    fit(tmp_path, system(UPGrad(), level=level), GradientRecorder(every=1))
-    assert read_gradients(tmp_path).group == group
-
-
-@pytest.mark.parametrize("weighting", [UPGrad, GradNorm])
-def test_no_backward_is_added_where_the_weighting_took_the_gramian(tmp_path, weighting, monkeypatch):
+def test_no_backward_is_added_if_the_weighting_measures_the_gramian(
+    tmp_path, weighting, level, group, monkeypatch
+):
     calls, grad = [], torch.autograd.grad
     monkeypatch.setattr(
         torch.autograd, "grad", lambda *args, **named: calls.append(1) or grad(*args, **named)
     )
-    fit(tmp_path / "without", system(weighting()))
+    fit(tmp_path / "without", system(weighting(), level=level))
     without = len(calls)
-    fit(tmp_path / "with", system(weighting()), GradientRecorder(every=1))
+    fit(tmp_path / "with", system(weighting(), level=level), GradientRecorder(every=1))
     assert len(calls) == 2 * without
+    assert read_gradients(tmp_path / "with").group == group
 
 
 def test_kept_weights_are_recorded_with_gradients_beside_the_step(tmp_path):
@@ -272,7 +273,7 @@ def test_weights_are_those_of_the_step(tmp_path):
     made = system(UPGrad())
     recorder = WeightRecorder(every=1)
     fit(tmp_path / "gradients", made, recorder)
-    last = [float(made.balance.engine.weights[task]) for task in TASKS]
+    last = [float(made.task_backward.engine.weights[task]) for task in TASKS]
     np.testing.assert_allclose(read_weights(tmp_path / "gradients").values[-1], last)
 
 
@@ -295,7 +296,7 @@ def test_own_weights_of_gradients_are_those_that_the_step_used(tmp_path):
     fit(tmp_path, made, WeightRecorder(every=1))
     own, effective = (read_weights(tmp_path, kind).values for kind in ("own", "effective"))
     np.testing.assert_allclose(own.sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(own[-1], [float(made.balance.engine.weights[task]) for task in TASKS])
+    np.testing.assert_allclose(own[-1], [float(made.task_backward.engine.weights[task]) for task in TASKS])
     np.testing.assert_allclose(effective, own * [0.5, 4.0, 1.0], rtol=1e-6)
 
 
@@ -468,7 +469,7 @@ def spy(reads, function):
 def test_nobody_looks_on_after_a_fit(tmp_path):
     made, recorder = system(), GradientRecorder(every=1)
     fit(tmp_path, made, recorder)
-    assert made.balance.engine._watch.watchers == []
+    assert made.task_backward.engine.observers == ()
     fit(tmp_path, made, recorder)
     assert read_gradients(tmp_path).steps.tolist() == list(range(8))
 

@@ -108,7 +108,7 @@ def test_the_order_of_compiled_layers_is_not_known() -> None:
     model = build()
     engine = Engine(model, GradNorm(), "last_shared")
     model.backbone.compile(backend="aot_eager")
-    with pytest.raises(UserError, match="'last_shared' needs to see the order"):
+    with pytest.raises(UserError, match="'last_shared' requires a last shared layer that is not compiled"):
         step(engine, model, points(0))
 
 
@@ -127,7 +127,7 @@ def test_buffers_that_are_given_away_are_named() -> None:
     engine = Engine(model, UPGrad())
     model.backbone.compile(backend="aot_eager")
     model(points(0))["a"].sum().backward()
-    with pytest.raises(UserError, match=r"gives its buffers away.*donated_buffer = False"):
+    with pytest.raises(UserError, match=r"donates its buffers.*donated_buffer = False"):
         step(engine, model, points(1))
 
 

@@ -19,6 +19,7 @@ from polytask.weighting import (
     ExcessMTL,
     GradDrop,
     GradNorm,
+    GramianSolution,
     GramianWeighting,
     MoCo,
     MoDo,
@@ -26,7 +27,6 @@ from polytask.weighting import (
     PCGrad,
     UPGrad,
 )
-from polytask.weighting._base import Solution
 
 TASKS = ("a", "b", "c")
 
@@ -45,7 +45,9 @@ class Told(GramianWeighting):
         return super().forward(gramian, names, losses=losses)
 
     def solve(self, step):
-        return Solution(torch.tensor([self.told.get(name, 1.0) for name in self.now], dtype=torch.float64))
+        return GramianSolution(
+            torch.tensor([self.told.get(name, 1.0) for name in self.now], dtype=torch.float64)
+        )
 
 
 def network(width: int = 12, tasks: Iterable[str] = TASKS) -> MultiHead:
@@ -418,10 +420,15 @@ def test_a_step_without_gradients_leaves_no_mark() -> None:
 REFUSED = {
     "no shared": (lambda: Separate({t: MLP(4, [3], 1) for t in TASKS}).double(), UPGrad, {}, "share"),
     "level": (network, UPGrad, {"level": "representations"}, "Did you mean 'representation'"),
-    "refresh": (network, UPGrad, {"refresh_every": 0}, "whole number"),
-    "refresh of an aggregator": (network, MoCo, {"refresh_every": 2}, "methods with weights"),
+    "refresh": (network, UPGrad, {"refresh_every": 0}, "must be an integer of at least 1, got 0"),
+    "refresh of an aggregator": (network, MoCo, {"refresh_every": 2}, "requires a method with weights"),
     "level of an aggregator": (network, MoCo, {"level": "representation"}, "'parameters' for MoCo"),
-    "level of losses": (network, Equal, {"level": "parameters"}, "by gradients, got Equal"),
+    "level of losses": (
+        network,
+        Equal,
+        {"level": "parameters"},
+        "requires a gradient-based weighting, got Equal",
+    ),
     "heads of losses": (network, Equal, {"scale_heads": True}, "scale_heads"),
     "three batches": (network, MoDo, {"refresh_every": 2}, "3 batches"),
     "no heads": (lambda: nn.Linear(4, 1).double(), UPGrad, {"level": "representation"}, "heads by task"),
@@ -468,9 +475,9 @@ def test_no_input_of_a_layer_is_kept(every: int) -> None:
     engine = Engine(model, Told(), refresh_every=every)
     for step in range(2):
         losses = losses_of(model, points() + step)
-        assert len(engine._level.calls.calls) == 5
+        assert len(engine._level.layers.calls) == 5
         engine.backward(losses)
-        assert engine._level.calls.calls == {}
+        assert engine._level.layers.calls == {}
 
 
 @pytest.mark.parametrize("every", [1, 2])

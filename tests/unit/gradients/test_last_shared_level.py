@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from polytask import UserError
 from polytask.gradients import Engine
 from polytask.models import MLP, MultiHead
-from polytask.weighting import GradNorm, GramianWeighting
-from polytask.weighting._base import Solution
+from polytask.weighting import GradNorm, GramianSolution, GramianWeighting
 
 
 class Kept(GramianWeighting):
@@ -16,7 +15,7 @@ class Kept(GramianWeighting):
 
     def solve(self, step):
         self.gramian = step.gramian
-        return Solution(torch.ones(2, dtype=torch.float64))
+        return GramianSolution(torch.ones(2, dtype=torch.float64))
 
 
 class Listed(nn.Module):
@@ -102,5 +101,5 @@ def test_a_backbone_that_is_frozen_later_is_said() -> None:
     engine = Engine(model, GradNorm())
     engine.backward({task: output.exp().mean() for task, output in model(x).items()})
     model.backbone.requires_grad_(False)
-    with pytest.raises(UserError, match="needs a shared layer that is trained"):
+    with pytest.raises(UserError, match="requires a shared layer that is trained"):
         engine.backward({task: output.exp().mean() for task, output in model(x).items()})

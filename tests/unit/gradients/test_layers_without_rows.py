@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from polytask.gradients import Engine
-from polytask.gradients._layers import CALLS
+from polytask.gradients._layer_observer import CALLS
 from polytask.models import MultiHead
-from polytask.weighting import GramianWeighting
-from polytask.weighting._base import Solution
+from polytask.weighting import GramianSolution, GramianWeighting
 
 
 class Kept(GramianWeighting):
     def solve(self, step):
         self.gramian = step.gramian
-        return Solution(torch.ones(len(step.gramian), dtype=torch.float64))
+        return GramianSolution(torch.ones(len(step.gramian), dtype=torch.float64))
 
 
 class Words(nn.Module):
@@ -46,7 +45,7 @@ def losses_of(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def taken(engine: Engine) -> list[type]:
     found: list[type] = []
-    calls, take = engine._level.calls, engine._level.calls.take
+    calls, take = engine._level.layers, engine._level.layers.take
 
     def noting(*args):
         result = take(*args)

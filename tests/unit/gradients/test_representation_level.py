@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from polytask import UserError
 from polytask.gradients import Engine
 from polytask.models import MLP, MultiHead
-from polytask.weighting import GramianWeighting, UPGrad
-from polytask.weighting._base import Solution
+from polytask.weighting import GramianSolution, GramianWeighting, UPGrad
 
 TASKS = ("a", "b")
 
@@ -16,7 +15,7 @@ TASKS = ("a", "b")
 class Kept(GramianWeighting):
     def solve(self, step):
         self.gramian = step.gramian
-        return Solution(torch.tensor([2.0, 3.0], dtype=torch.float64))
+        return GramianSolution(torch.tensor([2.0, 3.0], dtype=torch.float64))
 
 
 class Pair(nn.Module):
@@ -142,13 +141,13 @@ class OneHead(Skipping):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Skipping, "the only way to the backbone"),
-        (Crossed, "'a': its loss, and no other"),
+        (Skipping, "through their heads only"),
+        (Crossed, "'a': the loss of this task, and no other"),
         (Unheaded, "task 'b'.*no such call"),
-        (Ignoring, "task 'b': its loss"),
+        (Ignoring, "task 'b': the loss"),
         (Apart, "one for each head"),
-        (Scaled, "beside it"),
-        (OneHead, "a head of its own"),
+        (Scaled, "a parameter that several tasks reach behind it"),
+        (OneHead, "a different head for each task"),
     ],
 )
 def test_a_model_without_the_split_is_refused(kind: type[nn.Module], message: str) -> None:
@@ -159,7 +158,7 @@ def test_a_model_without_the_split_is_refused(kind: type[nn.Module], message: st
 
 def test_a_window_is_refused() -> None:
     model = Skipping()
-    with pytest.raises(UserError, match="last: gradients by the representation"):
+    with pytest.raises(UserError, match="last: must be True at the level 'representation'"):
         Engine(model, UPGrad(), "representation").backward(losses_of(model(torch.randn(5, 4))), last=False)
 
 

@@ -7,8 +7,16 @@ from torch import nn
 
 from polytask._errors import UserError
 from polytask.losses import MultiTaskLoss, Targets, TaskLosses
-from polytask.weighting import DBMTL, MGDA, Equal, Fixed, GradDrop, GramianWeighting, LossWeighting
-from polytask.weighting._base import Solution
+from polytask.weighting import (
+    DBMTL,
+    MGDA,
+    Equal,
+    Fixed,
+    GradDrop,
+    GramianSolution,
+    GramianWeighting,
+    LossWeighting,
+)
 
 NAN = float("nan")
 
@@ -27,7 +35,7 @@ class Doubling(LossWeighting):
 
 class NeedsGramian(GramianWeighting):
     def solve(self, step):
-        return Solution(step.gramian.diagonal())
+        return GramianSolution(step.gramian.diagonal())
 
 
 def regression(**options):
@@ -197,7 +205,7 @@ def test_tasks_are_named_once():
 def test_a_weighting_serves_one_criterion():
     weighting = Equal()
     regression(weighting=weighting)
-    with pytest.raises(UserError, match="serves one criterion"):
+    with pytest.raises(UserError, match="must be used by one criterion only"):
         regression(weighting=weighting)
 
 
@@ -215,9 +223,9 @@ def test_a_weighting_serves_one_criterion():
         (lambda: regression(loss_weights=[1.0]), "loss_weights: need one weight for each of the tasks a, b"),
         (lambda: regression(loss_weights=0.5), "loss_weights: is a mapping from task to weight, or a list"),
         (lambda: regression(loss_weights="12"), "loss_weights: is a mapping from task to weight, or a list"),
-        (lambda: regression(loss_weights={"a": -1}), "loss_weights.a: a weight is a finite number"),
-        (lambda: regression(loss_weights={"a": NAN}), "loss_weights.a: a weight is a finite number"),
-        (lambda: regression(loss_weights={"a": True}), "loss_weights.a: a weight is a finite number"),
+        (lambda: regression(loss_weights={"a": -1}), "loss_weights.a: must be a finite number"),
+        (lambda: regression(loss_weights={"a": NAN}), "loss_weights.a: must be a finite number"),
+        (lambda: regression(loss_weights={"a": True}), "loss_weights.a: must be a finite number"),
         (lambda: regression(loss_weights=[0, 0]), "loss_weights: one weight at least must be above 0"),
         (
             lambda: MultiTaskLoss({"a": nn.MSELoss(reduction="sum")}),

@@ -16,7 +16,7 @@ from torchmetrics.wrappers import ClasswiseWrapper, MinMaxMetric
 
 from polytask.metrics import StageMetrics
 from polytask.metrics._keys import entries, may_log
-from polytask.system._stage_log import Record
+from polytask.system._stage_log import StageLog
 from polytask.system._stages import adapters_by_stage
 
 CLASSES = torch.randn(8, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
@@ -114,11 +114,11 @@ def test_a_composition_may_log_anything():
 )
 def test_keys_of_a_stage(key, stages, foreign, expected):
     metrics = {"a": {"Accuracy": MulticlassAccuracy(3), "vector": MulticlassAccuracy(3, average=None)}}
-    record = Record(["a"], {"val": metrics}, adapters_by_stage(None))
+    record = StageLog(["a"], {"val": metrics}, adapters_by_stage(None))
     assert record.may_log(key, iter(stages), foreign) == expected
 
 
 def test_keys_are_listed_as_they_will_be_logged():
     metrics = {"a": {"vector": MulticlassAccuracy(3, average=None)}}
-    keys = Record(["a"], {"val": metrics}, adapters_by_stage(None)).log_keys(["val"])
+    keys = StageLog(["a"], {"val": metrics}, adapters_by_stage(None)).log_keys(["val"])
     assert keys[2:] == [f"val/a/vector_{i}/epoch" for i in range(3)]

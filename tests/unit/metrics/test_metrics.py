@@ -302,7 +302,9 @@ def test_a_metric_that_fails_is_an_error_with_the_shapes():
     metrics = fed(stage(MulticlassAccuracy(3)), [(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))])
     with pytest.raises(UserError) as caught:
         metrics.compute()
-    assert str(caught.value).startswith("metrics.a.Accuracy: update failed on (4, 2) float32 and (4,) int64.")
+    assert str(caught.value).startswith(
+        "metrics.a.Accuracy: update failed on (4, 2) float32 and (4,) int64, got"
+    )
 
 
 def test_a_value_that_is_no_number_is_an_error():
@@ -370,13 +372,13 @@ def test_names(given, names):
     [
         (
             [MulticlassAccuracy(3), BinaryAccuracy()],
-            "metrics.a: two metrics of one name need keys, got Accuracy",
+            "metrics.a: metric names must be unique, got Accuracy",
         ),
-        ([BinaryAccuracy], "metrics.a.ABCMeta: must be a torchmetrics.Metric. Found"),
+        ([BinaryAccuracy], "metrics.a.ABCMeta: must be a torchmetrics.Metric, got"),
         ({"acc": nn.Linear(1, 1)}, "metrics.a.acc: must be a torchmetrics.Metric, got Linear."),
         (
             {"a/b": BinaryAccuracy()},
-            "metrics.a: a metric's name has letters, digits and underscores, got 'a/b'.",
+            "metrics.a: a metric's name must have letters, digits and underscores only, got 'a/b'.",
         ),
     ],
 )
@@ -399,7 +401,7 @@ def carried(metrics, saved, build):
     torch.save(saved, file)
     file.seek(0)
     other = stage(build())
-    other.restore(torch.load(file, weights_only=True))
+    other.load_epoch_state(torch.load(file, weights_only=True))
     return other
 
 
@@ -409,7 +411,7 @@ def test_a_restored_epoch_goes_on_bit_for_bit(name):
     metrics = stage(build())
     fed(metrics, rows[:2]).update()
     fed(metrics, rows[2:3])
-    other = carried(metrics, metrics.saved(), build)
+    other = carried(metrics, metrics.epoch_state(), build)
     found, expected = (fed(each, rows[3:]).compute() for each in (other, metrics))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
@@ -421,24 +423,24 @@ def test_what_was_saved_does_not_change_with_the_metrics(name):
     build, rows = CASES[name][0], steps(name)
     metrics = stage(build())
     fed(metrics, rows[:2]).update()
-    saved = metrics.saved()
+    saved = metrics.epoch_state()
     fed(metrics, rows[2:]).compute()
     close(list(carried(metrics, saved, build).compute().values()), reference(build(), rows[:2]))
 
 
 def test_restoring_forgets_what_was_there_before():
     rows = steps("mse")
-    saved = fed(stage(MeanSquaredError()), rows[:2]).saved()
+    saved = fed(stage(MeanSquaredError()), rows[:2]).epoch_state()
     metrics = stage(MeanSquaredError())
     fed(metrics, rows[2:]).compute()
-    metrics.restore(saved)
+    metrics.load_epoch_state(saved)
     close(list(metrics.compute().values()), reference(MeanSquaredError(), rows[:2]))
 
 
 def test_metrics_that_were_not_saved_begin_anew():
-    saved = StageMetrics({"b": MeanSquaredError()}).saved()
+    saved = StageMetrics({"b": MeanSquaredError()}).epoch_state()
     metrics = fed(stage(MeanSquaredError()), steps("mse"))
-    metrics.restore(saved)
+    metrics.load_epoch_state(saved)
     assert metrics.compute() == {}
 
 
@@ -447,7 +449,7 @@ def test_what_is_saved_is_bounded_after_a_restore_too(monkeypatch):
     metrics = stage(Recorder())
     metrics.add("a", None, torch.ones(10), torch.ones(10), None)
     other = stage(Recorder())
-    other.restore(metrics.saved())
+    other.load_epoch_state(metrics.epoch_state())
     other.add("a", None, torch.ones(10), torch.ones(10), None)
     assert other.rows == {"a": []}
 

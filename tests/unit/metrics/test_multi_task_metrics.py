@@ -81,7 +81,7 @@ def test_a_task_that_is_absent_changes_nothing():
     outputs, targets = batch()
     metrics.update(outputs, {"shape": targets["shape"]})
     assert set(metrics.compute()) == {"shape/accuracy"}
-    with pytest.raises(UserError, match="task 'height': needs a row for its metric"):
+    with pytest.raises(UserError, match="task 'height': must have a row for its metric"):
         metrics.compute_task_metric("height")
 
 
@@ -122,9 +122,12 @@ def test_metrics_are_pickled_with_their_rows():
         ),
         (lambda: MultiTaskMetrics(TASKS, {"shape": 3}), "metrics.shape.int: must be a torchmetrics.Metric"),
         (lambda: MultiTaskMetrics(TASKS, {"shape": MeanSquaredError}), "must be a torchmetrics.Metric"),
-        (lambda: MultiTaskMetrics(TASKS).compute_task_metric("shape"), "task 'shape': has no metric"),
+        (lambda: MultiTaskMetrics(TASKS).compute_task_metric("shape"), "task 'shape': must have a metric"),
         (lambda: MultiTaskMetrics(TASKS).compute_task_metric("size"), "no task is called 'size'"),
-        (lambda: MultiTaskMetrics(TASKS).update({}, {"shape": [1]}), "has targets and needs predictions"),
+        (
+            lambda: MultiTaskMetrics(TASKS).update({}, {"shape": [1]}),
+            "predictions are required for its targets",
+        ),
         (
             lambda: MultiTaskMetrics(TASKS).update({"shape": [1, 2]}, {"shape": [1]}),
             r"\(2,\) and targets \(1,\)",
@@ -167,11 +170,11 @@ def test_accuracy(predictions, targets, expected):
 @pytest.mark.parametrize(
     ("predictions", "targets", "message"),
     [
-        ([0.3, 0.8], [0, 1], "predictions of the targets' shape are classes, got the number 0.3"),
+        ([0.3, 0.8], [0, 1], "predictions of the targets' shape must be classes, got the number 0.3"),
         ([1, 2, 3], [1, 2], r"got predictions \(3,\) and targets \(2,\)"),
         ([[1, 2]], [[1, 2, 3]], r"\(1, 2\) and targets \(1, 3\)"),
-        ([], [], "needs classes"),
-        (1, 1, "needs classes"),
+        ([], [], "must have a class"),
+        (1, 1, "must have a class"),
     ],
 )
 def test_accuracy_of_what_is_none(predictions, targets, message):
@@ -190,7 +193,7 @@ def test_a_function_is_called_by_its_name():
 def test_a_function_gets_float32_of_half_precision():
     metric = FunctionMetric(lambda p, t: p.dtype == np.float32)
     metric.update(torch.ones(1, dtype=torch.bfloat16), torch.ones(1))
-    with pytest.raises(TypeError, match="returned True, which is not a number"):
+    with pytest.raises(TypeError, match="must return a number, got True"):
         metric.compute()
 
 

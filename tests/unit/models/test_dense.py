@@ -66,9 +66,9 @@ def test_something_that_makes_a_module(activation):
 @pytest.mark.parametrize(
     ("activation", "message"),
     [
-        ("relu", "activation: must be a module or make one, got 'relu'. Pass a module such as"),
-        (torch.relu, "activation: must make a module when called without arguments, got <built-in"),
-        (dict, "activation: must make a torch.nn.Module, got a dict."),
+        ("relu", "activation: must be a module or return one, got 'relu'. Pass a module such as"),
+        (torch.relu, "activation: must return a module when called without arguments, got <built-in"),
+        (dict, "activation: must return a torch.nn.Module, got a dict."),
     ],
 )
 @pytest.mark.parametrize("hidden", [[3], []])

@@ -27,10 +27,14 @@ class Skips(nn.Module):
 @pytest.mark.parametrize(
     ("backbone", "taps", "message"),
     [
-        (MLP(5, [7], 4), {"layers.linaer1": 7}, "no such module in MLP. Did you mean 'layers.linear1'"),
-        (MLP(5, [7], 4), ["layers.linear1"], "needs the channels"),
+        (
+            MLP(5, [7], 4),
+            {"layers.linaer1": 7},
+            "must be a module of MLP, got an unknown name. Did you mean 'layers.linear1'",
+        ),
+        (MLP(5, [7], 4), ["layers.linear1"], "must be a mapping from modules"),
         (MLP(5, [7], 4), {"layers.linear1": 0}, "layers.linear1: must be an integer of at least 1"),
-        (MLP(5, [7], 4), {}, "needs at least one module"),
+        (MLP(5, [7], 4), {}, "at least one module of the backbone is required"),
         (MLP, {"layers": 7}, "backbone: must be a torch.nn.Module, got the class MLP"),
     ],
 )
@@ -44,7 +48,7 @@ def test_taps_that_cannot_be_used(backbone, taps, message):
     [
         (MLP(5, [7], 4), {"layers.linear1": 6}, {}, r"6 channels, got 7 in shape \(3, 7\)"),
         (MLP(5, [7], 4), {"layers.linear1": 7}, {"channel_dim": 2}, "channel_dim"),
-        (Skips(), {"unused": 4}, {}, "tap 'unused': has to be called in the backbone's forward"),
+        (Skips(), {"unused": 4}, {}, "tap 'unused': must be called in the backbone's forward"),
     ],
 )
 def test_taps_that_do_not_fit(backbone, taps, options, message):
@@ -95,7 +99,7 @@ class Saving(nn.Module):
 def test_a_tap_inside_of_a_checkpoint_is_an_error_where_gradients_are_wanted(reentrant):
     x = X.clone().requires_grad_()
     model = FiLM(Saving(reentrant), heads(), {"one": 7})
-    with pytest.raises(UserError, match="tap 'one': must not be inside of an activation checkpoint"):
+    with pytest.raises(UserError, match="tap 'one': must not be inside an activation checkpoint"):
         model(x)
     with torch.no_grad():
         assert torch.equal(model(x, "a"), model.heads["a"](model.backbone(x)))

@@ -45,31 +45,34 @@ class TwoSizes:
 ONE = nn.Linear(5, 4)
 
 REFUSED = [
-    (lambda: MMoE(nn.Linear(5, 4), heads(), 5), "expert: must make a module when called.*got a Linear"),
-    (lambda: MMoE(3, heads(), 5), "expert: must make a module when called.*got a int"),
-    (lambda: MMoE(MLP, heads(), 5), r"expert: cannot be called with \(\)"),
-    (lambda: MMoE(dict, heads(), 5), "expert: must make a torch.nn.Module, got a dict"),
-    (lambda: MMoE(lambda: ONE, heads(), 5), "expert: must make a new module at every call"),
+    (lambda: MMoE(nn.Linear(5, 4), heads(), 5), "expert: must return a module when called.*got a Linear"),
+    (lambda: MMoE(3, heads(), 5), "expert: must return a module when called.*got a int"),
+    (lambda: MMoE(MLP, heads(), 5), r"expert: must accept the arguments \(\)"),
+    (lambda: MMoE(dict, heads(), 5), "expert: must return a torch.nn.Module, got a dict"),
+    (lambda: MMoE(lambda: ONE, heads(), 5), "expert: must return a new module at every call"),
     (lambda: MMoE(EXPERT, heads(), 5, 0), "num_experts: must be an integer of at least 1, got 0"),
-    (lambda: MMoE(EXPERT, heads(), 0), "gate: must be an integer of at least 1, or make a module, got 0"),
-    (lambda: MMoE(EXPERT, heads(), nn.Linear(5, 8)), "gate: must make a module when called"),
-    (lambda: MMoE(EXPERT, heads(), 5, gate_input=1.5), "gate_input: must be a key, a place or a module"),
+    (
+        lambda: MMoE(EXPERT, heads(), 0),
+        "gate: must be an integer of at least 1, or a callable that returns a module, got 0",
+    ),
+    (lambda: MMoE(EXPERT, heads(), nn.Linear(5, 8)), "gate: must return a module when called"),
+    (lambda: MMoE(EXPERT, heads(), 5, gate_input=1.5), "gate_input: must be a key, an index or a module"),
     (lambda: MMoE(EXPERT, {}, 5), "heads: needs at least one task"),
     (
         lambda: CGC(EXPERT, heads(), 5, 0, 0),
-        "task_experts.a: needs an expert of its own where none is shared",
+        "task_experts.a: must be at least 1 if no expert is shared",
     ),
-    (lambda: CGC(EXPERT, heads(), 5, 0, {"a": 1, "b": 0}), "task_experts.b: needs an expert"),
-    (lambda: CGC(EXPERT, heads(), 5, 1, {"a": 1}), "task_experts.b: is needed"),
+    (lambda: CGC(EXPERT, heads(), 5, 0, {"a": 1, "b": 0}), "task_experts.b: must be at least 1 if no expert"),
+    (lambda: CGC(EXPERT, heads(), 5, 1, {"a": 1}), "task_experts.b: is required"),
     (lambda: CGC(EXPERT, heads(), 5, 1, {"a": 1, "bb": 1}), "no task is called 'bb'. Did you mean 'b'"),
     (lambda: CGC(EXPERT, heads(), 5, -1), "shared_experts: must be an integer of at least 0, got -1"),
-    (lambda: PLE([EXPERT], heads(), [5, 5]), "gates: needs one entry for each level, got 2 for 1"),
+    (lambda: PLE([EXPERT], heads(), [5, 5]), "gates: must have one entry for each level, got 2 for 1"),
     (lambda: PLE(EXPERT, heads(), [5]), "experts: must be a list with an entry for each level"),
     (lambda: PLE([], heads(), []), "experts: must be a list with an entry for each level"),
-    (lambda: PLE([EXPERT, EXPERT], heads(), [5, 4], 0), "shared_experts: must be at least 1 where"),
+    (lambda: PLE([EXPERT, EXPERT], heads(), [5, 4], 0), "shared_experts: must be at least 1 if"),
     (lambda: DSelectK(EXPERT, heads(), 4, 5), "k: must be at most the number of experts, 4, got 5"),
     (lambda: DSelectK(EXPERT, heads(), 4, 2, gamma=0.0), "gamma: must be a number above 0"),
-    (lambda: DSelectK(EXPERT, heads(), 4, 2, gate_input="x"), "gate_input: is for gates with an input"),
+    (lambda: DSelectK(EXPERT, heads(), 4, 2, gate_input="x"), "gate_input: requires gates with an input"),
 ]
 
 
@@ -86,9 +89,12 @@ REFUSED_AT_A_CALL = [
         lambda: MMoE(EXPERT, heads(), lambda n: Sized(n + 1)),
         r"gate: must return .* \(rows, 8\), got .*\(3, 9\)",
     ),
-    (lambda: MMoE(EXPERT, heads(), lambda n: Sized(7, n)), r"gate: must return .* beside experts"),
-    (lambda: MMoE(EXPERT, heads(), 4), "MLP: needs inputs of shape"),
-    (lambda: MMoE(EXPERT, heads(), 5, gate_input="x"), "gate_input: the input has no entry 'x'"),
+    (lambda: MMoE(EXPERT, heads(), lambda n: Sized(7, n)), r"gate: must return .* for experts"),
+    (lambda: MMoE(EXPERT, heads(), 4), "MLP: inputs must have the shape"),
+    (
+        lambda: MMoE(EXPERT, heads(), 5, gate_input="x"),
+        "gate_input: must be an entry of the input, which has no entry 'x'",
+    ),
 ]
 
 
@@ -312,7 +318,7 @@ def test_load_counts_training_only_and_forgets():
 
 
 def test_load_needs_gates():
-    with pytest.raises(UserError, match="model: needs gates"):
+    with pytest.raises(UserError, match="model: must have gates"):
         ExpertLoad(nn.Linear(1, 1))
 
 

@@ -57,7 +57,7 @@ def test_the_factory_leaves_the_configuration_as_it_was():
 
 
 NO_SIZE = (
-    "backbone: must say the size of its representation, got no output_dim. "
+    "backbone: must have an attribute output_dim, the size of its representation, got no output_dim. "
     "Pass representation_dim, the number of features it returns."
 )
 
@@ -69,11 +69,11 @@ NO_SIZE = (
         (lambda: create_hard_sharing_model(nn.Linear(4, 3), {"a": {"output_dim": 1}}), NO_SIZE),
         (
             lambda: HardParameterSharing(MLP(4, [], 3), {"a": TaskHead(5, 1)}),
-            "task_heads.a: the representation has 3 features, got a head with input_dim 5.",
+            "task_heads.a: input_dim must be 3, the features of the representation, got 5.",
         ),
         (
             lambda: HardParameterSharing(MLP(4, [], 3), {"a": TaskHead(3, 1)}, 5),
-            "task_heads.a: the representation has 5 features, got a head with input_dim 3.",
+            "task_heads.a: input_dim must be 5, the features of the representation, got 3.",
         ),
         (
             lambda: HardParameterSharing(MLP(4, [], 3), {"a": TaskHead(3, 1)}, 0),
@@ -103,10 +103,11 @@ def test_what_does_not_fit_is_an_error(build, message):
         ([{"output_dim": 1}], "task_configs: must be a dict, got [{'output_dim': 1}]."),
         ({"loss": {"output_dim": 1}}, "task_configs: 'loss' is a word that log keys use. Rename the task."),
         ({"a": 10}, "task_configs.a: must be a dict, got 10."),
-        ({"a": {}}, "task_configs.a.output_dim: is needed, got nothing. Set the task's number of outputs."),
+        ({"a": {}}, "task_configs.a.output_dim: is required, got nothing. Set the task's number of outputs."),
         (
             {"a": {"output_dim": 1, "hidden_dim": [4]}},
-            "task_configs.a.hidden_dim: no such option. Did you mean 'hidden_dims'?",
+            "task_configs.a.hidden_dim: must be an option of a task, got an unknown one. Did you mean "
+            "'hidden_dims'?",
         ),
         (
             {"a": {"output_dim": 0}},
@@ -127,5 +128,5 @@ def test_an_unusable_configuration_is_an_error_with_the_task(configs, message):
 
 def test_a_backbone_that_returns_another_size_is_an_error_with_both_shapes():
     model = create_hard_sharing_model(nn.Identity(), {"a": {"output_dim": 1}}, 5, representation_dim=3)
-    with pytest.raises(UserError, match=r"shape \(\.\.\., 3\), got shape \(6, 4\)"):
+    with pytest.raises(UserError, match=r"shape \(\.\.\., 3\) for this head, got shape \(6, 4\)"):
         model(torch.zeros(6, 4))

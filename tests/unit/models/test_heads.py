@@ -40,10 +40,17 @@ def test_maps_are_averaged_over_their_positions(kind):
     [
         (
             torch.zeros(5, 6, 4),
-            "representation: the head needs a tensor of shape (N, 4) or (N, 4, ...), got shape (5, 6, 4).",
+            "representation: must be a tensor of shape (N, 4) or (N, 4, ...) for this head, got shape "
+            "(5, 6, 4).",
         ),
-        (torch.zeros(5, 3), "representation: the head needs a tensor of shape (..., 4), got shape (5, 3)."),
-        ((torch.zeros(5, 4),), "representation: the head needs a tensor of shape (..., 4), got a tuple."),
+        (
+            torch.zeros(5, 3),
+            "representation: must be a tensor of shape (..., 4) for this head, got shape (5, 3).",
+        ),
+        (
+            (torch.zeros(5, 4),),
+            "representation: must be a tensor of shape (..., 4) for this head, got a tuple.",
+        ),
     ],
 )
 def test_another_representation_is_an_error(kind, representation, message):
@@ -136,42 +143,43 @@ def test_hidden_convolutions_see_their_neighbours():
         (lambda: MultiLabelHead(4, 3, prior=0), "prior: must be a number above 0 and below 1, got 0."),
         (
             lambda: RegressionHead(4, low=0.0),
-            "low, high: are two numbers, the lower first, or neither is given, got 0.0 and None.",
+            "low, high: must be two numbers with low below high, or both None, got 0.0 and None.",
         ),
         (
             lambda: RegressionHead(4, low=2.0, high=2.0),
-            "low, high: are two numbers, the lower first, or neither is given, got 2.0 and 2.0.",
+            "low, high: must be two numbers with low below high, or both None, got 2.0 and 2.0.",
         ),
         (lambda: ClassificationHead(4, 0), "output_dim: must be an integer of at least 1, got 0."),
         (
             lambda: DenseHead(4, 3, size=8, scale=2),
-            "scale: is given where size is not, got size 8 and scale 2. Remove one.",
+            "scale: must not be given together with size, got size 8 and scale 2. Remove one.",
         ),
         (
             lambda: DenseHead(4, 3, size=(8, 8, 8)),
             "size: must be one number, or height and width, got (8, 8, 8).",
         ),
         (lambda: DenseHead(4, 3, size=(8, 0)), "size: must be an integer of at least 1, got 0."),
-        (lambda: DenseHead(4, 3, mode="cubic"), "mode: is 'bilinear' or 'nearest', got 'cubic'."),
+        (lambda: DenseHead(4, 3, mode="cubic"), "mode: must be 'bilinear' or 'nearest', got 'cubic'."),
         (
             lambda: DenseHead(4, 3)(torch.zeros(2, 3, 4, 4)),
-            "representation: the head needs feature maps (N, 4, height, width), got shape (2, 3, 4, 4).",
+            "representation: must be feature maps of shape (N, 4, height, width) for this head, got "
+            "shape (2, 3, 4, 4).",
         ),
         (
             lambda: DenseHead(4, 3)([torch.zeros(2, 4, 4, 4)]),
-            "representation: the head needs feature maps (N, 4, height, width), got a list.",
+            "representation: must be feature maps of shape (N, 4, height, width) for this head, got a list.",
         ),
         (
             lambda: TokenHead(4, 3)(torch.zeros(2, 4)),
-            "representation: the head needs tokens of shape (N, tokens, 4), got shape (2, 4).",
+            "representation: must be tokens of shape (N, tokens, 4) for this head, got shape (2, 4).",
         ),
         (
             lambda: TokenHead(4, 3)(torch.zeros(2, 5, 6)),
-            "representation: the head needs a tensor of shape (..., 4), got shape (2, 5, 6).",
+            "representation: must be a tensor of shape (..., 4) for this head, got shape (2, 5, 6).",
         ),
         (
             lambda: HardParameterSharing(MLP(2, [], 4), {"a": ClassificationHead(5, 2)}),
-            "task_heads.a: the representation has 4 features, got a head with input_dim 5.",
+            "task_heads.a: input_dim must be 4, the features of the representation, got 5.",
         ),
     ],
 )

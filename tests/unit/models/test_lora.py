@@ -29,8 +29,14 @@ class Attention(nn.Module):
         (MLP(5, [7], 4), 5, ["linear1"], {}, None),
         (MLP(5, [7], 4), 6, ["linear1"], {}, "targets.layers.linear1: .*size, 5, got rank 6 for 7 x 5"),
         (SimpleCNN(1, 4, 4), 10, ["features.0"], {}, "size, 9, got rank 10 for 32 x 9"),
-        (MLP(5, [7], 4), 2, ["linear3"], {}, "no such module in MLP. Did you mean 'linear"),
-        (MLP(5, [7], 4), 2, ["near1"], {}, "no such module"),
+        (
+            MLP(5, [7], 4),
+            2,
+            ["linear3"],
+            {},
+            "must be a module of MLP, got an unknown name. Did you mean 'linear",
+        ),
+        (MLP(5, [7], 4), 2, ["near1"], {}, "must be a module of MLP, got an unknown name"),
         (MLP(5, [7], 4), 2, ["layers"], {}, "must be a Linear or a convolution, got a Sequential"),
         (MLP(5, [7], 4), 2, ["activation1"], {}, "must be a Linear or a convolution, got a ReLU"),
         (MLP(5, [7], 4), 2, "linear1", {}, r"targets: must be a list.*Write \[linear1\]"),
@@ -38,7 +44,13 @@ class Attention(nn.Module):
         (MLP(5, [7], 4), 0, ["linear1"], {}, "rank: must be an integer of at least 1"),
         (MLP(5, [7], 4), 2, ["linear1"], {"alpha": -1}, "alpha: must be a number above 0"),
         (MLP(5, [7], 4), 2, ["linear1"], {"dropout": 1.0}, "dropout: must be a number in"),
-        (nn.Sequential(nn.LazyLinear(4)), 1, ["0"], {}, "needs a layer of a known shape, got a LazyLinear"),
+        (
+            nn.Sequential(nn.LazyLinear(4)),
+            1,
+            ["0"],
+            {},
+            "must be a layer of a known shape, got a LazyLinear before its first forward",
+        ),
         (nn.Sequential(nn.ConvTranspose2d(4, 4, 3)), 1, ["0"], {}, "must be a Linear or a convolution"),
         (MLP, 1, ["0"], {}, "backbone: must be a torch.nn.Module, got the class MLP"),
     ],
@@ -67,7 +79,7 @@ def test_a_layer_that_is_called_by_keyword():
 
 def test_a_layer_whose_weights_are_used_without_a_call_is_an_error():
     model = LoRA(Attention(), heads(), 2, ["out_proj"])
-    with pytest.raises(UserError, match=r"target 'layer.out_proj': has to be called"):
+    with pytest.raises(UserError, match=r"target 'layer.out_proj': must be called"):
         model(torch.rand(2, 3, 4))
 
 

@@ -34,7 +34,7 @@ def test_dropout_acts_in_training_only():
 def test_an_input_of_another_size_is_an_error_with_both_shapes(shape):
     with pytest.raises(UserError) as caught:
         MLP(784, [], 2)(torch.zeros(shape))
-    assert str(caught.value) == f"MLP: needs inputs of shape (N, 784), got shape {shape}."
+    assert str(caught.value) == f"MLP: inputs must have the shape (N, 784), got shape {shape}."
 
 
 def test_single_values_need_the_dimension_of_features_too():
@@ -43,5 +43,5 @@ def test_single_values_need_the_dimension_of_features_too():
 
 
 def test_inputs_that_are_no_tensor():
-    with pytest.raises(UserError, match=r"MLP: needs inputs of shape \(N, 4\), got a dict"):
+    with pytest.raises(UserError, match=r"MLP: inputs must have the shape \(N, 4\), got a dict"):
         MLP(4, [], 2)({"x": torch.rand(3, 4)})

@@ -76,8 +76,8 @@ def test_a_list_of_heads_answers_names_with_a_dict():
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
-        ({}, "heads: needs at least one task."),
-        ([], "heads: needs at least one task."),
+        ({}, "heads: needs at least one task, got none."),
+        ([], "heads: needs at least one task, got none."),
         (nn.Linear(1, 1), "heads: must be a dict of modules by task, or a list of modules, got a Linear."),
         ("ab", "heads: must be a dict of modules by task, or a list of modules, got a str."),
         ([nn.Linear], "heads.task0: must be a torch.nn.Module, got type."),

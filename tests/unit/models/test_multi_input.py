@@ -68,25 +68,33 @@ def test_a_task_needs_its_own_inputs_only():
     outputs = model(batch())
     assert (len(left.calls), len(speed.calls)) == (2, 1)
     assert outputs["steer"].shape == (5, 1)
-    with pytest.raises(UserError, match=r"inputs: no input is called 'speed'\. In the batch: left\."):
+    with pytest.raises(
+        UserError, match=r"inputs: must be a dict with 'speed', got a dict without it\. In the batch: left\."
+    ):
         model({"left": torch.rand(2, 3)}, "steer")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoders": {}}, "encoders: needs one encoder at least, got none."),
+        ({"encoders": {}}, "encoders: at least one encoder is required, got none."),
         ({"encoders": [nn.Identity()]}, "encoders: must be a dict, got [Identity()]."),
         (
             {"encoders": {"left": nn.Linear}},
             "encoders.left: must be a torch.nn.Module, got the class Linear. Pass",
         ),
         ({"shared": 3}, "shared: must be a torch.nn.Module, got int."),
-        ({"fusion": "concta"}, "fusion: is one of concat, sum, mean, got 'concta'. Did you mean 'concat'?"),
+        (
+            {"fusion": "concta"},
+            "fusion: must be one of concat, sum, mean, got 'concta'. Did you mean 'concat'?",
+        ),
         ({"inputs": {"brak": ["left"]}}, "inputs: no task is called 'brak'. Did you mean 'brake'?"),
-        ({"inputs": {"brake": ["lefft"]}}, "inputs.brake: no input is called 'lefft'. Did you mean 'left'?"),
-        ({"inputs": {"brake": "left"}}, "inputs.brake: is a list of inputs, one at least, got 'left'."),
-        ({"inputs": {"brake": []}}, "inputs.brake: is a list of inputs, one at least, got []."),
+        (
+            {"inputs": {"brake": ["lefft"]}},
+            "inputs.brake: must name inputs of the model, got 'lefft'. Did you mean 'left'?",
+        ),
+        ({"inputs": {"brake": "left"}}, "inputs.brake: must be a list of at least one input, got 'left'."),
+        ({"inputs": {"brake": []}}, "inputs.brake: must be a list of at least one input, got []."),
     ],
 )
 def test_unusable_parts(options, message):
@@ -96,5 +104,5 @@ def test_unusable_parts(options, message):
 
 
 def test_the_batch_has_to_be_a_dict():
-    with pytest.raises(UserError, match=r"inputs: are a dict with 'left', got a Tensor\."):
+    with pytest.raises(UserError, match=r"inputs: must be a dict with 'left', got a Tensor\."):
         MultiInput({"left": nn.Identity()}, heads(3))(torch.rand(2, 3))

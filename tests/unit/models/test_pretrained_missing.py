@@ -26,12 +26,12 @@ def test_a_missing_package_is_an_error_that_names_the_extra(monkeypatch, package
     with pytest.raises(UserError) as caught:
         backbone(name)
     message = str(caught.value)
-    assert message.startswith(f"{package}: is needed by this backbone.")
+    assert message.startswith(f"{package}: must be installed for this backbone, got no module")
     assert message.endswith(f"Install polytask[{extra}].")
 
 
 def test_an_unknown_pooling_names_the_nearest():
-    with pytest.raises(UserError, match=r"pooling: is one of cls, mean, tokens.*Did you mean 'mean'"):
+    with pytest.raises(UserError, match=r"pooling: must be one of cls, mean, tokens.*Did you mean 'mean'"):
         HuggingFaceEncoder("bert-base-uncased", pooling="means")
 
 
@@ -69,7 +69,7 @@ def test_the_size_of_a_token_is_read_or_given(monkeypatch):
         (
             {"hidden_sizes": [4, 8]},
             {},
-            "output_dim: is needed for this encoder, got .* without hidden_size",
+            "output_dim: is required for this encoder, got .* without hidden_size",
         ),
         ({"hidden_size": [4, 8]}, {}, r"output_dim: must be an integer of at least 1, got \[4, 8\]"),
         ({"hidden_size": 8}, {"output_dim": 0}, "output_dim: must be an integer of at least 1, got 0"),
@@ -90,7 +90,10 @@ def test_a_size_that_is_missing_or_is_none(monkeypatch, config, options, message
 )
 def test_an_encoder_that_returns_no_tokens_of_that_size(monkeypatch, returned, found):
     backbone = encoder(monkeypatch, {"hidden_size": 8}, returned)
-    with pytest.raises(UserError, match=rf"last_hidden_state is \(N, tokens, 8\), got {found}"):
+    with pytest.raises(
+        UserError,
+        match=rf"last_hidden_state of the encoder must have the shape \(N, tokens, 8\), got {found}",
+    ):
         backbone(torch.zeros(2, 5))
 
 

@@ -25,8 +25,8 @@ def test_image_sizes(size, shape):
     [
         ((0, 2, 8), "in_channels: must be an integer of at least 1, got 0."),
         ((1, 0, 8), "num_classes: must be an integer of at least 1, got 0."),
-        ((1, 2, 3), "img_size: must be at least 4 pixels, as two poolings halve it, got 3."),
-        ((1, 2, (8, 3)), "img_size: must be at least 4 pixels, as two poolings halve it, got (8, 3)."),
+        ((1, 2, 3), "img_size: must be at least 4 pixels, since two poolings halve it, got 3."),
+        ((1, 2, (8, 3)), "img_size: must be at least 4 pixels, since two poolings halve it, got (8, 3)."),
         ((1, 2, (8, 8, 8)), "img_size: must be one number, or height and width, got (8, 8, 8)."),
         ((1, 2, 8.0), "img_size: must be an integer of at least 1, got 8.0."),
     ],
@@ -44,4 +44,4 @@ def test_unusable_sizes(given, message):
 def test_an_image_of_another_size_is_an_error_with_both_shapes(shape, end):
     with pytest.raises(UserError) as caught:
         SimpleCNN(1, 2, 8)(torch.zeros(shape))
-    assert str(caught.value) == f"SimpleCNN: needs images of shape (N, 1, 8, 8), got shape {shape}{end}"
+    assert str(caught.value) == f"SimpleCNN: images must have the shape (N, 1, 8, 8), got shape {shape}{end}"

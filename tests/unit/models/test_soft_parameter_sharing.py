@@ -135,32 +135,32 @@ def test_the_factory_passes_every_option():
     [
         (
             lambda: SoftParameterSharing({"a": MLP(3, [4], 2), "b": MLP(3, [6], 2)}),
-            "sharing_groups (a, b): hidden sizes must be the same. "
+            "sharing_groups (a, b): hidden sizes must be the same, "
             "got 'layers.linear1.weight' of shape (4, 3) in 'a' and (6, 3) in 'b'.",
         ),
         (
             lambda: SoftParameterSharing({"a": MLP(3, [4, 5], 2), "b": MLP(3, [4, 6], 2)}),
-            "sharing_groups (a, b): hidden sizes must be the same. "
+            "sharing_groups (a, b): hidden sizes must be the same, "
             "got 'layers.linear2.weight' of shape (5, 4) in 'a' and (6, 4) in 'b'.",
         ),
         (
             lambda: SoftParameterSharing([decoder(4, 5), decoder(6, 1)]),
-            "sharing_groups (task0, task1): hidden sizes must be the same. "
+            "sharing_groups (task0, task1): hidden sizes must be the same, "
             "got '0.weight' of shape (3, 4, 2, 2) in 'task0' and (3, 6, 2, 2) in 'task1'.",
         ),
         (
             lambda: SoftParameterSharing(networks(2) | {"b": SimpleCNN(1, 2, 4)}),
-            "sharing_groups (a, b): needs a parameter of the same name and shape in all its networks. "
+            "sharing_groups (a, b): all networks must have a parameter of the same name and shape, "
             "got no name in common.",
         ),
         (
             lambda: SoftParameterSharing([nn.Linear(3, 2), nn.Linear(3, 4)]),
-            "sharing_groups (task0, task1): needs a parameter of the same name and shape in all its networks"
+            "sharing_groups (task0, task1): all networks must have a parameter of the same name and shape"
             ", got 'weight' of shape (2, 3) in 'task0' and (4, 3) in 'task1'.",
         ),
         (
             lambda: SoftParameterSharing([nn.ReLU(), nn.ReLU()]),
-            "sharing_groups (task0, task1): needs a parameter of the same name and shape in all its networks"
+            "sharing_groups (task0, task1): all networks must have a parameter of the same name and shape"
             ", got no name in common.",
         ),
         (
@@ -173,19 +173,19 @@ def test_the_factory_passes_every_option():
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), penalty="l1"),
-            "penalty: is 'l2' or 'trace_norm', got 'l1'.",
+            "penalty: must be 'l2' or 'trace_norm', got 'l1'.",
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), sharing_groups=["a", "b"]),
-            "sharing_groups: is a list of lists of tasks, got ['a', 'b']. Write [[a, b], [c]].",
+            "sharing_groups: must be a list of lists of tasks, got ['a', 'b']. Write [[a, b], [c]].",
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), sharing_groups=[]),
-            "sharing_groups: is a list of lists of tasks, got []. Write [[a, b], [c]].",
+            "sharing_groups: must be a list of lists of tasks, got []. Write [[a, b], [c]].",
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), sharing_groups=[["a"], []]),
-            "sharing_groups[1]: needs at least one task, got none.",
+            "sharing_groups[1]: at least one task is required, got none.",
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), sharing_groups=[["a", "bb"]]),
@@ -193,19 +193,20 @@ def test_the_factory_passes_every_option():
         ),
         (
             lambda: SoftParameterSharing(networks(2, 2), sharing_groups=[["a", "b"], ["b"]]),
-            "sharing_groups: a task is in one group, got 'b' 2 times.",
+            "sharing_groups: a task must be in one group only, got 'b' 2 times.",
         ),
         (
             lambda: SoftParameterSharing([nn.LazyLinear(2), nn.LazyLinear(2)]),
-            "task_networks.task0: needs parameters of a known shape, got 'weight' without one.",
+            "task_networks.task0: all parameters must have a known shape, got 'weight' without one.",
         ),
         (
             lambda: create_soft_sharing_model(3, {"a": {"hidden_dims": [4]}}),
-            "task_configs.a.output_dim: is needed, got nothing.",
+            "task_configs.a.output_dim: is required, got nothing.",
         ),
         (
             lambda: create_soft_sharing_model(3, {"a": {"output_dim": 2, "hiden_dims": [4]}}),
-            "task_configs.a.hiden_dims: no such option. Did you mean 'hidden_dims'?",
+            "task_configs.a.hiden_dims: must be an option of a task, got an unknown one. Did you mean "
+            "'hidden_dims'?",
         ),
         (
             lambda: create_soft_sharing_model(3, {"a": {"output_dim": 0}}),

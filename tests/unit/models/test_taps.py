@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from polytask._errors import UserError
-from polytask.models._taps import Walk, check_channels, check_taps, features_at
+from polytask.models._taps import StagedForward, check_channels, check_taps, features_at
 
 
 class Block(nn.Module):
@@ -70,13 +70,13 @@ BACKBONES = [
 
 
 def through(backbone, taps, x, change=lambda value: value):
-    walk = Walk(backbone, taps, x)
+    forward = StagedForward(backbone, taps, x)
     passed = []
-    tap, value = walk.advance()
+    tap, value = forward.advance()
     while tap is not None:
         passed.append(tap)
-        walk.resume(change(value))
-        tap, value = walk.advance()
+        forward.resume(change(value))
+        tap, value = forward.advance()
     return value, passed
 
 
@@ -148,12 +148,12 @@ def test_the_backbone_is_left_as_it_was():
     backbone = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     own = backbone[1].forward = lambda x: x + 1
     before = [dict(module.__dict__) for module in backbone.modules()]
-    walk = Walk(backbone, ["0"], torch.randn(3, 2))
-    walk.advance()
+    forward = StagedForward(backbone, ["0"], torch.randn(3, 2))
+    forward.advance()
     assert [dict(module.__dict__) for module in backbone.modules()] == before
     assert backbone[1].forward is own
     with pytest.raises(RuntimeError):
-        Walk(backbone, ["0"], torch.randn(3, 5)).advance()
+        StagedForward(backbone, ["0"], torch.randn(3, 5)).advance()
     assert [dict(module.__dict__) for module in backbone.modules()] == before
     assert nn.Module.__call__ is nn.Module._wrapped_call_impl
 
@@ -168,7 +168,7 @@ def test_nothing_is_kept_after_a_walk():
         kept = [weakref.ref(output), *map(weakref.ref, features)]
         del output, features
         assert [reference() for reference in kept] == [None, None]
-        assert not [found for found in gc.get_objects() if type(found) is Walk]
+        assert not [found for found in gc.get_objects() if type(found) is StagedForward]
     finally:
         gc.enable()
 
@@ -205,7 +205,7 @@ def test_checkpointing_beside_taps(reentrant):
 @both
 def test_a_tap_inside_of_a_checkpoint_is_an_error_where_gradients_are_wanted(reentrant):
     backbone, x = Saving(reentrant), torch.randn(4, 4, requires_grad=True)
-    with pytest.raises(UserError, match="tap 'two': must not be inside of an activation checkpoint"):
+    with pytest.raises(UserError, match="tap 'two': must not be inside an activation checkpoint"):
         through(backbone, ["two"], x)
     with torch.no_grad():
         output, _ = through(backbone, ["two"], x)
@@ -266,7 +266,7 @@ def test_another_way_through_the_modules_is_an_error():
 
 
 def test_a_tap_that_is_not_called_is_an_error():
-    with pytest.raises(UserError, match="tap 'stages': has to be called in the backbone's forward"):
+    with pytest.raises(UserError, match="tap 'stages': must be called in the backbone's forward"):
         through(Residual(), ["stem", "stages"], torch.randn(1, 2, 5, 5))
 
 
@@ -282,7 +282,7 @@ def test_features_stop_at_the_last_tap():
 
 
 def test_taps_out_of_order_are_an_error():
-    with pytest.raises(UserError, match=r"listed in the order of their calls.*'0' where '1' is listed"):
+    with pytest.raises(UserError, match=r"listed in the order of their calls.*a call of '0' before '1'"):
         features_at(nn.Sequential(nn.ReLU(), nn.ReLU()), ["1", "0"], torch.ones(1))
 
 
@@ -306,20 +306,26 @@ def test_a_module_in_two_places_is_tapped_by_either_name():
 
 
 def test_a_module_in_two_places_is_tapped_once():
-    with pytest.raises(UserError, match=r"tapped once, got 'second' and 'first', which are one"):
+    with pytest.raises(UserError, match=r"tapped once only, got 'second' and 'first', which are one"):
         check_taps(Aliased(), ["second", "first"])
 
 
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        (["stage.0"], "taps.stage.0: no such module in Residual. Did you mean 'stages.0'?"),
-        (["stem", "stem"], "taps: a module is tapped once, got 'stem' twice."),
-        ([], "taps: needs at least one module of the backbone, got none. Modules: stem, stages, "),
+        (
+            ["stage.0"],
+            "taps.stage.0: must be a module of Residual, got an unknown name. Did you mean 'stages.0'?",
+        ),
+        (["stem", "stem"], "taps: a module must be tapped once only, got 'stem' twice."),
+        ([], "taps: at least one module of the backbone is required, got none. Modules: stem, stages, "),
         ("stem", "taps: must be a list of module names, got 'stem'. Write [stem]."),
-        (["zzzzzzzzzz"], "taps.zzzzzzzzzz: no such module in Residual. Modules: stem, "),
-        ([""], "taps.: no such module in Residual. Modules: stem, "),
-        ([3], "taps.3: no such module in Residual. Modules: stem, "),
+        (
+            ["zzzzzzzzzz"],
+            "taps.zzzzzzzzzz: must be a module of Residual, got an unknown name. Modules: stem, ",
+        ),
+        ([""], "taps.: must be a module of Residual, got an unknown name. Modules: stem, "),
+        ([3], "taps.3: must be a module of Residual, got an unknown name. Modules: stem, "),
         (7, "taps: must be a list of module names, got 7."),
     ],
     ids=repr,
@@ -333,7 +339,11 @@ def test_unusable_taps(taps, message):
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        (["stem"], "taps: needs the channels of what each module returns, got ['stem']. Write {layer1: 64"),
+        (
+            ["stem"],
+            "taps: must be a mapping from modules to the channels of their outputs, got ['stem']. "
+            "Write {layer1: 64",
+        ),
         ({"stem": 0}, "taps.stem: must be an integer of at least 1, got 0."),
         ({"stem": "4"}, "taps.stem: must be an integer of at least 1, got '4'."),
     ],

@@ -28,4 +28,6 @@ def test_every_token_is_labelled_as_if_alone():
 def test_another_representation_is_an_error_with_both_shapes(representation, found):
     with pytest.raises(UserError) as caught:
         TaskHead(4, 2)(representation)
-    assert str(caught.value) == f"representation: the head needs a tensor of shape (..., 4), got {found}."
+    assert (
+        str(caught.value) == f"representation: must be a tensor of shape (..., 4) for this head, got {found}."
+    )

@@ -204,19 +204,22 @@ def run(model):
     [
         (
             lambda: CrossStitch(MLP(3, [4], 4), heads(), ["layers.activation2"]),
-            "taps.layers.activation2: no such module in MLP. Did you mean 'layers.activation1'?",
+            "taps.layers.activation2: must be a module of MLP, got an unknown name. Did you mean "
+            "'layers.activation1'?",
         ),
         (
             lambda: NDDR(MLP(3, [4], 4), heads(), [TAP]),
-            "taps: needs the channels of what each module returns, got ['layers.activation1'].",
+            "taps: must be a mapping from modules to the channels of their outputs, got "
+            "['layers.activation1'].",
         ),
         (
             lambda: MTAN(MLP(3, [4], 4), heads(), [TAP]),
-            "taps: needs the channels of what each module returns, got ['layers.activation1'].",
+            "taps: must be a mapping from modules to the channels of their outputs, got "
+            "['layers.activation1'].",
         ),
         (
             lambda: CrossStitch({"a": MLP(3, [4], 4)}, heads(), [TAP]),
-            "backbone.b: every task needs one, or one module is copied for all, got none.",
+            "backbone.b: is required, unless one module is copied for all, got none.",
         ),
         (
             lambda: CrossStitch({"a": nn.ReLU(), "c": nn.ReLU()}, heads(), [TAP]),
@@ -224,7 +227,7 @@ def run(model):
         ),
         (
             lambda: CrossStitch({"a": MLP(3, [4], 4), "b": nn.ReLU()}, heads(), [TAP]),
-            "taps (b).layers.activation1: no such module in ReLU. Modules: none.",
+            "taps (b).layers.activation1: must be a module of ReLU, got an unknown name. Modules: none.",
         ),
         (
             lambda: CrossStitch(MLP, heads(), [TAP]),
@@ -245,18 +248,19 @@ def run(model):
         ),
         (
             lambda: Sluice(MLP(3, [4], 4), heads(), [TAP], orthogonality=0.1),
-            "tap 'layers.activation1': orthogonality needs a layer with a weight of 2 equal parts. "
+            "tap 'layers.activation1': must be a layer with a weight of 2 equal parts, for orthogonality, "
             "got a ReLU. Tap a Linear or a convolution.",
         ),
         (
             lambda: Sluice(nn.Sequential(nn.Embedding(6, 4)), heads(), ["0"], orthogonality=0.1),
-            "tap '0': orthogonality needs a layer with a weight of 2 equal parts, got a Embedding.",
+            "tap '0': must be a layer with a weight of 2 equal parts, for orthogonality, got a Embedding.",
         ),
         (
             lambda: Sluice(
                 nn.Sequential(nn.ConvTranspose1d(4, 4, 2, groups=2)), heads(), ["0"], orthogonality=0.1
             ),
-            "tap '0': orthogonality needs a layer with a weight of 2 equal parts, got a ConvTranspose1d.",
+            "tap '0': must be a layer with a weight of 2 equal parts, for orthogonality, got a "
+            "ConvTranspose1d.",
         ),
         (
             lambda: LearningToBranch(MLP(3, [4], 4), heads(), [TAP], temperature=0),
@@ -268,12 +272,12 @@ def run(model):
         ),
         (
             lambda: run(CrossStitch(MLP(3, [4], 4), heads(), {TAP: 5})),
-            "tap 'layers.activation1': the model was made for 5 channels, got 4 in shape (5, 4). "
+            "tap 'layers.activation1': features must have 5 channels, got 4 in shape (5, 4). "
             "Write layers.activation1: 4.",
         ),
         (
             lambda: run(NDDR(MLP(3, [4], 4), heads(), {TAP: 4}, channel_dim=2)),
-            "tap 'layers.activation1': needs features with a dimension 2 for their channels. "
+            "tap 'layers.activation1': features must have a dimension 2 for their channels, "
             "got shape (5, 4). Set channel_dim.",
         ),
         (
@@ -282,32 +286,32 @@ def run(model):
         ),
         (
             lambda: run(Sluice(MLP(3, [4], 6), heads(), [TAP, "layers"], mix_layers=True)),
-            "tap 'layers': layers that are mixed need features of one shape, got (5, 4) and (5, 6).",
+            "tap 'layers': layers that are mixed must have features of one shape, got (5, 4) and (5, 6).",
         ),
         (
             lambda: run(CrossStitch({"a": MLP(3, [4], 4), "b": MLP(3, [5], 4)}, heads(), [TAP])),
-            "tap 'layers.activation1': the towers' features need one shape, got (5, 4) and (5, 5).",
+            "tap 'layers.activation1': the towers' features must have one shape, got (5, 4) and (5, 5).",
         ),
         (
             lambda: run(CrossStitch(Lists(), heads(), ["parts"])),
-            "tap 'parts': has to be called in the backbone's forward, got no call.",
+            "tap 'parts': must be called in the backbone's forward, got no call.",
         ),
         (
             lambda: run(CrossStitch(Lists(tuples=True), heads(), ["rnn"])),
-            "tap 'rnn': has to return one tensor, got a tuple.",
+            "tap 'rnn': must return one tensor, got a tuple.",
         ),
         (
             lambda: run(CrossStitch(swapped(), heads(), ["first", "second"])),
-            "tap 'first': tower 1 has to come by the same taps in the same order as tower 0. "
-            "got tap 'second'.",
+            "tap 'first': tower 1 must call the same taps in the same order as tower 0, got tap 'second'.",
         ),
         (
             lambda: run(MTAN(MLP(3, [4], 4), heads(), {TAP: 4})),
-            "tap 'layers.activation1': needs feature maps (N, channels, height, width), got shape (5, 4).",
+            "tap 'layers.activation1': must return feature maps of shape (N, channels, height, width), "
+            "got shape (5, 4).",
         ),
         (
             lambda: run(MTAN(Lists(tuples=True), heads(), {"rnn": 4})),
-            "tap 'rnn': needs feature maps (N, channels, height, width), got a tuple.",
+            "tap 'rnn': must return feature maps of shape (N, channels, height, width), got a tuple.",
         ),
     ],
 )
@@ -319,5 +323,5 @@ def test_what_cannot_be_used_is_an_error(build, message):
 
 def test_attention_needs_the_channels_it_was_made_for():
     model = MTAN(SimpleCNN(1, 2, 4).features, {"a": ClassificationHead(60, 2)}, {"3": 60})
-    with pytest.raises(UserError, match=r"tap '3': the model was made for 60 channels, got 64 in shape"):
+    with pytest.raises(UserError, match=r"tap '3': features must have 60 channels, got 64 in shape"):
         model(torch.randn(5, 1, 4, 4))

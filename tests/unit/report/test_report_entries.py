@@ -289,7 +289,7 @@ def test_a_table_that_lacks_runs_says_so(tmp_path):
     definition["methods"]["late"] = []
     (folder / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
     assert collect([folder]).note == "the table lacks 2 of the 12 runs of the definition"
-    write_remarks(folder, Remarks(left_out={"late-base": "broke down with seed 0"}))
+    write_remarks(folder, Remarks(left_out={"late-base": "failed with seed 0"}))
     assert collect([folder]).note == ""
 
 
@@ -358,14 +358,14 @@ def test_the_config_is_kept_as_it_is(run):
 
 def test_the_remarks_of_a_comparison_stand_under_its_table(tmp_path):
     folder = write_comparison(tmp_path / "digits")
-    write_remarks(folder, Remarks(left_out={"pcgrad-base": "broke down with seed 0: the loss"}))
+    write_remarks(folder, Remarks(left_out={"pcgrad-base": "failed with seed 0: the loss"}))
     notes = collect([folder]).table.notes
-    assert "Left out: pcgrad-base broke down with seed 0: the loss." in notes
+    assert "Left out: pcgrad-base failed with seed 0: the loss." in notes
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"more": {}}', '{"left_out": 3}'])
 def test_damaged_remarks_are_said(tmp_path, text):
     folder = write_comparison(tmp_path / "digits")
     (folder / "remarks.json").write_text(text)
-    with pytest.raises(UserError, match=r"remarks.json: holds a comparison's remarks"):
+    with pytest.raises(UserError, match=r"remarks.json: must contain a comparison's remarks"):
         collect([folder])

@@ -146,11 +146,11 @@ def test_an_attribute_of_that_name_is_not_called():
 def test_a_penalty_that_is_no_number_is_an_error(value, found):
     with pytest.raises(UserError) as caught:
         penalty_of(Strange(value))
-    message = "model.sharing_penalty: returns one number as a tensor, or None."
-    assert str(caught.value) == f"{message} got {found}."
+    message = "model.sharing_penalty: must return a tensor with one element, or None, got"
+    assert str(caught.value) == f"{message} {found}."
 
 
 def test_a_loss_of_that_name_is_an_error():
     one = torch.ones(())
-    with pytest.raises(UserError, match="'sharing' is the penalty of the model"):
+    with pytest.raises(UserError, match="a loss called 'sharing', which is the penalty of the model"):
         with_penalty(lambda: one, one, {"sharing": one})

@@ -28,15 +28,15 @@ def test_a_stage_without_anything_is_left_out_or_empty():
 
 
 def test_stages_do_not_stand_beside_others():
-    with pytest.raises(UserError, match=r"^metrics\.digit: stands beside the stages val\."):
+    with pytest.raises(UserError, match=r"^metrics\.digit: cannot be combined with the stages val\."):
         by_stage({"val": {}, "digit": 1}, "metrics")
 
 
 @pytest.mark.parametrize("given", ["x", 3, ["batch"]])
 def test_adapters_of_a_stage_are_a_mapping(given):
     with pytest.raises(
-        UserError, match=r"^adapters\.val: is a mapping, as adapters without stages is\. Found"
+        UserError, match=r"^adapters\.val: must be a mapping like adapters without stages, got"
     ):
         adapters_by_stage({"val": given})
-    with pytest.raises(UserError, match=r"^metrics\.val: is a mapping"):
+    with pytest.raises(UserError, match=r"^metrics\.val: must be a mapping"):
         by_stage({"val": given}, "metrics")

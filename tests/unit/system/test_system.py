@@ -178,7 +178,7 @@ def test_one_id_for_the_batch_calls_the_model_once_with_an_int(trainer):
     system = routed()
     rows = [(torch.ones(2), torch.tensor(1.0), torch.tensor(1)) for _ in range(4)]
     before = copy.deepcopy(system.model.state_dict())
-    with pytest.raises(UserError, match=r"task 'first'.*needs a label"):
+    with pytest.raises(UserError, match=r"task 'first'.*must have a label"):
         trainer().fit(system, loader(rows))
     assert system.model.calls == [(4, 1)]
     assert type(system.model.calls[0][1]) is int
@@ -209,7 +209,7 @@ def test_predictions_of_mixed_rows_say_which_rows_they_are(trainer):
 
 
 def test_an_id_without_a_task_is_refused():
-    with pytest.raises(UserError, match=r"ids are 0 to 2 for first, second, third, got id 3"):
+    with pytest.raises(UserError, match=r"ids must be 0 to 2 for first, second, third, got id 3"):
         routed().adapt((torch.zeros(1, 2), torch.zeros(1), torch.tensor([3])), "train")
 
 
@@ -396,7 +396,7 @@ def test_a_metric_equals_the_one_on_all_rows_and_sees_labelled_rows_only(trainer
 
 
 def test_a_stage_and_a_task_side_by_side_are_refused():
-    with pytest.raises(UserError, match=r"metrics\.shape: stands beside the stages val"):
+    with pytest.raises(UserError, match=r"metrics\.shape: cannot be combined with the stages val"):
         make(metrics={"val": metrics(), "shape": MeanSquaredError()})
 
 
@@ -536,7 +536,7 @@ def test_an_optimizer_that_is_made_already_is_refused():
 
 
 def test_training_needs_an_optimizer(trainer):
-    with pytest.raises(UserError, match="optimizer: is needed to train"):
+    with pytest.raises(UserError, match="optimizer: is required for training"):
         trainer().fit(System(Net(), criterion()), loader())
 
 
@@ -550,10 +550,10 @@ def test_a_system_without_an_optimizer_can_be_tested(trainer):
     ("options", "message"),
     [
         ({"model": 3}, "model: must be a torch.nn.Module"),
-        ({"on_nonfinite": "ignore"}, "on_nonfinite: is 'stop' or 'skip'"),
-        ({"dataloaders": {"trian": []}}, "no stage is called 'trian'.*'train'"),
-        ({"metrics": [1]}, "metrics: is a mapping"),
-        ({"adapters": {"bach": None}}, "adapters.bach: is no adapter.*'batch'"),
+        ({"on_nonfinite": "ignore"}, "on_nonfinite: must be 'stop' or 'skip'"),
+        ({"dataloaders": {"trian": []}}, "dataloaders: keys must be stages, got 'trian'.*'train'"),
+        ({"metrics": [1]}, "metrics: must be a mapping"),
+        ({"adapters": {"bach": None}}, "adapters: keys must be kinds of adapters, got 'bach'.*'batch'"),
         ({"adapters": {"batch": MetricsAdapter()}}, "must be a polytask.adapters.BatchAdapter"),
     ],
 )
@@ -580,12 +580,12 @@ def test_loaders_may_belong_to_the_system(trainer):
 
 
 def test_a_stage_without_a_loader_is_refused(trainer):
-    with pytest.raises(UserError, match=r"dataloaders\.test: is needed here"):
+    with pytest.raises(UserError, match=r"dataloaders\.test: is required, got none"):
         trainer().test(make(dataloaders={"train": loader()}), verbose=False)
 
 
 def test_a_loader_without_batches_is_refused(trainer):
-    with pytest.raises(UserError, match=r"dataloaders\.train: needs one batch at least"):
+    with pytest.raises(UserError, match=r"dataloaders\.train: must yield at least one batch"):
         trainer().fit(make(dataloaders={"train": DataLoader(samples(3), batch_size=4, drop_last=True)}))
 
 
@@ -662,7 +662,7 @@ def test_a_batch_without_any_label_is_passed_over_in_evaluation(trainer):
 
 
 def test_a_task_that_never_has_a_label_in_training_is_refused(trainer):
-    with pytest.raises(UserError, match="task 'height': needs a label in training"):
+    with pytest.raises(UserError, match="task 'height': must have a label in training"):
         trainer().fit(make(), loader(unlabelled(*range(ROWS))), loader())
 
 
@@ -700,3 +700,29 @@ def test_task_ids_need_heads_in_the_criterions_order():
     criterion = MultiTaskLoss({"a": nn.MSELoss(), "b": nn.MSELoss()})
     with pytest.raises(UserError, match="criterion's order a, b"):
         System(MultiHead(nn.Identity(), heads), criterion, adapters={"batch": BatchAdapter(0, 1, 2)})
+
+
+# ---- what a checkpoint holds ------------------------------------------------------------------
+
+
+def test_the_keys_of_a_checkpoint_are_those_of_earlier_versions(trainer, tmp_path):
+    """A key that changes here breaks checkpoints that users have."""
+    loss = criterion(weighting=Fixed({"shape": 3.0, "height": 1.0}))
+    metric, runner = MeanSquaredError(), trainer()
+    metric.persistent(True)
+    runner.fit(make(loss=loss, metrics={"height": {"error": metric}}), loader(), loader())
+    runner.save_checkpoint(tmp_path / "run.ckpt")
+    saved = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert {name for name in saved["state_dict"] if not name.startswith("model.")} == {
+        f"record.metrics.stage_{stage}.by_task.task_height.metric_error.{state}"
+        for stage in ("train", "val", "test")
+        for state in ("sum_squared_error", "total")
+    }
+    epoch = saved["polytask_epoch"]
+    assert epoch.keys() == {"record", "skipped", "labelled", "logged_step", "balance"}
+    assert epoch["record"]["losses"].keys() == {"window", "recent", "sums", "counts"}
+    assert epoch["record"]["metrics"].keys() == {"rows", "states", "seen"}
+    assert epoch["record"]["metrics"]["states"].keys() == {"height/error"}
+    assert epoch["record"]["metrics"]["states"]["height/error"][""].keys() == {"count", "state"}
+    assert epoch["balance"].keys() == {"weights", "engine"}
+    assert epoch["balance"]["engine"].keys() == {"shared", "weights", "steps"}

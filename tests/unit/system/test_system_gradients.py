@@ -236,7 +236,7 @@ def test_kept_weights_and_what_is_shared_are_resumed(tmp_path):
     trainer(max_epochs=2).fit(resumed, loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=False)
     trainer(max_epochs=2).fit(whole, loader())
     same(resumed.model, whole.model, rtol=0, atol=0)
-    assert resumed.balance.engine.state_dict() == whole.balance.engine.state_dict()
+    assert resumed.task_backward.engine.state_dict() == whole.task_backward.engine.state_dict()
 
 
 # ---- weights and options ----------------------------------------------------------------------
@@ -320,9 +320,9 @@ def refused(message, weighting, options=None, **given):
 
 
 def test_a_window_that_a_method_cannot_use_is_refused():
-    refused(r"accumulate_grad_batches: is 3 with MoDo.*got 1\. Set it to 3", MoDo())
+    refused(r"accumulate_grad_batches: must be 3 with MoDo.*got 1\. Set it to 3", MoDo())
     refused(
-        "is 1 where gradients are measured on the",
+        "must be 1 with gradients of the",
         MGDA(),
         {"accumulate_grad_batches": 2},
         level="representation",
@@ -331,7 +331,7 @@ def test_a_window_that_a_method_cannot_use_is_refused():
 
 @pytest.mark.parametrize("weighting", [Equal(), UW(), FAMO()])
 def test_options_of_gradients_are_refused_with_losses(weighting):
-    with pytest.raises(UserError, match="level: is for weightings by gradients"):
+    with pytest.raises(UserError, match="level: requires a gradient-based weighting"):
         system(weighting, level="representation")
 
 
@@ -339,13 +339,13 @@ def test_options_of_gradients_are_refused_with_a_foreign_criterion():
     class Own(nn.Module):
         pass
 
-    with pytest.raises(UserError, match="are for a MultiTaskLoss"):
+    with pytest.raises(UserError, match="require a MultiTaskLoss"):
         System(net(), Own(), partial(torch.optim.SGD, lr=0.1), refresh_every=3)
 
 
 @pytest.mark.parametrize("weighting", [MGDA(), GradDrop(), GradNorm()])
 def test_no_shared_parameter_is_said(weighting):
-    refused("needs parameters that the tasks a, b, c share", weighting, model=separate())
+    refused("must have parameters that the tasks a, b, c share", weighting, model=separate())
 
 
 def separate():
@@ -368,7 +368,7 @@ class Beside(nn.Module):
 
 def test_a_loss_around_the_representation_is_said():
     refused(
-        "'representation' is the only way to the backbone", MGDA(), model=Beside(), level="representation"
+        "tasks reach the backbone through their heads only", MGDA(), model=Beside(), level="representation"
     )
 
 
@@ -435,7 +435,7 @@ def test_a_window_is_held_or_measured_as_a_whole():
 @pytest.mark.filterwarnings("ignore:When using `Trainer.accumulate_grad_batches")
 def test_windows_that_grow_are_checked_in_each_epoch():
     growing = pl.callbacks.GradientAccumulationScheduler({0: 1, 1: 2})
-    with pytest.raises(UserError, match="accumulate_grad_batches: is 1 where"):
+    with pytest.raises(UserError, match="accumulate_grad_batches: must be 1 with"):
         trainer(max_epochs=2, callbacks=[growing]).fit(system(MGDA(), level="representation"), loader())
 
 

@@ -67,7 +67,7 @@ def test_a_mean_of_zero_gives_the_ratio_one():
 
 @pytest.mark.parametrize("mean", [-0.5, float("nan")])
 def test_a_negative_or_nan_mean_is_an_error(mean):
-    with pytest.raises(UserError, match=r"DWA: the mean loss of task 'depth' must be 0 or more, got -?n?"):
+    with pytest.raises(UserError, match=r"DWA: the mean loss of task 'depth' must be at least 0, got -?n?"):
         named(DWA()).on_epoch_end(torch.tensor([1.0, mean]))
 
 
@@ -79,7 +79,7 @@ def test_the_temperature_is_above_zero(temperature):
 
 @pytest.mark.parametrize("window", [1, 0, -1, 2.0, True])
 def test_the_window_is_two_epochs_or_more(window):
-    with pytest.raises(UserError, match=r"DWA.window_size: is a whole number of epochs, 2 or more"):
+    with pytest.raises(UserError, match=r"DWA.window_size: must be an integer of at least 2"):
         DWA(window_size=window)
 
 

@@ -66,7 +66,7 @@ def test_it_asks_for_losses_measured_again():
 
 
 def test_a_loss_at_or_below_its_bound_is_an_error_with_task_and_bound():
-    message = r"FAMO: the losses of task 'depth' must stay above 0.5, got 0.25. Give a bound"
+    message = r"FAMO: the losses of task 'depth' must stay above 0.5, got 0.25. Pass a bound"
     with pytest.raises(UserError, match=message):
         named(lower_bounds={"depth": 0.5})(torch.tensor([1.0, 0.25]))
 

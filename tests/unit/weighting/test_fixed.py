@@ -35,14 +35,14 @@ def test_a_checkpoint_does_not_bring_weights_back():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"a": -1, "b": 1}, r"Fixed\.weights\.a: a weight is a finite number, 0 or more, got -1"),
+        ({"a": -1, "b": 1}, r"Fixed\.weights\.a: must be a finite number of at least 0, got -1"),
         ({"a": float("inf"), "b": 1}, r"Fixed\.weights\.a: .*got inf"),
         ({"a": "1e-3", "b": 1}, r"Fixed\.weights\.a: .*got '1e-3'"),
         ({"a": True, "b": 1}, r"Fixed\.weights\.a: .*got True"),
-        ({"a": 0, "b": 0}, r"Fixed\.weights: one weight at least must be above 0"),
-        ({}, r"Fixed\.weights: one weight at least must be above 0"),
-        ([1, 2], r"Fixed\.weights: is a mapping from task to weight"),
-        ({"a": 1}, r"Fixed\.weights: task 'b' needs a weight"),
+        ({"a": 0, "b": 0}, r"Fixed\.weights: at least one weight must be above 0"),
+        ({}, r"Fixed\.weights: at least one weight must be above 0"),
+        ([1, 2], r"Fixed\.weights: must be a mapping from task to weight"),
+        ({"a": 1}, r"Fixed\.weights: a weight is required for task 'b'"),
         ({"a": 1, "b": 1, "c": 1}, r"Fixed\.weights: no task is called 'c'\. Tasks: a, b"),
     ],
 )

@@ -10,9 +10,9 @@ from polytask.weighting import MGDA, AlignedMTL, CAGrad, FairGrad, MoDo, NashMTL
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: MGDA("l2"), r"MGDA\.normalization: is one of none, norm, loss, loss_norm, got 'l2'"),
+        (lambda: MGDA("l2"), r"MGDA\.normalization: must be one of none, norm, loss, loss_norm, got 'l2'"),
         (lambda: MGDA("lossnorm"), "Did you mean 'loss_norm'"),
-        (lambda: AlignedMTL("rmse"), r"AlignedMTL\.scale: is one of min, median, mean"),
+        (lambda: AlignedMTL("rmse"), r"AlignedMTL\.scale: must be one of min, median, mean"),
         (lambda: CAGrad(c=0), r"CAGrad\.c: must be a finite number above 0, got 0"),
         (lambda: CAGrad(c="0.4"), r"CAGrad\.c"),
         (lambda: NashMTL(max_norm=0), r"NashMTL\.max_norm"),

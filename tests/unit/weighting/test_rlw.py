@@ -3,7 +3,7 @@ import torch
 
 from polytask._errors import UserError
 from polytask.weighting import RLW
-from polytask.weighting._draws import Draws
+from polytask.weighting._random_stream import RandomStream
 
 NAMES = ["digit", "depth", "normal"]
 
@@ -56,14 +56,14 @@ def test_the_weights_are_a_softmax_of_normal_draws():
 
 
 def test_neighbouring_seeds_and_steps_are_not_alike():
-    draws = [Draws(0), Draws(1)]
+    draws = [RandomStream(0), RandomStream(1)]
     rows = torch.stack([torch.randn(50, generator=d.step()) for _ in range(10) for d in draws])
     assert (torch.corrcoef(rows) - torch.eye(20)).abs().max() < 0.6
 
 
 @pytest.mark.parametrize("seed", [1.0, "1", True])
 def test_a_seed_is_a_whole_number(seed):
-    with pytest.raises(UserError, match=r"seed: is a whole number, or None"):
+    with pytest.raises(UserError, match=r"seed: must be an integer or None"):
         RLW(seed)
 
 

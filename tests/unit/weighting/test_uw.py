@@ -86,7 +86,7 @@ def test_tasks_may_be_named_like_attributes():
             "UW.init_log_vars.digit: must be a finite number, got nan",
         ),
         ({"init_log_vars": {"digit": True}}, "must be a finite number, got True"),
-        ({"init_log_vars": [0.0, 0.0]}, "is a mapping from task to number"),
+        ({"init_log_vars": [0.0, 0.0]}, "must be a mapping from task to number"),
     ],
 )
 def test_bad_arguments_name_the_argument_and_the_nearest(arguments, words):

@@ -1,4 +1,4 @@
-"""A data set made on the spot; put your own in its place."""
+"""A data set that is generated; replace it by your own."""
 
 import math
 
@@ -16,18 +16,18 @@ class Curves(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     Args:
         rows: How many curves.
-        seed: What they are drawn from.
+        seed: The seed of the random numbers.
     """
 
     def __init__(self, rows: int, seed: int) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        phase = torch.rand(rows, 1, generator=draw) + torch.linspace(0, 2, POINTS)
+        random = torch.Generator().manual_seed(seed)
+        phase = torch.rand(rows, 1, generator=random) + torch.linspace(0, 2, POINTS)
         waves = torch.stack([(2 * math.pi * phase).sin(), (phase % 1 - 0.5).sign(), 2 * (phase % 1) - 1])
-        self.shapes = torch.randint(0, 3, (rows,), generator=draw)
-        self.heights = 0.5 + torch.rand(rows, generator=draw)
-        noise = 0.1 * torch.randn(rows, POINTS, generator=draw)
+        self.shapes = torch.randint(0, 3, (rows,), generator=random)
+        self.heights = 0.5 + torch.rand(rows, generator=random)
+        noise = 0.1 * torch.randn(rows, POINTS, generator=random)
         self.curves = waves[self.shapes, torch.arange(rows)] * self.heights.unsqueeze(1) + noise
-        self.heights[torch.rand(rows, generator=draw) < 1 / 3] = math.nan
+        self.heights[torch.rand(rows, generator=random) < 1 / 3] = math.nan
 
     def __len__(self) -> int:
         return len(self.curves)

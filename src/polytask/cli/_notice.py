@@ -1,0 +1,31 @@
+"""What a terminal shows while a command imports its libraries."""
+
+import os
+import sys
+
+_TRAINING = "importing torch and Lightning"
+_IMPORTS = {
+    "fit": _TRAINING,
+    "validate": _TRAINING,
+    "test": _TRAINING,
+    "predict": _TRAINING,
+    "check": _TRAINING,
+    "compare": _TRAINING,
+    "tune": _TRAINING,
+    "methods": "importing torch",
+    "report": "reading records",
+    "group": "reading records",
+}
+
+
+def notice(command: str, quiet: bool) -> None:
+    """Say on a terminal what takes the first seconds; pipes and files stay clean.
+
+    Args:
+        command: The command.
+        quiet: Whether nothing is to be said.
+    """
+    # Processes that Lightning starts for other devices repeat the command.
+    is_repeated = os.environ.get("LOCAL_RANK", "0") != "0"
+    if command in _IMPORTS and not quiet and not is_repeated and sys.stderr.isatty():
+        print(f"polytask {command}: {_IMPORTS[command]} …", file=sys.stderr, flush=True)

@@ -1,0 +1,194 @@
+"""``polytask fit``, ``validate``, ``test``, ``predict`` and ``check``."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from polytask._errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from polytask.config import Config
+    from polytask.runs._lookup import Selection
+
+
+def check(config: "Config") -> int:
+    """Print every problem of a config.
+
+    Args:
+        config: The config.
+
+    Returns:
+        0 if there is none, else 2.
+    """
+    from polytask.experiment._problems import find_problems
+    from polytask.experiment._quiet import quiet_libraries
+
+    quiet_libraries()
+    problems = find_problems(config)
+    for problem in problems:
+        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+    if problems:
+        print(f"{len(problems)} problem{'s' * (len(problems) > 1)}", file=sys.stderr)
+        return 2
+    print("no problems")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        options: The parsed command line.
+
+    Returns:
+        0.
+
+    Raises:
+        UserError: If the options or the config cannot be used.
+        RunError: If the run fails.
+    """
+    from polytask._console import plain_console
+    from polytask.experiment._processes import is_first_process
+    from polytask.experiment._quiet import quiet_libraries
+    from polytask.runs._lookup import Selection
+
+    quiet_libraries()
+    console = plain_console(options.quiet or not is_first_process())
+    named = Selection(
+        options.config, options.overrides, options.allow, options.project, options.ckpt, options.run_dir
+    )
+    if options.command == "fit":
+        run_fit = _dry_run if options.dry_run else _fit
+        result = run_fit(named, options, console)
+    elif options.command == "predict":
+        result = _predict(named, options, console)
+    else:
+        result = _evaluate(named, options, console)
+    # What scripts read is printed with --quiet too, but once, whatever the number of devices.
+    if result is not None and is_first_process():
+        print(result)
+    return 0
+
+
+def _fit(named: "Selection", options: argparse.Namespace, console: "Console") -> str | None:
+    from polytask.experiment._fit import fit
+
+    fitted = fit(named, Printed(console), resume=options.resume)
+    for stage in ("train", "val"):
+        if any(key.startswith(f"{stage}/") for key in fitted.values):
+            console.print(results_table(fitted.values, stage, fitted.tasks))
+    if fitted.skipped:
+        console.print(f"{fitted.skipped} steps were skipped: no label, or a loss that was not finite")
+    return f"run: {fitted.run}"
+
+
+def _dry_run(named: "Selection", options: argparse.Namespace, console: "Console") -> str | None:
+    from polytask.experiment._dry_run import dry_run
+
+    if options.resume:
+        raise UserError("--dry-run", "cannot be combined with --resume", None, "Leave one of them out")
+    console.print(f"dry run: one batch of {', '.join(dry_run(named))} went through")
+    return None
+
+
+def _evaluate(named: "Selection", options: argparse.Namespace, console: "Console") -> str:
+    from polytask.experiment._evaluate import evaluate
+
+    stage: Literal["val", "test"] = "val" if options.command == "validate" else "test"
+    found = evaluate(named, stage, Printed(console), dry_run=options.dry_run)
+    console.print(results_table(found.values, stage, found.tasks))
+    return f"run: {found.run}"
+
+
+def _predict(named: "Selection", options: argparse.Namespace, console: "Console") -> str | None:
+    from polytask.experiment._evaluate import predict
+
+    folder = predict(named, Printed(console), dry_run=options.dry_run)
+    return None if options.dry_run else f"predictions: {folder}"
+
+
+class Printed:
+    """A reporter that prints.
+
+    Args:
+        console: Where.
+
+    Attributes:
+        console: As given; the progress of a training is shown there too.
+    """
+
+    def __init__(self, console: "Console") -> None:
+        self.console = console
+
+    def resuming(self, run: Path, step: int, changed: Sequence[str]) -> None:
+        """Print where the run continues, and what differs.
+
+        Args:
+            run: The run's folder.
+            step: Optimizer steps made so far.
+            changed: Keys of the config that differ from the run's own.
+        """
+        self.console.print(
+            f"resuming {run} at step {step}: model, optimizer, scheduler, weighting, epoch, data order and "
+            "random states"
+        )
+        if changed:
+            self.console.print(f"changed since: {', '.join(changed)}")
+
+    def loading(self, checkpoint: Path) -> None:
+        """Print which checkpoint is loaded.
+
+        Args:
+            checkpoint: Its file.
+        """
+        self.console.print(f"checkpoint: {checkpoint}")
+
+    def stopped(self, run: Path, signal: str, epoch: int, step: int) -> None:
+        """Print how to resume.
+
+        Args:
+            run: The run's folder.
+            signal: The signal's name.
+            epoch: The epoch in which the run continues, from 0.
+            step: Optimizer steps made.
+        """
+        self.console.print(
+            f"stopped by {signal} in epoch {epoch + 1} after step {step}; "
+            f"resume with: polytask fit --resume --run-dir {run}"
+        )
+
+
+def results_table(values: Mapping[str, float], stage: str, tasks: Sequence[str]) -> "Table":
+    """The epoch values of a stage as a table of tasks and metrics.
+
+    Args:
+        values: Logged values by key.
+        stage: ``train``, ``val`` or ``test``.
+        tasks: Task names, in order.
+
+    Example:
+        >>> table = results_table({"test/loss/digit/epoch": 0.5, "test/digit/Accuracy/epoch": 0.9},
+        ...                       "test", ["digit"])
+        >>> [column.header for column in table.columns]
+        ['test', 'loss', 'Accuracy']
+    """
+    from rich.table import Table
+
+    cells: dict[str, dict[str, float]] = {task: {} for task in [*tasks, "total"]}
+    for key, value in values.items():
+        parts = key.split("/")
+        if len(parts) != 4 or parts[0] != stage or parts[3] != "epoch":
+            continue
+        task, column = (parts[2], "loss") if parts[1] == "loss" else (parts[1], parts[2])
+        cells.setdefault(task, {})[column] = value
+    columns = list(dict.fromkeys(["loss", *(column for row in cells.values() for column in row)]))
+    table = Table(stage, *columns)
+    for task, row in cells.items():
+        if row:
+            table.add_row(task, *(f"{row[column]:.4f}" if column in row else "" for column in columns))
+    return table

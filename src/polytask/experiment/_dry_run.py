@@ -1,0 +1,44 @@
+"""One batch of every stage, which shows that model, data, losses and metrics fit each other."""
+
+from polytask._lightning._interrupts import interrupts
+from polytask._lightning._noise import SILENT
+from polytask.data._loader_errors import data_errors
+from polytask.experiment._builders import make_loaders, make_system
+from polytask.experiment._problems import raise_problems
+from polytask.runs._checkpoints import load_weights, read_checkpoint
+from polytask.runs._lookup import Selection
+from polytask.system._stages import STAGES
+
+
+def dry_run(selection: Selection) -> list[str]:
+    """Train, validate, test and predict on one batch each; nothing is written.
+
+    Args:
+        selection: Which config, and which checkpoint the weights come from.
+
+    Returns:
+        The stages that the config has data for.
+
+    Raises:
+        UserError: If the config, the checkpoint or the data cannot be used.
+    """
+    with interrupts():
+        config = selection.read_config()
+        raise_problems(config, bool(selection.files))
+        system = make_system(config, make_loaders(config, ("train", "val")))
+        weights = selection.initial_weights(config)
+        if weights is not None:
+            load_weights(system, read_checkpoint(weights), str(weights))
+        given = {**SILENT, "fast_dev_run": 1, "callbacks": []}
+        epochs = config.plain["trainer"].get("max_epochs", 1)
+        trainer = config.build("trainer", {**given, "max_epochs": epochs})
+        system.dataloaders = make_loaders(config, STAGES)
+        stages = [stage for stage in STAGES if stage in system.dataloaders]
+        with data_errors(system.dataloaders):
+            if "train" in stages:
+                trainer.fit(system)
+            if "test" in stages:
+                trainer.test(system, verbose=False)
+            if "predict" in stages:
+                trainer.predict(system, return_predictions=False)
+    return stages

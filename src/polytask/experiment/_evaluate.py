@@ -1,0 +1,110 @@
+"""Validate, test and predict: a checkpoint's metrics or predictions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+from polytask._lightning._interrupts import interrupts
+from polytask._lightning._noise import SILENT
+from polytask.config import Config
+from polytask.data._loader_errors import data_errors
+from polytask.experiment._builders import make_loaders, make_system, own_callbacks
+from polytask.experiment._problems import raise_problems
+from polytask.experiment._reporter import Reporter
+from polytask.runs import Run
+from polytask.runs._checkpoints import load_weights, read_checkpoint
+from polytask.runs._csv_logger import CSVLogger
+from polytask.runs._lookup import Selection
+from polytask.runs._predictions import PredictionWriter
+from polytask.system import System
+
+# The folder in a run's that an evaluation of each stage is logged in.
+_FOLDER = {"val": "validate", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The metrics of a checkpoint.
+
+    Attributes:
+        run: The run's folder.
+        stage: ``val`` or ``test``.
+        values: Logged values by log key.
+        tasks: Task names, in order.
+    """
+
+    run: Path
+    stage: str
+    values: Mapping[str, float]
+    tasks: tuple[str, ...]
+
+
+def evaluate(
+    selection: Selection, stage: Literal["val", "test"], reporter: Reporter, *, dry_run: bool = False
+) -> Evaluated:
+    """Compute the metrics of a checkpoint, and log them in the run's folder.
+
+    Args:
+        selection: Which config and checkpoint.
+        stage: On which data.
+        reporter: Receives what happens meanwhile.
+        dry_run: Whether one batch is enough, and nothing is written.
+
+    Raises:
+        UserError: If the config, the checkpoint or the data cannot be used.
+    """
+    with interrupts():
+        config, run, system = _loaded(selection, stage, reporter)
+        given: dict[str, Any] = {} if dry_run else {"logger": [CSVLogger(run.folder / _FOLDER[stage])]}
+        trainer = _trainer(config, run, given, dry_run)
+        run_stage = trainer.validate if stage == "val" else trainer.test
+        with data_errors(system.dataloaders):
+            run_stage(system, verbose=False)
+    values = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    return Evaluated(run.folder, stage, values, tuple(system.names))
+
+
+def predict(selection: Selection, reporter: Reporter, *, dry_run: bool = False) -> Path:
+    """Write the predictions of a checkpoint.
+
+    Args:
+        selection: Which config and checkpoint.
+        reporter: Receives what happens meanwhile.
+        dry_run: Whether one batch is enough, and nothing is written.
+
+    Returns:
+        The folder of the predictions.
+
+    Raises:
+        UserError: If the config, the checkpoint or the data cannot be used.
+    """
+    with interrupts():
+        config, run, system = _loaded(selection, "predict", reporter)
+        writers = [] if dry_run else [PredictionWriter(run.predictions)]
+        trainer = _trainer(config, run, {"callbacks": writers}, dry_run)
+        with data_errors(system.dataloaders):
+            trainer.predict(system, return_predictions=False)
+    return run.predictions
+
+
+def _loaded(selection: Selection, stage: str, reporter: Reporter) -> tuple[Config, Run, System]:
+    path, run, config = selection.find_checkpoint()
+    raise_problems(config, bool(selection.files))
+    system = make_system(config, make_loaders(config, (stage,)))
+    load_weights(system, read_checkpoint(path), str(path))
+    reporter.loading(path)
+    return config, run, system
+
+
+def _trainer(config: Config, run: Run, given: Mapping[str, Any], dry_run: bool) -> pl.Trainer:
+    callbacks = [callback for callback in own_callbacks(config) if not isinstance(callback, Checkpoint)]
+    arguments = {**SILENT, "default_root_dir": str(run.folder), **given}
+    arguments["callbacks"] = [*callbacks, *given.get("callbacks", ())]
+    if dry_run:
+        arguments["fast_dev_run"] = 1
+    trainer: pl.Trainer = config.build("trainer", arguments)
+    return trainer

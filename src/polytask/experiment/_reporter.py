@@ -1,0 +1,69 @@
+"""What a command reports while it runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from polytask._console import plain_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Reporter(Protocol):
+    """Receives what happens while a command runs; the command line prints it.
+
+    Attributes:
+        console: Where the progress of a training is shown.
+    """
+
+    console: "Console"
+
+    def resuming(self, run: Path, step: int, changed: Sequence[str]) -> None:
+        """A run is about to be resumed.
+
+        Args:
+            run: The run's folder.
+            step: Optimizer steps made so far.
+            changed: Keys of the config that differ from the run's own.
+        """
+
+    def loading(self, checkpoint: Path) -> None:
+        """A checkpoint is about to be loaded.
+
+        Args:
+            checkpoint: Its file.
+        """
+
+    def stopped(self, run: Path, signal: str, epoch: int, step: int) -> None:
+        """A training was stopped by a signal.
+
+        Args:
+            run: The run's folder.
+            signal: The signal's name.
+            epoch: The epoch in which the run continues, from 0.
+            step: Optimizer steps made.
+        """
+
+
+class Silent:
+    """A `Reporter` that shows nothing.
+
+    Attributes:
+        console: A console that prints nothing.
+
+    Example:
+        >>> Silent().console.print("epoch 1")
+    """
+
+    def __init__(self) -> None:
+        self.console = plain_console(quiet=True)
+
+    def resuming(self, run: Path, step: int, changed: Sequence[str]) -> None:
+        """Nothing."""
+
+    def loading(self, checkpoint: Path) -> None:
+        """Nothing."""
+
+    def stopped(self, run: Path, signal: str, epoch: int, step: int) -> None:
+        """Nothing."""
