@@ -17,8 +17,29 @@ Graph = dict[str, set[str]]
 
 # From the bottom to the top: a room may import rooms before it.
 ORDER = (
-    *("_version", "_errors", "_checks", "_tasks", "_distributed", "_lightning", "_console", "batch"),
-    *("_linalg", "weighting", "losses", "models", "gradients", "optim", "adapters", "data", "metrics"),
+    *(
+        "_version",
+        "_errors",
+        "_files",
+        "_lazy",
+        "_checks",
+        "_tasks",
+        "_distributed",
+        "_lightning",
+        "_console",
+    ),
+    *(
+        "batch",
+        "_linalg",
+        "weighting",
+        "losses",
+        "models",
+        "gradients",
+        "optim",
+        "adapters",
+        "data",
+        "metrics",
+    ),
     *("system", "config", "runs", "callbacks", "diagnostics", "checkpoint", "predictions", "loggers"),
     *("arrays", "experiment", "trainer", "estimator", "predictor", "compare", "report", "cli"),
     *("__init__", "__main__"),

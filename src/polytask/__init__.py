@@ -1,9 +1,9 @@
 """polytask: one PyTorch model, many tasks."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from polytask._errors import RunError, UserError
+from polytask._lazy import lazy
 from polytask._version import __version__
 
 if TYPE_CHECKING:
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from polytask.trainer import MultiTaskTrainer
 
 _WHERE = {
-    "MultiTaskEstimator": "polytask.estimator",
-    "MultiTaskLoss": "polytask.losses",
-    "MultiTaskTrainer": "polytask.trainer",
-    "System": "polytask.system",
-    "load": "polytask.predictor",
-    "parameter_groups": "polytask.optim",
+    "MultiTaskEstimator": "estimator",
+    "MultiTaskLoss": "losses",
+    "MultiTaskTrainer": "trainer",
+    "System": "system",
+    "load": "predictor",
+    "parameter_groups": "optim",
 }
 
 __all__ = [
@@ -35,9 +35,5 @@ __all__ = [
     "parameter_groups",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Imported when first used, so that `polytask --help` does not wait for torch.
-    if name not in _WHERE:
-        raise AttributeError(f"module 'polytask' has no attribute '{name}'")
-    return getattr(import_module(_WHERE[name]), name)
+# `polytask --help` must not import torch.
+__getattr__ = lazy(__name__, _WHERE)

@@ -1,4 +1,4 @@
-"""Where the commands print: names and messages are shown as they are, not read as markup."""
+"""The console that commands print to, which does not read names and messages as markup."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def plain_console(quiet: bool = False) -> "Console":
-    """A console that changes no text and breaks no line.
+    """A console that does not change strings or break lines.
 
     Args:
         quiet: Whether nothing is printed.

@@ -1,27 +1,36 @@
-"""Trained models that predict on arrays, loaded from a run or a checkpoint."""
+"""Trained models that predict on arrays, loaded from a run or a checkpoint; none of it imports Lightning."""
 
+import random
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from polytask import runs
 from polytask._errors import UserError
+from polytask.arrays._placement import placement
 from polytask.arrays._predict_rows import predict_rows
-from polytask.arrays._session import placement
+from polytask.arrays._trained_model import TrainedModel
 from polytask.batch import Batch, count_rows
 from polytask.config import Config
 from polytask.data._random_state import full_state, set_full_state
-from polytask.experiment._builders import make_system
+from polytask.losses import MultiTaskLoss
+from polytask.losses._for_model import criterion_for
 from polytask.runs._checkpoints import CONFIG, load_weights, read_checkpoint
 from polytask.runs._lookup import saved_config
-from polytask.system import System
+from polytask.system._stages import adapters_by_stage, by_stage
+from polytask.system._task_order import task_names
 
-# Options of the command line in messages; here they are arguments.
+if TYPE_CHECKING:
+    from polytask.system import System
+
+# Arguments in the messages of the command line that have another name here.
 _OPTION = re.compile(r"--(ckpt|run-dir|project) ?")
+_SYSTEM = ("polytask.System", "polytask.system.System")
 
 
 class Predictor:
@@ -38,6 +47,7 @@ class Predictor:
 
     Example:
         >>> import numpy as np
+        >>> from polytask import System
         >>> from polytask.models import MLP, create_hard_sharing_model
         >>> model = create_hard_sharing_model(MLP(4, [8], 8), {"digit": {"output_dim": 10}})
         >>> predictor = Predictor(System(model, nn.CrossEntropyLoss()))
@@ -45,11 +55,11 @@ class Predictor:
         (3, 10)
     """
 
-    def __init__(self, system: System, device: str | torch.device = "cpu") -> None:
+    def __init__(self, system: "System | TrainedModel", device: str | torch.device = "cpu") -> None:
         placement(device)
         self._system = system.eval().to(device)
         self.model: nn.Module = system.model
-        self.names = system.names
+        self.names: tuple[str, ...] = system.names
 
     def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, NDArray[Any]]:
         """Predictions by task, one row for each input.
@@ -83,8 +93,9 @@ def load(
 ) -> Predictor:
     """A trained model, ready to predict on arrays.
 
-    A run's folder is trusted like its config: the code of its project is imported. A checkpoint file is not
-    trusted: its project is imported only if ``project`` is given.
+    A run's folder is trusted as its config is: the code of its project is imported. A checkpoint file is not:
+    its project is imported only if ``project`` names it. Lightning is not imported, unless the project or a
+    subclass of `polytask.System` imports it.
 
     Args:
         path: A run's folder, whose best checkpoint is loaded; a folder of runs, whose newest run is loaded;
@@ -96,19 +107,19 @@ def load(
         UserError: If there is no such run or checkpoint, or it does not fit its config.
     """
     try:
-        return Predictor(_system(Path(path), project), device)
+        return Predictor(_trained(Path(path), project), device)
     except UserError as error:
         fix = error.fix and _OPTION.sub("project=", error.fix)
         raise error.at(_OPTION.sub("", error.where) or str(path), fix) from error
 
 
-def _system(path: Path, project: str | Path | None) -> System:
+def _trained(path: Path, project: str | Path | None) -> "System | TrainedModel":
     run = runs.latest(path) if path.is_dir() else None
     file = path if run is None else run.checkpoint("best")
     checkpoint = read_checkpoint(file)
     config = _carried(checkpoint, file, project) if run is None or project is not None else saved_config(run)
     system = _unseeded(config)
-    load_weights(system, checkpoint, str(file))
+    load_weights(system, _without_metrics(system, checkpoint), str(file))
     return system
 
 
@@ -121,10 +132,49 @@ def _carried(checkpoint: dict[str, Any], file: Path, project: str | Path | None)
     return Config.from_plain(checkpoint[CONFIG], where=str(file), project=folder)
 
 
-def _unseeded(config: Config) -> System:
-    """The config's System, built without a change to the global random states."""
+def _without_metrics(system: nn.Module, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint without the tensors of metrics, if they are not needed to predict."""
+    if not isinstance(system, TrainedModel):
+        return checkpoint
+    saved = checkpoint["state_dict"]
+    return {"state_dict": {name: saved[name] for name in saved if not name.startswith("record.")}}
+
+
+def _unseeded(config: Config) -> "System | TrainedModel":
+    """The config's System, or what it predicts with; the caller's random states are not changed."""
     state = full_state()
     try:
+        system = config.plain.get("system")
+        if isinstance(system, dict) and system.get("_target_") in _SYSTEM:
+            return _trained_model(config)
+        # A subclass may predict in its own way.
+        from polytask.experiment._builders import make_system
+
         return make_system(config, {})
     finally:
         set_full_state(state)
+
+
+def _trained_model(config: Config) -> TrainedModel:
+    """Model, criterion and adapter, built in the order of the config and from its seed."""
+    seed = config.seed or 0
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    wanted = [key for key in config.plain["system"] if key in ("model", "criterion", "adapters")]
+    parts = {key: config.build(f"system.{key}") for key in wanted}
+    for key in ("model", "criterion"):
+        if not isinstance(parts.get(key), nn.Module):
+            raise UserError(key, "must be a torch.nn.Module", type(parts.get(key)).__name__)
+    model = parts["model"]
+    criterion = criterion_for(model, parts["criterion"])
+    adapter = adapters_by_stage(parts.get("adapters"))["predict"]["logging"]
+    return TrainedModel(model, criterion, _names(model, criterion, config), adapter)
+
+
+def _names(model: nn.Module, criterion: nn.Module, config: Config) -> tuple[str, ...]:
+    """The tasks, as the criterion, the model or, last, the metrics name them."""
+    named = isinstance(criterion, MultiTaskLoss) or getattr(model, "task_names", None)
+    # Building metrics imports torchmetrics.
+    metrics = None if named or "system.metrics" not in config else config.build("system.metrics")
+    return task_names(model, criterion, by_stage(metrics, "metrics"))

@@ -304,7 +304,7 @@ def test_a_live_page_follows_the_training_and_says_when_it_ends(browser, tmp_pat
         finally:
             server.shutdown()
             thread.join()
-    wait(browser, lambda: browser.find_element(By.ID, "status").text == "the server has stopped")
+    wait(browser, lambda: browser.find_element(By.ID, "status").text == "The server has stopped.")
 
 
 def test_a_live_page_that_begins_with_a_damaged_file_is_drawn_once_that_is_whole(browser, tmp_path):

@@ -63,7 +63,7 @@ def test_one_process_trains_in_a_run(cli, demo):
     result = cli("fit", "--resume", "--run-dir", run, "trainer.max_epochs=2")
     os.close(handle)
     assert result.code == 2
-    assert "one process trains in a run" in result.err
+    assert "must not be used by another training" in result.err
     assert (run / "metrics.csv").read_text() == before
     assert cli("fit", "--resume", "--run-dir", run, "trainer.max_epochs=2").code == 0
 

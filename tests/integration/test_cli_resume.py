@@ -105,8 +105,8 @@ def test_a_finished_run_has_nothing_to_go_on_with(cli, demo):
     ("change", "named"),
     [
         ("system.model.width=6", "another architecture"),
-        ("optimizer._target_=torch.optim.Adam", "the optimizer it was stopped with, got Adam"),
-        ("optimizer.groups={backbone: {lr: 0.01}}", "the optimizer it was stopped with"),
+        ("optimizer._target_=torch.optim.Adam", "must be resumed with the same optimizer, got Adam"),
+        ("optimizer.groups={backbone: {lr: 0.01}}", "must be resumed with the same optimizer"),
         ("system.dataloaders.train.batch_size=6", "as many batches"),
     ],
 )

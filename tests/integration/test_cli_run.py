@@ -157,7 +157,7 @@ def test_a_folder_with_other_files_is_no_run_folder(cli, demo):
     before = files(demo)
     result = cli("fit", "config.yaml", "--run-dir", demo)
     assert result.code == 2
-    assert "holds a run" in result.err
+    assert "got the folder of a run" in result.err
     Path("notes").mkdir()
     Path("notes/a.txt").write_text("a")
     result = cli("fit", "config.yaml", "--run-dir", "notes")
@@ -429,8 +429,8 @@ def without_config(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "rule"),
     [
-        (corrupt, "not a whole checkpoint"),
-        (empty, "not a whole checkpoint"),
+        (corrupt, "must be a complete checkpoint"),
+        (empty, "must be a complete checkpoint"),
         (code, "tensors and plain data only"),
         (list_of_numbers, "'state_dict'"),
         (without_config, "--config"),

@@ -292,7 +292,7 @@ def test_stream_that_shares_random_numbers_with_training_is_told(tmp_path):
     path = tmp_path / "stopped.ckpt"
     with pytest.raises(SystemExit):
         run.fit("parts", Act("on_train_batch_end", 5, partial(send, signal.SIGINT)), StopOnSignal(path))
-    with pytest.warns(UserWarning, match="same source"):
+    with pytest.warns(UserWarning, match="same random state"):
         run.fit("parts", resume=path)
 
 

@@ -79,5 +79,5 @@ def test_installed_code_that_a_config_calls_its_project_is_not_run(cli, demo):
     (demo / "config.yaml").write_text(text.replace("project: .", f"project: {folder}"))
     result = cli("check", "config.yaml", "system.model={_target_: collect_env.run, command: touch ran}")
     assert result.code == 2
-    assert "project: a project is a folder of your own code" in result.err
+    assert "project: must be a folder of your own code" in result.err
     assert not (demo / "ran").exists()

@@ -1,4 +1,4 @@
-"""Ctrl-C, as Python has it."""
+"""Ctrl-C as `KeyboardInterrupt`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` where Lightning ends the process on Ctrl-C, and a notebook with it.
+    """Raise `KeyboardInterrupt` if Lightning ends the process on Ctrl-C, which would end a notebook too.
 
     Example:
         >>> try:

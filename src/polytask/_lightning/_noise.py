@@ -1,20 +1,54 @@
-"""Lightning without its advertisements, for people who did not ask for Lightning."""
+"""The warnings of Lightning, torchmetrics and torch that are silenced, and when."""
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Flag, auto
 
-# Its advice, and what it does with torch's own deprecations, are not the user's to mend.
-_NOISE = (
-    "does not have many workers",
-    "sampler has shuffling enabled",
-    r"isinstance\(treespec, LeafSpec\)",
-)
+
+class Silence(Flag):
+    """When a message is silenced.
+
+    Attributes:
+        SYSTEM: During each fit of a `polytask.System`, also with a user's own Trainer.
+        ARRAYS: During the calls of the trainer and the estimator on arrays.
+        COMMAND: In the command line's process.
+        PREDICTIONS: While predictions are written.
+    """
+
+    SYSTEM = auto()
+    ARRAYS = auto()
+    COMMAND = auto()
+    PREDICTIONS = auto()
+
+
+# Beginnings of messages, as regular expressions: what polytask causes on purpose, or users cannot change.
+_MESSAGES = {
+    # A batch without a label makes no step.
+    ".*`training_step` returned `None`.*": Silence.SYSTEM,
+    # A run may have no validation data.
+    "Total length of `list` across ranks is zero.*": Silence.SYSTEM,
+    # Advice on speed.
+    ".*does not have many workers.*": Silence.ARRAYS | Silence.COMMAND,
+    # Lightning calls what torch deprecates.
+    r".*isinstance\(treespec, LeafSpec\).*": Silence.ARRAYS | Silence.COMMAND,
+    # Arrays may be validated in any order.
+    ".*sampler has shuffling enabled.*": Silence.ARRAYS,
+    # The values of an epoch are logged in any case.
+    ".*is smaller than the logging interval.*": Silence.COMMAND,
+    # A resumed run continues to write into its folder.
+    ".*Checkpoint directory .* exists and is not empty.*": Silence.COMMAND,
+    ".*The dirpath has changed.*": Silence.COMMAND,
+    # The length of a streamed data set is known and correct.
+    ".*Your `IterableDataset` has `__len__` defined.*": Silence.COMMAND,
+    # Of loaders that are not torch's; indices of the data set are not written.
+    "Couldn't infer the batch indices.*": Silence.PREDICTIONS,
+}
 _LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
 
-# A Trainer that shows and keeps nothing by itself.
+# A Trainer that shows nothing and keeps nothing.
 SILENT = {
     "logger": False,
     "enable_checkpointing": False,
@@ -23,9 +57,33 @@ SILENT = {
 }
 
 
+def silence(when: Silence) -> None:
+    """Silence messages from now on, in this process or in the `warnings.catch_warnings` around the call.
+
+    Args:
+        when: Which messages.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as shown:
+        ...     silence(Silence.PREDICTIONS)
+        ...     warnings.warn("Couldn't infer the batch indices fetched from your dataloader")
+        >>> shown
+        []
+    """
+    for message, silenced in _MESSAGES.items():
+        if when & silenced:
+            warnings.filterwarnings("ignore", message=message)
+
+
+def quieten_loggers() -> None:
+    """Make Lightning log nothing below a warning."""
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Let Lightning say nothing below a warning, and then only what the user can mend.
+    """Make Lightning log nothing below a warning, and warn only of what users can change.
 
     Example:
         >>> with quiet_lightning():
@@ -34,12 +92,10 @@ def quiet_lightning() -> Iterator[None]:
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+    quieten_loggers()
     try:
         with warnings.catch_warnings():
-            for message in _NOISE:
-                warnings.filterwarnings("ignore", message=f".*{message}.*")
+            silence(Silence.ARRAYS)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loops.progress import _ProcessedTracker
 from torch import nn
 from torch.optim import Optimizer
 
@@ -15,8 +14,10 @@ from polytask._checks import check_integer, is_finite
 from polytask._errors import UserError
 from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT, quiet_lightning
+from polytask._lightning._training import count_from_epoch
 from polytask.adapters import BatchAdapter
 from polytask.arrays._epoch_history import EpochHistory, Values
+from polytask.arrays._placement import placement
 from polytask.data import ReplayableLoader
 from polytask.data._loader_errors import data_errors
 from polytask.data._tensors import as_inputs, as_tensor, as_tensors, float_dtype
@@ -93,7 +94,8 @@ class Session:
         # The history comes last: it clears the values that other callbacks read when an epoch starts.
         own = [*callbacks, self.history]
         with self._trainer(loaders, own, max_epochs=done + epochs) as trainer:
-            _begin_at(trainer, done)
+            # Samplers shuffle each epoch by its number.
+            count_from_epoch(trainer, done)
             trainer.fit(self.system)
         return self.history.by_key(done)
 
@@ -191,42 +193,6 @@ class _Given:
 
     def __call__(self, groups: Any) -> Optimizer:
         return self.optimizer
-
-
-def _begin_at(trainer: pl.Trainer, epoch: int) -> None:
-    """Let the trainer count its epochs from here: samplers use another order in each."""
-    progress = trainer.fit_loop.epoch_progress.current
-    assert isinstance(progress, _ProcessedTracker)
-    progress.ready = progress.started = progress.processed = progress.completed = epoch
-
-
-def placement(device: str | torch.device) -> dict[str, Any]:
-    """A device as Lightning's Trainer takes it.
-
-    Args:
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-
-    Raises:
-        UserError: If there is no such device.
-
-    Example:
-        >>> placement("cpu")
-        {'accelerator': 'cpu', 'devices': 1}
-    """
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(
-            "device", "must be a torch device", repr(device), "Pass for example cpu, cuda, cuda:1 or mps"
-        ) from error
-    if chosen.type == "cpu":
-        return {"accelerator": "cpu", "devices": 1}
-    if chosen.type == "mps" and torch.backends.mps.is_available():
-        return {"accelerator": "mps", "devices": 1}
-    if chosen.type == "cuda" and (chosen.index or 0) < torch.cuda.device_count():
-        return {"accelerator": "cuda", "devices": [chosen.index or 0]}
-    found = f"'{device}' with {torch.cuda.device_count()} CUDA devices"
-    raise UserError("device", "must be available", found, "Pass cpu")
 
 
 def _check_optimizer(optimizer: Any) -> None:

@@ -11,10 +11,17 @@ from typing import Any
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loops.progress import _ProcessedTracker
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from polytask._files import part_of, publish
+from polytask._lightning._training import (
+    fetch_again,
+    fetched_batches,
+    leave_finished_epoch,
+    request_stop,
+    starts_processes,
+    train_loaders,
+)
 from polytask.data._random_state import full_state, set_full_state
 from polytask.data._replay import Resumable
 
@@ -71,7 +78,7 @@ class ExactResume(Callback):
             {key: value.to(trainer.strategy.root_device) for key, value in saved["monitored"].items()}
         )
         trainer.should_stop = saved["should_stop"]
-        _leave_finished_epoch(trainer)
+        leave_finished_epoch(trainer)
         if trainer.global_rank < len(saved["ranks"]):
             own = saved["ranks"][trainer.global_rank]
             set_full_state(own["random"])
@@ -96,30 +103,16 @@ def _count_used(loaders: list[dict[str, Any]], progress: dict[str, Any]) -> None
 
 def _load_loaders(trainer: Trainer, states: list[dict[str, Any]]) -> None:
     """Load the loaders' states, which Lightning does in the middle of an epoch only."""
-    combined, fetcher = trainer.fit_loop._combined_loader, trainer.fit_loop._data_fetcher
-    assert combined is not None
-    assert fetcher is not None
+    ahead = fetched_batches(trainer)
     # A loader without a length was read before this hook: in the middle of an epoch from the right position,
     # between two epochs with the wrong random states.
-    if fetcher.fetched and any(state["batches"] for state in states):
+    if ahead and any(state["batches"] for state in states):
         return
-    loaders = [item for item in combined.flattened if isinstance(item, Resumable)]
+    loaders = [loader for loader in train_loaders(trainer) if isinstance(loader, Resumable)]
     for loader, state in zip(loaders, states, strict=False):
         loader.load_state_dict(state)
-    if fetcher.fetched:
-        iter(fetcher)
-
-
-def _leave_finished_epoch(trainer: Trainer) -> None:
-    """Begin a new epoch after a finished one: with ``max_steps`` Lightning would end the old one twice."""
-    loop = trainer.fit_loop
-    done = loop.epoch_progress.current
-    assert isinstance(done, _ProcessedTracker)
-    if loop.restarting and done.processed == done.ready:
-        loop.reset_restart_stage()
-        loop._restarting = loop.epoch_loop.restarting = False
-        if done.completed < done.processed:
-            loop.epoch_progress.increment_completed()
+    if ahead:
+        fetch_again(trainer)
 
 
 def _on_all_ranks(state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -200,16 +193,16 @@ class StopOnSignal(Callback):
     ) -> None:
         """Stop after this batch if it made a step and is not the epoch's last."""
         stepped = trainer.global_step > self._step
-        _request(trainer, stepped and not trainer.is_last_batch and self._agreed(trainer))
+        request_stop(trainer, stepped and not trainer.is_last_batch and self._agreed(trainer))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Postpone a stop: Lightning resumes after a validation as if its last part were still to come."""
-        _request(trainer, False)
+        request_stop(trainer, False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs, unless this was the last one."""
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
-        _request(trainer, not last and self._agreed(trainer))
+        request_stop(trainer, not last and self._agreed(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the signal handlers."""
@@ -230,10 +223,10 @@ class StopOnSignal(Callback):
         rank_zero_info(f"Stopped by {received.name} at step {self.stopped.step}: {self.path}")
 
     def _save(self, trainer: Trainer) -> None:
-        part = self.path.with_name(self.path.name + ".part")
+        part = part_of(self.path)
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            part.replace(self.path)
+            publish(part, self.path)
         trainer.strategy.barrier("stopped")
 
     def _agreed(self, trainer: Trainer) -> bool:
@@ -246,8 +239,7 @@ class StopOnSignal(Callback):
     def _install(self, trainer: Trainer) -> None:
         if self._former or threading.current_thread() is not threading.main_thread():
             return
-        # Lightning calls no `on_exception` in processes that it spawned or forked.
-        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        if starts_processes(trainer):
             return
         self._signal, self.stopped, self._process = None, None, os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -273,11 +265,3 @@ class StopOnSignal(Callback):
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-
-
-def _request(trainer: Trainer, stop: bool) -> None:
-    """Have Lightning end the fit once the current batch, or the epoch, is done in all its parts.
-
-    No hook comes after a batch's logging and validation; Lightning's own flag for SIGTERM is read there.
-    """
-    trainer._signal_connector.received_sigterm = stop

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from polytask._errors import RunError, UserError
+from polytask._lazy import preload
 from polytask.cli import _run_commands
 from polytask.cli._notice import notice
 from polytask.cli._parser import MODULES, parse, parser
@@ -56,9 +57,9 @@ def _run(options: argparse.Namespace) -> int:
         return _methods()
     if options.command in MODULES:
         return int(MODULES[options.command].run(options))
-    if options.command == "check":
-        return _run_commands.check(read_config(options))
-    return _run_commands.run(options)
+    config = read_config(options) if options.command == "check" else None
+    preload("pytorch_lightning")
+    return _run_commands.run(options) if config is None else _run_commands.check(config)
 
 
 def read_config(options: argparse.Namespace) -> "Config":

@@ -10,8 +10,9 @@ This room does not know the command line: it parses no arguments and prints noth
 itself, and a process never learns from another's exit code or log what went wrong.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from polytask._lazy import lazy
 
 if TYPE_CHECKING:
     from polytask.compare._definition import Comparison
@@ -73,9 +74,5 @@ __all__ = [
     "tune",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Imported when first used: who reads records does not wait for what trains.
-    if name not in _WHERE:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+# Reading records must not import torch.
+__getattr__ = lazy(__name__, _WHERE)

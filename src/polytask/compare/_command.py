@@ -20,6 +20,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from polytask._errors import RunError, UserError, one_line
+from polytask._files import write_text
 from polytask.compare._job import TESTED, Job
 from polytask.compare._names import COST
 from polytask.compare._outcome import Outcome
@@ -148,10 +149,8 @@ def _peak_memory() -> float:
 
 
 def _write(file: Path, values: dict[str, float]) -> None:
-    part = file.with_name(f"{file.name}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(values))
-    part.replace(file)
+    write_text(file, json.dumps(values))
 
 
 def _read(file: Path, run: Path, names: Sequence[str]) -> dict[str, float]:

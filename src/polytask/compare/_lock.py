@@ -1,7 +1,5 @@
 """The folder of a comparison or a search: what it is for, and that only one process uses it."""
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from polytask import _files
 from polytask._errors import UserError
 from polytask.config import closest
 from polytask.config._read import Plain, parse, read_file
@@ -38,9 +37,10 @@ def locked(
         UserError: If the folder has another definition, or another process uses it.
     """
     file = folder / name
-    handle = _opened(folder, file, noun)
-    try:
-        _lock(handle, folder, noun)
+    _create(folder, file, noun)
+    with _files.locked(
+        folder, UserError(f"--dir {folder}", f"only one process may use a {noun}", "another one")
+    ):
         own = parse(_yaml(definition), name)
         if file.exists():
             earlier = read_file(file).values
@@ -49,12 +49,8 @@ def locked(
                 values = f"other values of {', '.join(found[:5])}"
                 raise UserError(str(file), rule, values, "Name another --dir")
             own |= {key: {**earlier[key], **own[key]} for key in growing}
-        part = file.with_name(f"{name}.part")
-        part.write_text(_yaml(own))
-        part.replace(file)
+        _files.write_text(file, _yaml(own))
         yield
-    finally:
-        os.close(handle)
 
 
 def check_kept(run: Path, config: Mapping[Any, Any]) -> None:
@@ -74,22 +70,14 @@ def check_kept(run: Path, config: Mapping[Any, Any]) -> None:
         raise UserError(str(kept), "must be the config that the run is trained with now", found, fix)
 
 
-def _opened(folder: Path, file: Path, noun: str) -> int:
+def _create(folder: Path, file: Path, noun: str) -> None:
     try:
         if not file.exists() and folder.is_dir() and any(folder.iterdir()):
             rule = f"must be a {noun}, or a new folder"
             raise UserError(f"--dir {folder}", rule, None, "Name another one")
         folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise UserError(f"--dir {folder}", "the folder must be writable", error.strerror) from error
-
-
-def _lock(handle: int, folder: Path, noun: str) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"--dir {folder}", f"only one process may use a {noun}", "another one") from error
 
 
 def _matters(key: str, earlier: Plain, own: Plain, free: Sequence[str], growing: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from polytask._errors import RunError, UserError, one_line
+from polytask._files import write_text
 
 Status = Literal["done", "failed", "interrupted", "lost"]
 
@@ -76,9 +77,7 @@ class Outcome:
         Args:
             file: The file.
         """
-        part = file.with_name(f"{file.name}.part")
-        part.write_text(json.dumps(asdict(self)))
-        part.replace(file)
+        write_text(file, json.dumps(asdict(self)))
 
 
 def read_outcome(file: Path, code: int | None) -> Outcome:

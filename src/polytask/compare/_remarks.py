@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from polytask._errors import UserError, one_line
+from polytask._files import write_text
 
 FILE = "remarks.json"
 
@@ -51,9 +52,7 @@ def write_remarks(folder: Path, remarks: Remarks) -> None:
         folder: The comparison's folder.
         remarks: All of them.
     """
-    part = folder / f"{FILE}.part"
-    part.write_text(json.dumps(asdict(remarks), indent=1))
-    part.replace(folder / FILE)
+    write_text(folder / FILE, json.dumps(asdict(remarks), indent=1))
 
 
 def read_remarks(folder: Path) -> Remarks:

@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 
 from polytask._errors import UserError, one_line
+from polytask._files import replacing
 from polytask.compare._names import RESULTS, Kind
 
 _AGAIN = "Run `polytask compare` again"
@@ -70,10 +71,9 @@ def write_results(folder: Path, results: Sequence[Result]) -> None:
         folder: The comparison's folder.
         results: All of them.
     """
-    part = folder / f"{RESULTS}.part"
     rows = pyarrow.Table.from_pylist([asdict(result) for result in results], schema=_SCHEMA)
-    pyarrow.parquet.write_table(rows, part)
-    part.replace(folder / RESULTS)
+    with replacing(folder / RESULTS) as part:
+        pyarrow.parquet.write_table(rows, part)
 
 
 def read_results(folder: str | Path) -> list[Result]:

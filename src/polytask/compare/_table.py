@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from polytask._files import write_text
 from polytask.compare._remarks import Remarks
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval
@@ -177,9 +178,7 @@ def write_table(table: Table, folder: Path) -> None:
         folder: The comparison's folder.
     """
     for name, text in ((CSV, table.csv()), (MARKDOWN, table.markdown())):
-        part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / name)
+        write_text(folder / name, text)
 
 
 def _interval(interval: Interval, digits: int, sign: bool = False) -> str:

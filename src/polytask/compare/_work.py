@@ -1,6 +1,5 @@
 """The process of a job: when it starts, which file its output goes to, and with which process it ends."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from polytask._files import lock
 from polytask.compare import _command
 from polytask.compare._job import Job
 from polytask.compare._outcome import Outcome
@@ -94,7 +94,7 @@ def _wait_for_others(run: Path) -> None:
     """
     run.parent.mkdir(parents=True, exist_ok=True)
     # Never closed: the system unlocks it, however the process ends.
-    fcntl.flock(os.open(run.with_name(f".{run.name}-lock"), os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_EX)
+    lock(run.with_name(f".{run.name}-lock"), wait=True)
 
 
 def _end_with_parent() -> None:

@@ -1,25 +1,31 @@
-"""Nodes with a ``_target_``, built depth first, each one once."""
+"""Builds the nodes with a ``_target_``, arguments first, each of them once."""
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from polytask._errors import RunError, UserError
 from polytask.config._kinds import check_arguments, is_kind, is_value
 from polytask.config._read import KeyPath, Plain, dotted
 from polytask.config._references import References, Where, at, meant, referred
-from polytask.config._targets import Targets
+from polytask.config._resolve import TargetResolver
 
-WORDS = ("_target_", "_partial_", "_args_")
+SPECIAL_KEYS = ("_target_", "_partial_", "_args_")
+# By kind: the argument that is given later, and what holds the others until then.
+_FACTORIES = {
+    "torch.optim.Optimizer": ("params", "polytask.optim", "OptimizerFactory"),
+    "torch.optim.lr_scheduler.LRScheduler": ("optimizer", "polytask.optim", "SchedulerFactory"),
+}
 NAMED_LISTS: tuple[KeyPath, ...] = (("trainer", "callbacks"), ("trainer", "logger"))
-"""Keys that take a list, or a mapping of names to what stands in the list."""
+"""Keys whose value is a list, or a mapping from names to the entries of the list."""
 
 
 @dataclass(frozen=True)
-class Call:
-    """What a node with a ``_target_`` asks for.
+class TargetCall:
+    """The call that a node with a ``_target_`` describes.
 
     Args:
         positional: ``_args_``.
@@ -32,9 +38,9 @@ class Call:
     partial: bool
 
     @classmethod
-    def of(cls, node: Mapping[Any, Any]) -> "Call":
-        """The call that a node asks for."""
-        keywords = {str(key): value for key, value in node.items() if key not in WORDS}
+    def of(cls, node: Mapping[Any, Any]) -> "TargetCall":
+        """The call that a node describes."""
+        keywords = {str(key): value for key, value in node.items() if key not in SPECIAL_KEYS}
         positional = node.get("_args_", [])
         return cls(
             positional if isinstance(positional, list) else [], keywords, node.get("_partial_") is True
@@ -43,11 +49,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Deferral:
-    """What is built later, because an argument of it exists only then.
+    """An object that is built later, because one of its arguments exists only then.
 
     Args:
-        argument: The argument that comes later.
-        factory: What keeps the rest until then.
+        argument: The argument that is given later.
+        factory: Holds the other arguments until then.
         options: The factory's own arguments.
     """
 
@@ -56,13 +62,11 @@ class Deferral:
     options: tuple[str, ...]
 
 
-def deferral(target: object, call: Call) -> Deferral | None:
-    """How an optimizer without parameters, or a scheduler without optimizer, is kept; else None."""
-    for kind, argument in (("Optimizer", "params"), ("lr_scheduler.LRScheduler", "optimizer")):
-        if is_kind(target, f"torch.optim.{kind}") and argument not in call.keywords and not call.positional:
-            from polytask import optim
-
-            factory = optim.OptimizerFactory if argument == "params" else optim.SchedulerFactory
+def deferral(target: object, call: TargetCall) -> Deferral | None:
+    """How an optimizer without parameters or a scheduler without optimizer is built later; else None."""
+    for kind, (argument, module, name) in _FACTORIES.items():
+        if is_kind(target, kind) and argument not in call.keywords and not call.positional:
+            factory = getattr(import_module(module), name)
             own = inspect.signature(target).parameters  # type: ignore[arg-type]
             options = (name for name in inspect.signature(factory).parameters if name not in ("build", *own))
             return Deferral(argument, factory, tuple(options))
@@ -70,15 +74,15 @@ def deferral(target: object, call: Call) -> Deferral | None:
 
 
 class Builder:
-    """Builds the nodes of a resolved config; a node that is asked for twice is the same object.
+    """Builds the nodes of a resolved config; a node is built once, whatever the number of references to it.
 
     Args:
         plain: A resolved config.
-        targets: Finds what targets name.
-        where: From a path to how messages name it.
+        targets: Finds the objects that targets name.
+        where: From a path to its name in messages.
     """
 
-    def __init__(self, plain: Plain, targets: Targets, where: Where) -> None:
+    def __init__(self, plain: Plain, targets: TargetResolver, where: Where) -> None:
         self._plain = plain
         self._targets = targets
         self._where = where
@@ -90,11 +94,11 @@ class Builder:
         """The object, mapping, list or value at a path.
 
         Args:
-            path: Where it stands.
-            given: Arguments that take the place of the node's own, which are not built then.
+            path: The path.
+            given: Arguments that replace those of the node, which are then not built.
 
         Raises:
-            UserError: Where a target is refused, or cannot be built.
+            UserError: If a target is refused, or cannot be built.
         """
         node = at(self._plain, path)
         return self._once(node, path, given) if given else self._value(node, path)
@@ -120,7 +124,9 @@ class Builder:
             return self._built[path]
         if path in self._building:
             circle = " -> ".join(dotted(step) for step in [*self._building, path])
-            raise UserError(self._where(path), "what is built needs itself", circle, "Cut the circle")
+            raise UserError(
+                self._where(path), "an object must not need itself", circle, "Remove one of the references"
+            )
         self._building.append(path)
         try:
             self._built[path] = self._object(node, path, given)
@@ -130,7 +136,7 @@ class Builder:
 
     def _object(self, node: Plain, path: KeyPath, given: Mapping[str, Any]) -> Any:
         target = self._targets.find(node["_target_"], self._where(path))
-        call = Call.of(node)
+        call = TargetCall.of(node)
         positional = self._value(call.positional, (*path, "_args_"))
         own = {name: value for name, value in call.keywords.items() if name not in given}
         keywords = {**{name: self._value(value, (*path, name)) for name, value in own.items()}, **given}

@@ -1,11 +1,11 @@
-"""All that is wrong with a resolved config, without building more than metrics."""
+"""Finds all problems of a resolved config; the only objects it builds are metrics."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from polytask._checks import is_integer
 from polytask._errors import UserError, hint, nearest
-from polytask.config._build import WORDS, Builder, Call, deferral
+from polytask.config._build import SPECIAL_KEYS, Builder, TargetCall, deferral
 from polytask.config._kinds import check_arguments, is_kind, is_value
 from polytask.config._overrides import TOP
 from polytask.config._read import KeyPath, Plain, dotted
@@ -19,8 +19,8 @@ from polytask.config._references import (
     referred,
     unescape,
 )
+from polytask.config._resolve import TargetResolver
 from polytask.config._signatures import misfits, signature_of
-from polytask.config._targets import Targets
 
 _KINDS = {
     "trainer": "pytorch_lightning.Trainer",
@@ -28,13 +28,13 @@ _KINDS = {
 }
 
 
-def check(plain: Plain, targets: Targets, where: Where) -> list[UserError]:
+def check(plain: Plain, targets: TargetResolver, where: Where) -> list[UserError]:
     """Every problem of a resolved config.
 
     Args:
         plain: A resolved config.
-        targets: Finds what targets name.
-        where: From a path to how messages name it.
+        targets: Finds the objects that targets name.
+        where: From a path to its name in messages.
     """
     return [
         *_top(plain, where),
@@ -55,11 +55,11 @@ def _top(plain: Plain, where: Where) -> Iterator[UserError]:
         yield UserError(where(("seed",)), "must be an integer from 0 to 4294967295", repr(seed))
     if "system" not in plain:
         fix = "Add system: {model: ..., criterion: ..., optimizer: ...}"
-        yield UserError(where(()), "needs the key 'system'", None, fix)
+        yield UserError(where(()), "the key 'system' is required", None, fix)
 
 
 def _circles(plain: Plain, where: Where) -> Iterator[UserError]:
-    """References among what is built must not lead back to where they start."""
+    """References between objects must not form a circle."""
     references = References(plain, where)
     done: set[KeyPath] = set()
 
@@ -68,13 +68,14 @@ def _circles(plain: Plain, where: Where) -> Iterator[UserError]:
             try:
                 found = references.find(key, where(place))
             except UserError:
-                continue  # resolving the config has found it already
+                continue  # reported when the config was resolved
             steps = (*trail, place)
             back = [index for index, step in enumerate(steps) if step[: len(found)] == found]
             if back:
                 circle = steps[back[0] :]
                 shown = " -> ".join(map(dotted, circle))
-                error = UserError(where(place), "what is built needs itself", shown, "Cut the circle")
+                rule, fix = "an object must not need itself", "Remove one of the references"
+                error = UserError(where(place), rule, shown, fix)
                 yield frozenset(circle), error
             elif found not in done:
                 yield from visit(found, steps)
@@ -98,7 +99,7 @@ def _leaves(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _data(plain: Plain, where: Where) -> Iterator[UserError]:
-    """Only the data may refer to the data: it would be read wherever the rest is built."""
+    """Only data may refer to data: a reference from elsewhere would read it whenever the rest is built."""
     system = plain.get("system")
     names = [name for name in system if name != "dataloaders"] if isinstance(system, dict) else []
     starts: list[KeyPath] = [("system", name) for name in names if name != "_target_"]
@@ -107,26 +108,28 @@ def _data(plain: Plain, where: Where) -> Iterator[UserError]:
     for start in starts:
         for place, found in _reached(references, start, set()):
             if found[:2] == ("system", "dataloaders"):
-                rule = f"'{dotted(start)}' cannot refer to data, which is read only when a stage begins"
-                yield UserError(where(place), rule, f"'{dotted(found)}'", "Give it the value that it needs")
+                rule = f"'{dotted(start)}' must not refer to data, which is read when a stage begins"
+                yield UserError(where(place), rule, f"'{dotted(found)}'", "Write the value instead")
 
 
 def _reached(references: References, start: KeyPath, done: set[KeyPath]) -> Iterator[tuple[KeyPath, KeyPath]]:
-    """References under a path, and under what they lead to: where each stands, and what it means."""
+    """References under a path, and under the nodes they refer to: the path of each, and of its node."""
     for place, key in _leaves(at(references.tree, start), start):
         try:
             found = references.find(key, references.where(place))
         except UserError:
-            continue  # resolving the config has found it already
+            continue  # reported when the config was resolved
         yield place, found
         if found not in done:
             done.add(found)
             yield from _reached(references, found, done)
 
 
-def _nodes(node: Any, plain: Plain, path: KeyPath, targets: Targets, where: Where) -> Iterator[UserError]:
+def _nodes(
+    node: Any, plain: Plain, path: KeyPath, targets: TargetResolver, where: Where
+) -> Iterator[UserError]:
     if isinstance(node, dict):
-        yield from _words(node, path, where)
+        yield from _special_keys(node, path, where)
         if "_target_" in node:
             yield from _node(node, plain, path, targets, where)
         for key, value in node.items():
@@ -141,37 +144,45 @@ def _nodes(node: Any, plain: Plain, path: KeyPath, targets: Targets, where: Wher
             yield error
 
 
-def _words(node: Plain, path: KeyPath, where: Where) -> Iterator[UserError]:
+def _special_keys(node: Plain, path: KeyPath, where: Where) -> Iterator[UserError]:
     for key, value in node.items():
-        place = (*path, key)
-        word = isinstance(key, str) and key.startswith("_") and bool(key.endswith("_") or nearest(key, WORDS))
-        if word and key not in WORDS:
-            yield UserError(where(place), f"there is no key '{key}'", None, hint(str(key), WORDS))
-        elif word and "_target_" not in node:
-            yield UserError(where(place), f"'{key}' belongs beside a _target_", None, "Add the _target_")
+        own = (*path, key)
+        special = (
+            isinstance(key, str)
+            and key.startswith("_")
+            and bool(key.endswith("_") or nearest(key, SPECIAL_KEYS))
+        )
+        if special and key not in SPECIAL_KEYS:
+            yield UserError(where(own), f"there is no key '{key}'", None, hint(str(key), SPECIAL_KEYS))
+        elif special and "_target_" not in node:
+            yield UserError(
+                where(own), f"'{key}' is allowed only next to a _target_", None, "Add the _target_"
+            )
         elif key == "_partial_" and not isinstance(value, bool):
-            yield UserError(where(place), "must be true or false", repr(value))
+            yield UserError(where(own), "must be true or false", repr(value))
         elif key == "_args_" and not isinstance(value, list):
-            yield UserError(where(place), "must be a list", repr(value))
+            yield UserError(where(own), "must be a list", repr(value))
 
 
-def _node(node: Plain, plain: Plain, path: KeyPath, targets: Targets, where: Where) -> Iterator[UserError]:
+def _node(
+    node: Plain, plain: Plain, path: KeyPath, targets: TargetResolver, where: Where
+) -> Iterator[UserError]:
     try:
         target = targets.find(node["_target_"], where((*path, "_target_")))
     except UserError as error:
         yield error
         return
-    call = Call.of(node)
+    call = TargetCall.of(node)
     if is_value(target):
         if call.keywords or call.positional:
-            yield UserError(where(path), f"'{node['_target_']}' is a value and takes no arguments")
+            yield UserError(where(path), f"'{node['_target_']}' is a value and has no arguments")
         return
     kind = _KINDS.get(dotted(path))
     if kind is not None and isinstance(target, type) and not is_kind(target, kind):
         yield UserError(where(path), f"must be a {kind}", f"'{node['_target_']}'")
         return
     if dotted(path) != "trainer" and is_kind(target, _KINDS["trainer"]):
-        yield UserError(where(path), "a Trainer stands under 'trainer' only")
+        yield UserError(where(path), "a Trainer is allowed under 'trainer' only")
         return
     try:
         check_arguments(target, call.keywords, where(path))
@@ -184,7 +195,7 @@ def _node(node: Plain, plain: Plain, path: KeyPath, targets: Targets, where: Whe
         yield from _constructed(target, call, plain, path, targets, where)
 
 
-def _arguments(target: Any, call: Call, path: KeyPath, where: Where) -> Iterator[UserError]:
+def _arguments(target: Any, call: TargetCall, path: KeyPath, where: Where) -> Iterator[UserError]:
     keywords = {name: _literal(value) for name, value in call.keywords.items()}
     parts: list[tuple[Any, list[Any], dict[str, Any], tuple[str, ...]]]
     parts = [(target, call.positional, keywords, ())]
@@ -213,9 +224,9 @@ def _hides_arguments(target: Any) -> bool:
 
 
 def _constructed(
-    target: Any, call: Call, plain: Plain, path: KeyPath, targets: Targets, where: Where
+    target: Any, call: TargetCall, plain: Plain, path: KeyPath, targets: TargetResolver, where: Where
 ) -> Iterator[UserError]:
-    """Metrics hide what they take behind ``**kwargs``, so that only a call tells."""
+    """Metrics hide their arguments behind ``**kwargs``: only building one shows whether they fit."""
     if any(map(_is_built, [*call.positional, *call.keywords.values()])):
         return
     try:
@@ -223,9 +234,9 @@ def _constructed(
     except UserError as error:
         signature = signature_of(target)
         names = signature.names if signature is not None else []
-        strangers = [name for name in call.keywords if name not in names and nearest(name, names)]
-        for name in strangers:
+        unknown = [name for name in call.keywords if name not in names and nearest(name, names)]
+        for name in unknown:
             rule = f"{target.__name__} has no argument '{name}'"
             yield UserError(where((*path, name)), rule, None, hint(name, names))
-        if not strangers:
+        if not unknown:
             yield error

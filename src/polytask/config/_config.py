@@ -1,4 +1,4 @@
-"""The config of a run: files and overrides merged, resolved, checked and built."""
+"""`Config`: files and overrides, merged, resolved, checked and built."""
 
 import contextlib
 import copy
@@ -9,13 +9,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from polytask._errors import UserError
+from polytask._files import write_text
 from polytask.config._build import Builder
 from polytask.config._check import check
+from polytask.config._locations import Locations
 from polytask.config._overrides import MOVED, override
-from polytask.config._places import Places
 from polytask.config._read import Plain, Source, check_plain, read_file
 from polytask.config._references import References, referred, step
-from polytask.config._targets import Targets
+from polytask.config._resolve import TargetResolver
 from polytask.config._trust import is_installed
 
 _IMPLICIT = {"trainer": "pytorch_lightning.Trainer", "system": "polytask.System"}
@@ -24,15 +25,15 @@ _IMPLICIT = {"trainer": "pytorch_lightning.Trainer", "system": "polytask.System"
 class Config:
     """A run's config. Made by `Config.read` or `Config.from_plain`.
 
-    What is wrong in its files' syntax, or in an override, is raised when it is made; everything
-    else is listed by `problems`, and raised by `plain` and `build` where they meet it.
+    Errors in the syntax of its files, or in an override, are raised when it is made. All others are listed
+    by `problems`; `plain` and `build` raise the first that concerns them.
 
     Args:
         sources: Values in the order in which they are merged.
-        overrides: ``key=value`` texts.
-        allow: Dotted names that targets may use besides those of the known kinds.
-        project: Takes the place of the config's own project folder.
-        trusted: Whether the config's own project folder may be imported.
+        overrides: ``key=value`` strings.
+        allow: Dotted names that targets may use in addition to those of the known kinds.
+        project: The project's folder, instead of the one that the config names.
+        trusted: Whether the project that the config names may be imported.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Config:
         if ("project",) in set_paths:
             base = Path.cwd()
         self._merged = Source("the config", copy.deepcopy(tree), folder=base)
-        self._where = Places(sources, set_paths)
+        self._where = Locations(sources, set_paths)
         references = References(tree, self._where)
         with _bounded(self._where(())):
             self._plain = references.resolve()
@@ -69,7 +70,7 @@ class Config:
         trusted = trusted or project is not None or ("project",) in set_paths
         self._project = self._folder(base, project, trusted)
         untrusted = None if trusted else self._plain.get("project")
-        self._targets = Targets(self._project if trusted else None, allow, untrusted)
+        self._targets = TargetResolver(self._project if trusted else None, allow, untrusted)
         self._builder = Builder(self._plain, self._targets, self._where)
 
     @classmethod
@@ -79,15 +80,17 @@ class Config:
         """The config of some files, merged from left to right.
 
         Args:
-            files: YAML files; mappings are merged, anything else replaces what stood there.
-            overrides: ``key=value`` texts, applied last.
-            allow: Dotted names that targets may use besides those of the known kinds.
+            files: YAML files; mappings are merged, any other value replaces the earlier one.
+            overrides: ``key=value`` strings, applied last.
+            allow: Dotted names that targets may use in addition to those of the known kinds.
 
         Raises:
-            UserError: Where a file cannot be read, or an override sets a key that is not there.
+            UserError: If a file cannot be read, or an override sets a key that does not exist.
         """
         if not files:
-            raise UserError("--config", "needs a file", "none", "Write for example --config config.yaml")
+            raise UserError(
+                "--config", "a file is required", "none", "Write for example --config config.yaml"
+            )
         return cls([read_file(file) for file in files], overrides, allow)
 
     @classmethod
@@ -100,17 +103,17 @@ class Config:
         allow: Sequence[str] = (),
         project: Path | None = None,
     ) -> "Config":
-        """The config that a checkpoint carries. Its project is imported only where ``project`` names it.
+        """The config in a checkpoint. Its project is imported only if ``project`` names it.
 
         Args:
-            values: What `plain` gave when it was saved.
-            where: What messages call it, such as the checkpoint's path.
-            overrides: ``key=value`` texts.
-            allow: Dotted names that targets may use besides those of the known kinds.
+            values: The value of `plain` when it was saved.
+            where: Its name in messages, such as the checkpoint's path.
+            overrides: ``key=value`` strings.
+            allow: Dotted names that targets may use in addition to those of the known kinds.
             project: The folder whose modules may be imported.
 
         Raises:
-            UserError: Where the values are not plain data, or an override sets a key that is not there.
+            UserError: If the values are not plain data, or an override sets a key that does not exist.
 
         Example:
             >>> config = Config.from_plain({"seed": 1, "system": {}}, where="last.ckpt")
@@ -127,8 +130,8 @@ class Config:
     def plain(self) -> dict[str, Any]:
         """The merged and resolved config: mappings, lists, strings, numbers, bools and null.
 
-        It is itself a valid config. A reference to something that is built stays, as ``$@key``, and
-        so does ``${oc.env:NAME}``: a saved config holds the variable's name and not its value.
+        It is a valid config. A reference to an object is kept, as ``$@key``, and so is
+        ``${oc.env:NAME}``: a saved config holds the variable's name and not its value.
 
         Raises:
             UserError: The first reference that could not be resolved.
@@ -138,7 +141,7 @@ class Config:
 
     @property
     def merged(self) -> Source:
-        """The files with the overrides in them, references not resolved: more can be merged over it."""
+        """The files with the overrides, before references are resolved: others can be merged over it."""
         return self._merged
 
     @property
@@ -161,34 +164,32 @@ class Config:
         return True
 
     def dump(self, path: str | Path) -> None:
-        """Write `plain` as YAML; reading the file gives it again.
+        """Write `plain` as YAML, which `read` reads again.
 
         Args:
-            path: A file, replaced where it exists.
+            path: A file; an existing one is replaced.
         """
-        part = Path(f"{path}.part")
-        part.write_text(OmegaConf.to_yaml(OmegaConf.create(self.plain)), encoding="utf-8")
-        part.replace(path)
+        write_text(Path(path), OmegaConf.to_yaml(OmegaConf.create(self.plain)))
 
     def problems(self) -> list[UserError]:
-        """Everything that is wrong, found without touching data; empty where nothing is.
+        """All problems that can be found without reading data.
 
-        Targets are imported and their arguments compared with their signatures; metrics are
-        constructed, because they hide their arguments.
+        TargetResolver are imported and their arguments compared with their signatures; metrics are
+        built, because they hide their arguments.
         """
         with _bounded(self._where(())):
             found = [*self._problems, *check(self._plain, self._targets, self._where)]
         return list({str(error): error for error in found}.values())
 
     def build(self, key: str, given: Mapping[str, Any] | None = None) -> Any:
-        """What stands at a dotted key, built; the same object whenever it is asked for.
+        """The object at a dotted key; every call returns the same object.
 
         Args:
             key: For example ``system.model``.
-            given: Arguments that take the place of the target's own, which are not built then.
+            given: Arguments that replace those of the config, which are then not built.
 
         Raises:
-            UserError: Where there is no such key, a target is refused, or cannot be built.
+            UserError: If there is no such key, or a target is refused or cannot be built.
 
         Example:
             >>> config = Config.from_plain({"vars": {"head": {"_target_": "torch.nn.ReLU"}}}, where="x")
@@ -207,15 +208,15 @@ class Config:
             raise error
 
     def _in_place(self, source: Source) -> Plain:
-        """The source's values, with what may stand at the top put where it belongs."""
+        """The source's values, with keys that are allowed at the top moved to where they belong."""
         values = copy.deepcopy(source.values)
         for key in MOVED:
             if key not in values:
                 continue
             system = values.setdefault("system", {})
             if isinstance(system, dict) and key in system:
-                where = Places([source])
-                rule = f"'{key}' stands at the top and under system"
+                where = Locations([source])
+                rule = f"'{key}' must not be both at the top and under system"
                 self._problems.append(UserError(where((key,)), rule, None, "Keep one of them"))
             elif isinstance(system, dict):
                 system[key] = values[key]
@@ -241,24 +242,24 @@ def _bounded(where: str) -> Iterator[None]:
     try:
         yield
     except RecursionError:
-        rule = "references lead through too many others"
+        rule = "too many references refer to each other in a row"
         raise UserError(where, rule, None, "Refer to the last one") from None
 
 
 def _no_project(written: object, folder: Path, trusted: bool) -> tuple[str, str, str | None] | None:
-    """Why a folder cannot be a project: the rule, what was found and what to do; None where it can."""
+    """Why a folder cannot be a project: the rule, the value and the fix; None if it can."""
     if isinstance(written, str) and (referred(written) or "${" in written):
-        return "is a path, without references", repr(written), "Write it, or pass project=DIR"
+        return "must be a path without references", repr(written), "Write it, or pass project=DIR"
     if not isinstance(written, str) or (trusted and not folder.is_dir()):
         return "must be a folder", repr(written), None
     if trusted and is_installed(folder):
-        rule = "a project is a folder of your own code, outside of Python's library and installed packages"
+        rule = "must be a folder of your own code, outside of Python's library and installed packages"
         return rule, repr(written), "Name the config's own folder, project: ."
     return None
 
 
 def merge(left: Any, right: Any) -> Any:
-    """``right`` over ``left``: mappings key by key, anything else replaces."""
+    """``right`` merged over ``left``: mappings key by key, any other value replaces the earlier one."""
     if not (isinstance(left, dict) and isinstance(right, dict)):
         return right
     return {

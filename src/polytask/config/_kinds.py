@@ -1,4 +1,4 @@
-"""What a ``_target_`` may be, decided on the object it names and not on how it is written."""
+"""What a ``_target_`` may be, decided by the object that it names and not by how it is written."""
 
 import enum
 import inspect
@@ -29,7 +29,7 @@ CLASSES = (
     "transformers.PretrainedConfig",
     "transformers.PreTrainedTokenizerBase",
 )
-# Elsewhere in these packages are classes of the same kinds that run code, open files or serve.
+# Other parts of these packages have classes of the same kinds that run code, open files or start servers.
 CLASS_PACKAGES = {
     "torch": ("torch.nn", "torch.optim", "torch.utils.data"),
     "pytorch_lightning": (
@@ -59,11 +59,10 @@ OWN = (
     "polytask.models",
     "polytask.optim",
     "polytask.predictions",
-    "polytask.callbacks._progress",
     "polytask.system",
     "polytask.weighting",
 )
-"""Rooms of this package whose public names are there to be configured."""
+"""Modules of this package whose public names may be configured."""
 FUNCTIONS = (
     "torch.utils.data.random_split",
     "torch.utils.data.default_collate",
@@ -81,18 +80,18 @@ _FILE_FUNCTIONS = ("from_file", "frombuffer")
 
 
 def within(name: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted name is one of the prefixes or lies under one."""
+    """Whether a dotted name is one of the prefixes or below one."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def known(name: str) -> object:
-    """The object of a public name where its module is imported already, else None."""
+    """The object of a public name if its module is imported, else None."""
     module, _, attribute = name.rpartition(".")
     return getattr(sys.modules.get(module), attribute, None)
 
 
 def full_name(found: object) -> str:
-    """Module and name under which an object was defined."""
+    """The module and the name of an object's definition."""
     if isinstance(found, MethodType):
         found = found.__func__
     owner = found if isinstance(found, type | FunctionType | BuiltinFunctionType) else type(found)
@@ -100,13 +99,13 @@ def full_name(found: object) -> str:
 
 
 def is_allowed(found: object, written: str, project: Path | None, allow: Sequence[str]) -> bool:
-    """Whether a config may call this object, or have it as a value.
+    """Whether a config may call this object, or use it as a value.
 
     Args:
         found: The object that the target names.
         written: The target.
-        project: The folder whose code is trusted.
-        allow: Dotted names the user added.
+        project: The folder of trusted code.
+        allow: Dotted names that the user allows.
     """
     name = full_name(found)
     root = name.partition(".")[0]
@@ -117,7 +116,7 @@ def is_allowed(found: object, written: str, project: Path | None, allow: Sequenc
     if root not in ROOTS:
         return False
     if root == "polytask":
-        return _is_own(found, name)
+        return _is_own(found)
     if isinstance(found, type):
         return _is_class(found, name)
     if isinstance(found, MethodType):
@@ -132,10 +131,10 @@ def is_allowed(found: object, written: str, project: Path | None, allow: Sequenc
 
 
 def check_arguments(found: object, keywords: Mapping[str, object], where: str) -> None:
-    """Refuse the arguments by which a model hub runs code that comes with the weights.
+    """Refuse the arguments that make a model hub run code from a download.
 
     Raises:
-        UserError: Where a constructor of timm or transformers is asked to.
+        UserError: If a constructor of timm or transformers gets one.
     """
     if full_name(found).partition(".")[0] not in ("timm", "transformers"):
         return
@@ -143,20 +142,20 @@ def check_arguments(found: object, keywords: Mapping[str, object], where: str) -
         if (name == "trust_remote_code" and value is not False) or (
             name == "weights_only" and value is not True
         ):
-            rule = "a config cannot run code from elsewhere"
+            rule = "must not run downloaded code"
             raise UserError(f"{where}.{name}", rule, repr(value), "Remove it")
         if isinstance(value, Mapping):
             check_arguments(found, value, f"{where}.{name}")
 
 
 def is_value(found: object) -> bool:
-    """Whether an object stands for itself: a member of an enumeration, a dtype."""
+    """Whether an object is a value: a member of an enumeration, or a dtype."""
     dtype = known("torch.dtype")
     return isinstance(found, enum.Enum) or (isinstance(dtype, type) and isinstance(found, dtype))
 
 
 def _is_widened(name: str, written: str, allow: Sequence[str]) -> bool:
-    """A package re-exports its names, so what is written counts where it stays in that package."""
+    """Whether the user allows it; the written name counts too, since packages re-export their names."""
     if written in allow:
         return True
     same_root = name.partition(".")[0] == written.partition(".")[0]
@@ -164,7 +163,7 @@ def _is_widened(name: str, written: str, allow: Sequence[str]) -> bool:
 
 
 def _is_projects(found: object, written: str, project: Path | None) -> bool:
-    """Whether a project defines an object: a class, a function, wrapped or not, or an instance of its own."""
+    """Whether a project defines an object: a class, a function (wrapped or not), or an instance."""
     if isinstance(found, type | FunctionType | MethodType):
         return _is_of_project(full_name(found), project)
     inner = inspect.unwrap(found) if callable(found) and hasattr(found, "__wrapped__") else found
@@ -193,7 +192,7 @@ def _is_class(found: type, name: str) -> bool:
 
 
 def _is_public(found: type, name: str, package: str) -> bool:
-    """Whether a class lies in the package, and in no private module that the package does not export."""
+    """Whether a class is in the package, and not in a private module without being exported."""
     if not within(name, (package,)):
         return False
     return (
@@ -202,17 +201,19 @@ def _is_public(found: type, name: str, package: str) -> bool:
     )
 
 
-def _is_own(found: object, name: str) -> bool:
-    room = ".".join(name.split(".")[:2])
-    if room not in OWN or not isinstance(found, type | FunctionType):
-        return False
+def _is_own(found: object) -> bool:
+    """Whether a module of `OWN` exports the object, whatever module defines it."""
+    return isinstance(found, type | FunctionType) and any(_exports(room, found) for room in OWN)
+
+
+def _exports(room: str, found: type | FunctionType) -> bool:
     exported = getattr(sys.modules.get(room), "__all__", None)
     listed = found.__name__ in exported if exported is not None else _is_at_home(found)
     return listed and known(f"{room}.{found.__name__}") is found
 
 
 def _is_at_home(found: type | FunctionType) -> bool:
-    """Whether a public name of its own module is this object; a method's is not."""
+    """Whether a public name of its module is this object, which does not hold for a method."""
     return not found.__name__.startswith("_") and known(f"{found.__module__}.{found.__name__}") is found
 
 

@@ -1,4 +1,4 @@
-"""``key=value`` on the command line, put into a config."""
+"""Sets ``key=value`` of the command line in a config."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ MOVED = ("optimizer", "scheduler")
 
 
 def override(tree: Plain, text: str) -> KeyPath:
-    """Set what ``text`` says in ``tree``.
+    """Set the key of ``text`` in ``tree``.
 
-    A key that is there is replaced. A new one may be an argument of a node that is built (the check
+    The value of an existing key is replaced. A new key may be an argument of a node that is built (the check
     compares it with the target's signature) or a known key at the top.
 
     Args:
@@ -24,7 +24,7 @@ def override(tree: Plain, text: str) -> KeyPath:
         The path that was set.
 
     Raises:
-        UserError: Where ``text`` is not ``key=value``, or there is no such key.
+        UserError: If ``text`` is not ``key=value``, or there is no such key.
 
     Example:
         >>> tree = {"trainer": {"_target_": "pytorch_lightning.Trainer", "max_epochs": 9}}
@@ -46,7 +46,7 @@ def override(tree: Plain, text: str) -> KeyPath:
 
 
 def _value(written: str, where: str) -> Any:
-    """An '@' needs no quotes here: the shell has eaten those that the user wrote."""
+    """An '@' needs no quotes here: the shell removes those that the user writes."""
     return written if written.startswith("@") else parse(written, where)
 
 
@@ -83,7 +83,7 @@ def _check_new(node: Any, path: KeyPath, left: list[str], key: str, where: str) 
         if left in (["seed"], ["project"], ["vars"]):
             return
         if left[0] == "vars":
-            fix = f"Set it whole: vars={{{left[1]}: ...}}"
+            fix = f"Set all of it: vars={{{left[1]}: ...}}"
             raise UserError(where, "the config has no 'vars'", None, fix)
     elif isinstance(node, dict) and "_target_" in node:
         return

@@ -1,4 +1,4 @@
-"""Import of a project's own modules, before any installed package of the same name."""
+"""Imports a project's modules in preference to installed packages of the same name."""
 
 import importlib.abc
 import importlib.machinery
@@ -25,7 +25,7 @@ class ProjectFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The module's spec where it is a top-level name that the folder holds."""
+        """The module's spec if it is a top-level name in the folder."""
         if path is not None or not holds(self.folder, fullname):
             return None
         self.served.add(fullname)
@@ -45,8 +45,8 @@ def _is_module(folder: Path, name: str) -> bool:
 def holds(folder: Path, name: str) -> bool:
     """Whether the folder has a module or a package of this name.
 
-    A folder without Python files, such as the one a logger writes, is none: it would hide the
-    logger's own package. Modules of Python itself are never hidden.
+    A folder without Python files, such as one that a logger writes, is not a package: it would hide the
+    installed package of that name. Modules of Python's library are never hidden.
     """
     if name in sys.stdlib_module_names or not name.isidentifier():
         return False
@@ -61,8 +61,8 @@ def holds(folder: Path, name: str) -> bool:
 def install(folder: Path) -> None:
     """Make the project's modules importable, here and in worker processes.
 
-    Modules of a project that was installed before are forgotten. The end of ``sys.path`` serves
-    workers that are spawned from a process with another main module than the command.
+    Modules of an earlier project are removed from ``sys.modules``. The folder is also appended to
+    ``sys.path``, for workers that are spawned from a process with another main module than the command.
     """
     for finder in [finder for finder in sys.meta_path if isinstance(finder, ProjectFinder)]:
         if finder.folder == folder:
@@ -77,24 +77,24 @@ def install(folder: Path) -> None:
 
 
 def follow_parent() -> None:
-    """In a worker process, make the parent's project importable as it is there.
+    """In a worker process, make the parent's project importable.
 
-    A spawned worker imports the command's main module before it unpickles its work; that module
-    calls this. Anywhere else it does nothing.
+    A spawned worker imports the command's main module before it unpickles its arguments; that module
+    calls this function. In any other process it does nothing.
     """
     if "__mp_main__" in sys.modules and (folder := os.environ.get(VARIABLE)):
         install(Path(folder))
 
 
 def forget(names: Iterable[str]) -> None:
-    """Drop top-level modules, and what is in them, from the imported ones."""
+    """Remove top-level modules and their submodules from ``sys.modules``."""
     roots = set(names)
     for name in [name for name in sys.modules if name.partition(".")[0] in roots]:
         del sys.modules[name]
 
 
 def is_from(folder: Path, name: str) -> bool:
-    """Whether the imported module ``name`` lies where the project's folder would have it."""
+    """Whether the imported module ``name`` is a file of the project's folder."""
     module = sys.modules.get(name)
     if module is None:
         return False

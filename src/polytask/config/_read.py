@@ -1,4 +1,4 @@
-"""YAML text to plain data, with the file and line of what is wrong in it."""
+"""From YAML to plain data; errors name the file and the line."""
 
 import io
 import re
@@ -24,13 +24,13 @@ _BITS = 1024
 
 @dataclass(frozen=True)
 class Source:
-    """Values and where they came from.
+    """Values and the file they are from.
 
     Args:
-        name: What messages call it: the file, as the user wrote it.
+        name: Its name in messages: the file, as the user wrote it.
         values: Its content as plain data.
-        text: Its YAML, where there is one.
-        folder: What a relative ``project`` starts from.
+        text: Its YAML; None if it was not a file.
+        folder: The folder that a relative ``project`` is relative to.
     """
 
     name: str
@@ -40,21 +40,21 @@ class Source:
 
 
 def read_file(path: str | Path) -> Source:
-    """One YAML file.
+    """Read one YAML file.
 
     Raises:
-        UserError: Where there is no such file, it is not UTF-8, or not YAML with a mapping at its root.
+        UserError: If there is no such file, it is not UTF-8, or not YAML with a mapping at its root.
     """
     file, name = Path(path), str(path)
     if file.is_dir():
-        raise UserError(name, "must be a YAML file", "a folder", _beside(file, "*"))
+        raise UserError(name, "must be a YAML file", "a folder", _other_files(file, "*"))
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(name, "there is no such file", None, _beside(file.parent, file.name)) from None
+        raise UserError(name, "there is no such file", None, _other_files(file.parent, file.name)) from None
     except UnicodeDecodeError as error:
         raise UserError(
-            name, "must be UTF-8 text", f"byte {error.object[error.start]:#04x} at {error.start}"
+            name, "must be encoded in UTF-8", f"byte {error.object[error.start]:#04x} at {error.start}"
         ) from None
     except OSError as error:
         raise UserError(name, "cannot be read", error.strerror) from None
@@ -65,14 +65,14 @@ def read_file(path: str | Path) -> Source:
 
 
 def parse(text: str, name: str) -> Any:
-    """The plain data of a YAML text.
+    """The plain data of a YAML string.
 
     Args:
-        text: YAML; ``1e-3`` is a float, keys stand once.
-        name: What to call it in messages.
+        text: YAML; ``1e-3`` is a float, duplicate keys are errors.
+        name: Its name in messages.
 
     Raises:
-        UserError: Where it is not YAML, names a key twice, or holds what is not plain data.
+        UserError: If it is not YAML, has a duplicate key, or holds anything but plain data.
     """
     try:
         loaded = OmegaConf.load(io.StringIO(f"value:\n{_indented(text)}" if _is_scalar(text) else text))
@@ -92,7 +92,7 @@ def parse(text: str, name: str) -> Any:
 
 
 def _is_scalar(text: str) -> bool:
-    """OmegaConf reads a lone string as a key and refuses a lone number: wrap those."""
+    """Whether it is one value: OmegaConf reads a single string as a key and refuses a single number."""
     try:
         node = yaml.compose(text, Loader=LOADER)
     except (yaml.YAMLError, RecursionError):
@@ -105,27 +105,27 @@ def _indented(text: str) -> str:
 
 
 def check_plain(values: object, path: KeyPath, name: str) -> None:
-    """Raise where a value is not a mapping, list, string, number, bool or null."""
+    """Raise if a value is not a mapping, list, string, number, bool or null."""
     if len(path) > _DEPTH:
         raise _too_deep(name)
     if isinstance(values, Mapping):
         for key, value in values.items():
             if not isinstance(key, Key):
-                raise UserError(_where(name, path), "a key is a string or a number", repr(key))
+                raise UserError(_where(name, path), "a key must be a string or a number", repr(key))
             check_plain(value, (*path, key), name)
     elif isinstance(values, Sequence) and not isinstance(values, str | bytes):
         for index, value in enumerate(values):
             check_plain(value, (*path, index), name)
     elif values is not None and not isinstance(values, str | int | float | bool):
-        rule = "a value is a mapping, list, string, number, bool or null"
+        rule = "a value must be a mapping, list, string, number, bool or null"
         raise UserError(_where(name, path), rule, _kind(values))
     elif isinstance(values, int) and values.bit_length() > _BITS:
-        rule = f"an integer has at most {_BITS} bits"
+        rule = f"an integer must have at most {_BITS} bits"
         raise UserError(_where(name, path), rule, f"{values.bit_length()} bits", "Write a smaller one")
 
 
 def _too_deep(name: str) -> UserError:
-    return UserError(name, f"mappings and lists nest at most {_DEPTH} deep", None, "Flatten them")
+    return UserError(name, f"mappings and lists must be nested at most {_DEPTH} deep", None, "Flatten them")
 
 
 def _where(name: str, path: KeyPath) -> str:
@@ -146,7 +146,7 @@ def _kind(value: object) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
-def _beside(folder: Path, wanted: str) -> str | None:
+def _other_files(folder: Path, wanted: str) -> str | None:
     found = sorted(file.name for pattern in ("*.yaml", "*.yml") for file in folder.glob(pattern))
     return hint(wanted, found, f"YAML files in {folder}") if found else None
 
@@ -161,15 +161,15 @@ def _syntax_error(error: yaml.YAMLError, text: str, name: str) -> UserError:
         start = lines[mark.line][mark.column]
         if start == "@":
             return UserError(
-                where, "a reference that starts with '@' is quoted", line, 'Write "@a.b" or $@a.b'
+                where, "a reference that starts with '@' must be quoted", line, 'Write "@a.b" or $@a.b'
             )
         if start == "\t":
-            return UserError(where, "YAML is indented by spaces", "a tab", "Replace the tab")
-        return UserError(where, f"a text that starts with '{start}' is quoted", line)
+            return UserError(where, "YAML must be indented by spaces", "a tab", "Replace the tab")
+        return UserError(where, f"a string that starts with '{start}' must be quoted", line)
     if twice := re.search(r"duplicate key (\S+)", problem):
-        return UserError(where, f"the key '{twice[1]}' stands twice", line, "Keep one of them")
+        return UserError(where, f"duplicate key '{twice[1]}'", line, "Keep one of them")
     if "python/" in problem or "constructor" in problem:
-        return UserError(where, "a config holds plain data, no YAML tags", line, "Remove the tag")
+        return UserError(where, "a config must hold plain data, without YAML tags", line, "Remove the tag")
     return UserError(where, "must be valid YAML", f"{problem}" + (f" in: {line}" if line else ""))
 
 

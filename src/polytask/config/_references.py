@@ -1,7 +1,7 @@
 r"""References in a config: ``$@a.b``, ``@a.b`` and ``${a.b}``.
 
 Strings are kept in their source form: a literal that starts with ``@`` or ``$`` is written ``\@``
-or ``\$``, and a literal ``${`` anywhere ``\${``. `unescape` gives the text that is meant.
+or ``\$``, and a literal ``${`` anywhere is written ``\${``. `unescape` returns the literal.
 """
 
 import re
@@ -22,7 +22,7 @@ _INNER = re.compile(rf"(?<!\\)\$\{{({_KEY})\}}")
 _EMBEDDED = re.compile(r"(?<!\\)(?:\\\\)*\$\{")
 _ENVIRONMENT = re.compile(r"(?<!\\)((?:\\\\)*)\$\{(\s*oc\.env\s*:[^{}]*)\}")
 _ALLOWED = re.compile(r"\$\{\s*(?:oc\.env\s*:[^{}]*\}|[\w.\-\[\]]+\s*\})")
-# Stand around an environment variable while the text around it is resolved.
+# Enclose an environment variable while the string around it is resolved.
 _KEPT = re.compile("\ue000([^\ue000\ue001]*)\ue001")
 _ESCAPED_START = re.compile(r"\\+(?:@|\$(?!\{))")
 _ESCAPED_BRACE = re.compile(r"(\\+)\$\{")
@@ -30,7 +30,7 @@ _BARE_BRACE = re.compile(r"(\\*)\$\{")
 
 
 def referred(text: object) -> str | None:
-    """The dotted key that a whole string refers to, or None where it is no reference.
+    """The dotted key that a whole string refers to, or None if it is not a reference.
 
     Example:
         >>> referred("$@trainer.max_epochs"), referred("${a[1].b}"), referred("a")
@@ -41,7 +41,7 @@ def referred(text: object) -> str | None:
 
 
 def unescape(text: str) -> str:
-    r"""The literal that a string of a config means.
+    r"""The literal value of a string in a config.
 
     Example:
         >>> unescape(r"\@name"), unescape(r"\${x}"), unescape("plain")
@@ -53,7 +53,7 @@ def unescape(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    r"""The string that means ``text`` in a config.
+    r"""The string whose literal value in a config is ``text``.
 
     Example:
         >>> escape("@name"), escape("cost: ${x}")
@@ -64,7 +64,7 @@ def escape(text: str) -> str:
 
 
 def has_environment(value: object) -> bool:
-    """Whether a text names an environment variable.
+    """Whether a string names an environment variable.
 
     Example:
         >>> has_environment("${oc.env:HOME}/data"), has_environment("data")
@@ -74,12 +74,12 @@ def has_environment(value: object) -> bool:
 
 
 def meant(text: str, where: str) -> str | None:
-    r"""The literal that a string of a config means, with environment variables in their places.
+    r"""The literal value of a string in a config, with the values of environment variables.
 
-    A lone variable with the default ``null`` may mean None.
+    A string that is one variable with the default ``null`` may be None.
 
     Raises:
-        UserError: Where a variable is not set and has no default.
+        UserError: If a variable is not set and has no default.
 
     Example:
         >>> meant(r"${oc.env:POLYTASK_ABSENT,data}/\${x}", "root")
@@ -110,9 +110,9 @@ def _variable(call: str, where: str) -> str | None:
 
 
 def step(node: object, segments: list[str]) -> tuple[Key, list[str]] | None:
-    """The key of ``node`` that the first segments name, and the segments left.
+    """The key of ``node`` that the first segments name, and the remaining segments.
 
-    A key may itself hold stops (``groups: {heads.digit: ...}``), so several segments may be one key.
+    A key may contain dots (``groups: {heads.digit: ...}``), so several segments may be one key.
     """
     if isinstance(node, dict):
         names = {str(key): key for key in node}
@@ -132,7 +132,7 @@ def options(node: object) -> list[str]:
 
 
 def missing(where: str, dotted_key: str, path: KeyPath, node: object, wanted: str) -> UserError:
-    """The error for a key that is not there, with the nearest one."""
+    """The error for a key that does not exist, with the nearest one."""
     names = [dotted((*path, name)) for name in options(node)]
     return UserError(
         where, f"there is no key '{dotted_key}'", None, hint(dotted((*path, wanted)), names, "Keys")
@@ -140,14 +140,14 @@ def missing(where: str, dotted_key: str, path: KeyPath, node: object, wanted: st
 
 
 def at(tree: Any, path: KeyPath) -> Any:
-    """The node at a path that is there."""
+    """The node at a path that exists."""
     for key in path:
         tree = tree[key]
     return tree
 
 
 def has_target(node: object) -> bool:
-    """Whether something in the node is built from a ``_target_``."""
+    """Whether the node or a node in it has a ``_target_``."""
     if isinstance(node, dict):
         return "_target_" in node or any(map(has_target, node.values()))
     return isinstance(node, list) and any(map(has_target, node))
@@ -158,7 +158,7 @@ class References:
 
     Args:
         tree: The merged config.
-        where: From a path to how messages name it.
+        where: From a path to its name in messages.
     """
 
     def __init__(self, tree: Plain, where: Where) -> None:
@@ -168,10 +168,10 @@ class References:
         self._interpolated: DictConfig | None = None
 
     def find(self, key: str, where: str, trail: tuple[str, ...] = ()) -> KeyPath:
-        """The path of the node that ``key`` means, through other references on the way.
+        """The path of the node that ``key`` refers to, directly or through other references.
 
         Raises:
-            UserError: Where there is no such key, or references go in a circle.
+            UserError: If there is no such key, or references form a circle.
         """
         if key in trail:
             raise _cycle(where, (*trail[trail.index(key) :], key))
@@ -191,10 +191,10 @@ class References:
         return path
 
     def resolve(self) -> Plain:
-        """The config as plain data; what could not be resolved is in ``problems``.
+        """The config as plain data; errors are added to ``problems``.
 
-        A reference to something that is built stays, as ``$@key``; any other becomes its value. An
-        environment variable stays too, since its value may be a secret and the config is saved.
+        A reference to an object is kept, as ``$@key``; any other is replaced by its value. An environment
+        variable is kept too, since its value may be a secret and the config is saved.
         """
         resolved: Plain = self._resolve(self.tree, (), ())
         return resolved
@@ -223,14 +223,14 @@ class References:
                 raise _cycle(self.where(path), (*map(dotted, trail), dotted(path), dotted(found)))
             return self._resolve(node, found, (*trail, found))
         if text == "???":
-            raise UserError(self.where(path), "needs a value", "'???'", "Set it here or by key=value")
+            raise UserError(self.where(path), "a value is required", "'???'", "Set it here or by key=value")
         if re.match(r"\$(?!\{)", text):
             fix = r"Refer to a key by $@a.b, write a literal as \$..."
-            raise UserError(self.where(path), "a config cannot run Python expressions", repr(text), fix)
+            raise UserError(self.where(path), "a config must not contain Python expressions", repr(text), fix)
         if text.startswith("@"):
             raise UserError(
                 self.where(path),
-                "a reference is '@' and a dotted key",
+                "a reference must be '@' and a dotted key",
                 repr(text),
                 r"Write a literal as '\@...'",
             )
@@ -238,7 +238,7 @@ class References:
 
     def _embedded(self, text: str, path: KeyPath) -> Any:
         if _calls(text):
-            rule = "a config cannot call resolvers; a text holds ${key} or ${oc.env:NAME}"
+            rule = "a string must not call resolvers other than ${key} and ${oc.env:NAME}"
             raise UserError(self.where(path), rule, repr(text), r"A literal ${ is written \${")
         if not _EMBEDDED.search(_ENVIRONMENT.sub("", text)):
             return text
@@ -261,7 +261,8 @@ class References:
         return _KEPT.sub(r"${\1}", escape(node)) if isinstance(node, str) else node
 
     def _not_single(self, text: str, path: KeyPath) -> UserError:
-        rule, fix = "a text is made from single values", "Refer to a mapping or list by its whole key, $@a.b"
+        rule = "a string must be made of single values"
+        fix = "Refer to a mapping or list by its key alone, $@a.b"
         return UserError(self.where(path), rule, repr(text), fix)
 
     def _interpolation_error(self, error: OmegaConfBaseException, text: str, path: KeyPath) -> UserError:
@@ -280,12 +281,14 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _calls(text: str) -> bool:
-    """Whether a text would run more than a look-up, of a key or of an environment variable."""
+    """Whether a string does more than look up a key or an environment variable."""
     return any(not _ALLOWED.match(text, match.end() - 2) for match in _EMBEDDED.finditer(text))
 
 
 def _cycle(where: str, keys: tuple[str, ...]) -> UserError:
-    return UserError(where, "references go in a circle", " -> ".join(keys), "Give one of them a value")
+    return UserError(
+        where, "references must not form a circle", " -> ".join(keys), "Give one of them a value"
+    )
 
 
 def _interpolations(node: Any) -> Any:

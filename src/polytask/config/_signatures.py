@@ -1,4 +1,4 @@
-"""Whether arguments fit what is called, without calling it."""
+"""Whether arguments fit a class or a function, without a call."""
 
 import ast
 import inspect
@@ -19,7 +19,7 @@ _SCALARS = (bool, int, float, str)
 
 @dataclass(frozen=True)
 class Misfit:
-    """One argument that does not fit: its name, the rule, what was found and what to do."""
+    """An argument that does not fit: its name, the rule, the value and the fix."""
 
     name: str
     rule: str
@@ -29,11 +29,11 @@ class Misfit:
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments that something takes.
+    """The arguments of a class or a function.
 
     Args:
         parameters: By name, in order.
-        takes_any: Whether keywords that are not among them are taken too.
+        takes_any: Whether it accepts other keywords too.
     """
 
     parameters: Mapping[str, inspect.Parameter]
@@ -41,14 +41,14 @@ class Signature:
 
     @property
     def names(self) -> list[str]:
-        """What can be given by name."""
+        """The arguments that can be given by name."""
         return [name for name, parameter in self.parameters.items() if parameter.kind in _KEYWORDS]
 
 
 def signature_of(target: Callable[..., Any]) -> Signature | None:
-    """The arguments of a class or function, or None where it does not tell.
+    """The arguments of a class or function, or None if it has no signature.
 
-    Keywords that a constructor only hands on are followed to the constructor they end in.
+    Keywords that a constructor only passes on are followed to the constructor that uses them.
 
     Example:
         >>> from torch import nn
@@ -69,13 +69,13 @@ def signature_of(target: Callable[..., Any]) -> Signature | None:
     }
     takes_any = len(named) < len(parameters)
     if takes_any and inspect.isclass(target) and isinstance(init, types.FunctionType):
-        inherited, takes_any = _handed_on(target)
+        inherited, takes_any = _passed_on(target)
         named |= {name: parameter for name, parameter in inherited.items() if name not in named}
     return Signature(named, takes_any)
 
 
-def _handed_on(cls: type) -> tuple[dict[str, inspect.Parameter], bool]:
-    """Parameters of the constructors that ``**kwargs`` goes up to, and whether it stays open."""
+def _passed_on(cls: type) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Parameters of the constructors that receive ``**kwargs``, and whether other keywords are accepted."""
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         init = vars(base).get("__init__")
@@ -90,13 +90,13 @@ def _handed_on(cls: type) -> tuple[dict[str, inspect.Parameter], bool]:
         if rest is None:
             return found, False
         if f"{base.__module__}.{base.__qualname__}" == "torch.nn.modules.module.Module":
-            return found, False  # it takes keywords only to refuse them
-        if not _hands_on(init, rest):
+            return found, False  # accepts keywords only to refuse them
+        if not _passes_on(init, rest):
             return found, True
     return found, False
 
 
-def _hands_on(init: types.FunctionType, rest: str) -> bool:
+def _passes_on(init: types.FunctionType, rest: str) -> bool:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
     except (OSError, SyntaxError):
@@ -122,16 +122,16 @@ def misfits(
     unknown_type: Callable[[Any], bool] = lambda value: False,
     others: Iterable[str] = (),
 ) -> list[Misfit]:
-    """What in the arguments does not fit the target's signature.
+    """The arguments that do not fit the target's signature.
 
     Args:
         target: A class or function.
         positional: Arguments by position.
         keywords: Arguments by name.
-        later: Names that are given at the call by someone else.
+        later: Arguments that are given when the object is built.
         partial: Whether arguments may be missing.
         unknown_type: Whether a value's type is known only once it is built.
-        others: Names that may stand beside them, to suggest.
+        others: Further names to suggest.
 
     Example:
         >>> from torch import nn
@@ -141,22 +141,22 @@ def misfits(
     signature = signature_of(target)
     if signature is None:
         return []
-    places = [p for p in signature.parameters.values() if p.kind in _POSITIONS]
+    positions = [p for p in signature.parameters.values() if p.kind in _POSITIONS]
     star = any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
     found = []
-    if len(positional) > len(places) and not star:
-        rule = f"takes at most {len(places)} arguments by position"
+    if len(positional) > len(positions) and not star:
+        rule = f"accepts at most {len(positions)} arguments by position"
         found.append(Misfit("_args_", rule, str(len(positional))))
-    by_place = dict(zip((p.name for p in places), positional, strict=False))
-    free = [name for name in signature.names if name not in by_place and name not in later] + list(others)
+    by_position = dict(zip((p.name for p in positions), positional, strict=False))
+    free = [name for name in signature.names if name not in by_position and name not in later] + list(others)
     for name in keywords:
-        if name in by_place:
+        if name in by_position:
             found.append(Misfit(name, "is given twice", "once in _args_, once by name", "Remove one"))
         elif name not in signature.names and not signature.takes_any:
             found.append(
                 Misfit(name, f"{_name(target)} has no argument '{name}'", None, hint(name, free, "Arguments"))
             )
-    given = {**by_place, **keywords}
+    given = {**by_position, **keywords}
     hints = _hints(target)
     for name, parameter in signature.parameters.items():
         if name in given:
@@ -190,7 +190,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
         try:
             found |= typing.get_type_hints(alone, getattr(function, "__globals__", {}))
         except (NameError, TypeError, AttributeError, SyntaxError):
-            continue  # written for a type checker only: nothing to compare with
+            continue  # for type checkers only: there is no type to compare with
     return found
 
 
@@ -224,7 +224,7 @@ def _is_number(text: str) -> bool:
 
 
 def _accepts(annotation: Any, value: Any) -> bool:
-    """Whether a plain value may be given where this annotation stands; in doubt it may."""
+    """Whether a plain value fits an annotation; True if that cannot be known."""
     if annotation is Any or value is annotation:
         return True
     origin = get_origin(annotation)
@@ -267,7 +267,7 @@ def _readable(annotation: Any) -> str:
         return "null"
     if origin in (dict, Mapping):
         return f"a mapping to values, each {_readable(get_args(annotation)[1])}"
-    names = {int: "an integer", float: "a number", str: "a text", bool: "true or false", Any: "any"}
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", Any: "any"}
     if annotation in (dict, Mapping):
         return "a mapping"
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -1,4 +1,4 @@
-"""Which code a config may reach by name: the packages it may import, the folders it may call its project."""
+"""Which code a config may name: the packages that it may import, the folders that may be its project."""
 
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -13,29 +13,29 @@ ROOTS = (
     "timm",
     "transformers",
 )
-"""Packages that a config may import; importing anything else is an effect of its own."""
+"""Packages that a config may import: an import runs code, so others need ``--allow``."""
 
 
 def is_installed(folder: Path) -> bool:
-    """Whether a folder is, or lies in, Python's library, installed packages, or a package of `ROOTS`.
+    """Whether a folder is in Python's library, in installed packages, or in a package of `ROOTS`.
 
-    A config must not be able to name such code as its own: all that a project defines is trusted.
-    A checkout that is installed in place is no such folder.
+    A config must not name such code as its project, since all code of a project is trusted. A checkout that
+    is installed in place is not such a folder.
 
     Args:
         folder: A resolved folder.
     """
     packages = _packages()
-    return any(place in packages or _is_library(place) for place in (folder, *folder.parents))
+    return any(parent in packages or _is_library(parent) for parent in (folder, *folder.parents))
 
 
-def _is_library(place: Path) -> bool:
-    if place.name in ("site-packages", "dist-packages"):
+def _is_library(folder: Path) -> bool:
+    if folder.name in ("site-packages", "dist-packages"):
         return True
-    if all((place / name).is_file() for name in ("os.py", "site.py")):
+    if all((folder / name).is_file() for name in ("os.py", "site.py")):
         return True
-    # Written where a package is installed into a folder, and not where it is built or linked from.
-    return any(place.glob("*.dist-info/RECORD"))
+    # A file that is written when a package is installed, and not when it is built or linked.
+    return any(folder.glob("*.dist-info/RECORD"))
 
 
 def _packages() -> set[Path]:

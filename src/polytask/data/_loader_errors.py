@@ -1,13 +1,11 @@
-"""What a data set raises, told as a mistake in the data with the loader's key."""
+"""Errors of a data set, reported as a mistake in the data with the key of its loader."""
 
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch.utils.data.dataloader import _BaseDataLoaderIter
-
 from polytask._errors import RunError, UserError
+from polytask._lightning._loaders import failed_dataset
 
 
 @contextmanager
@@ -18,7 +16,7 @@ def data_errors(dataloaders: Mapping[str, Any]) -> Iterator[None]:
         dataloaders: Loaders by stage, to name the one at fault.
 
     Raises:
-        UserError: Where a data set, a sampler or the collation raised; everything else passes.
+        UserError: If a data set, a sampler or the collation raised; every other error is left alone.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -33,13 +31,14 @@ def data_errors(dataloaders: Mapping[str, Any]) -> Iterator[None]:
     except (UserError, RunError):
         raise
     except Exception as error:
-        at_fault = _at_fault(error)
-        if at_fault is None:
+        failed = failed_dataset(error)
+        if failed is None:
             raise
-        stages = [stage for stage, loader in dataloaders.items() if _dataset(loader) is at_fault._dataset]
+        (dataset,) = failed
+        stages = [stage for stage, loader in dataloaders.items() if _dataset(loader) is dataset]
         raise UserError(
             ".".join(["system.dataloaders", *stages[:1]]),
-            f"a batch of {type(at_fault._dataset).__name__} could not be loaded",
+            f"a batch of {type(dataset).__name__} could not be loaded",
             _reason(error),
             "--debug shows where",
         ) from error
@@ -49,16 +48,8 @@ def _dataset(loader: Any) -> Any:
     return getattr(loader, "dataset", None)
 
 
-def _at_fault(error: Exception) -> _BaseDataLoaderIter | None:
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code is _BaseDataLoaderIter.__next__.__code__:
-            at_fault: _BaseDataLoaderIter = frame.f_locals["self"]
-            return at_fault
-    return None
-
-
 def _reason(error: Exception) -> str:
-    """The error in one line; a worker hands over its traceback as text, whose last line is the error."""
+    """The error in one line; a worker sends its traceback as a string, whose last line is the error."""
     text = str(error)
     if "Original Traceback" in text:
         return text.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""A loader whose order can be replayed, so that a run resumes in the middle of an epoch."""
+"""A loader whose order can be repeated, so that a run resumes in the middle of an epoch."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -9,13 +9,14 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from polytask._errors import UserError
+from polytask._lightning._loaders import has_workers, keep_iterator, kept_iterator, skip_batch
 from polytask.data._random_state import drawn, host_state, set_host_state
 
 State = dict[str, Any]
 
 
 class Resumable(ABC):
-    """A loader with a position in batches, so that a run can continue from there."""
+    """A loader with a position, in batches, from which a resumed run continues."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
@@ -23,47 +24,47 @@ class Resumable(ABC):
 
     @abstractmethod
     def state_dict(self) -> State:
-        """The position, as plain data and tensors; ``batches`` is 0 between epochs."""
+        """Its position, as plain data and tensors; ``batches`` is 0 between epochs."""
 
     @abstractmethod
     def load_state_dict(self, state: State) -> None:
-        """Restore a state; the next epoch continues from there."""
+        """Load a state; the next epoch continues from its position."""
 
     @staticmethod
     def owns(state: State) -> bool:
-        """Whether a state in a checkpoint comes from a loader of this package."""
+        """Whether a state in a checkpoint is of a loader of this package."""
         return {"batches", "length"} <= state.keys()
 
 
 class ReplayableLoader(Resumable):
-    r"""A loader that can continue in the middle of an epoch, with the batches that were still to come.
+    r"""A loader that continues in the middle of an epoch with the remaining batches.
 
-    It yields what ``loader`` yields, with the same random numbers. When an epoch begins, it records the
-    random states of Python, numpy and torch and of the loader's own generators. After `load_state_dict` the
-    next epoch is a replay: those states are set, the order is generated again, the batches that were used are
-    skipped, and the random states are restored. The epoch begins, and random numbers are generated, with the
-    first ``next``, not with ``iter``.
+    It yields the batches of ``loader``, with the same random numbers. At the start of an epoch it stores the
+    random states of Python, NumPy and torch and of the loader's own generators. After `load_state_dict` the
+    next epoch is a replay: those states are set, the order is computed again, the used batches are skipped,
+    and the current random states are restored. The epoch starts, and random numbers are used, with the first
+    ``next``, not with ``iter``.
 
-    For a map-style data set without workers, batches are skipped in the sampler and nothing is loaded. In all
-    other cases they are loaded and discarded, because a worker's random state changes with each sample.
+    The batches of a map-style data set without workers are skipped in the sampler and not loaded. All others
+    are loaded and discarded, because a worker's random state changes with every sample that it loads.
 
-    Lightning saves and restores the position; `polytask.callbacks.ExactResume` adds the rest. Under several
-    ranks Lightning adds a distributed sampler to bare `DataLoader`\ s only: wrap a loader that has one
+    Lightning saves and restores the position; `polytask.callbacks.ExactResume` does the rest. With several
+    processes Lightning puts a distributed sampler into bare `DataLoader`\ s only: wrap a loader that has one
     already.
 
-    What cannot be replayed exactly:
+    Not replayed exactly are:
 
-    - Random numbers of persistent workers after their first epoch. Their order is exact; a warning says so.
-    - An iterable data set without workers that uses a global random source which training uses too, or a
-      sampler that uses it for each index instead of once. The former causes a warning.
-    - A data set with a random state of its own in this process.
+    - random numbers of persistent workers after their first epoch; a warning says so. Their order is exact;
+    - an iterable data set without workers that uses the same global random state as the training, which is
+      detected and warned of, or a sampler that uses it at every index instead of once;
+    - a data set with its own random state in this process.
 
     Args:
         loader: A `torch.utils.data.DataLoader` or any other iterable of batches without a state of its own.
 
     Raises:
-        UserError: If the loader has a ``state_dict`` already, or, when resuming, if the number of batches or
-            of workers differs from the checkpoint's.
+        UserError: If the loader has a ``state_dict`` already, or, at a resume, if the number of batches or of
+            workers differs from the checkpoint's.
 
     Example:
         >>> loader = ReplayableLoader(DataLoader(range(6), batch_size=2, shuffle=True))
@@ -81,9 +82,9 @@ class ReplayableLoader(Resumable):
         if hasattr(loader, "state_dict"):
             raise UserError(
                 "loader",
-                "must not have a state_dict, since such a loader resumes without replay",
+                "must not have a state_dict",
                 type(loader).__name__,
-                "Pass it as it is",
+                "Pass the loader itself: it can be resumed",
             )
         self.loader: Any = loader
         self._start: State | None = None
@@ -101,9 +102,9 @@ class ReplayableLoader(Resumable):
         self._batches = 0
 
     def state_dict(self) -> State:
-        """The random states at the epoch's begin and the number of batches since, as plain data and tensors.
+        """The start of the epoch and its number of batches so far, as plain data and tensors.
 
-        ``batches`` is 0 between epochs. A loop that fetches ahead of its steps must lower it.
+        ``batches`` is 0 between epochs. A loop that fetches ahead of its steps must subtract unused batches.
         """
         return {
             "batches": 0 if self._batches == length_of(self.loader) else self._batches,
@@ -114,7 +115,7 @@ class ReplayableLoader(Resumable):
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Restore a state; the next epoch continues from there."""
+        """Load a state; the next epoch continues from its position."""
         check_same("length", state["length"], length_of(self.loader), "batches")
         check_same("workers", state["workers"], self._workers(), "workers")
         self._start, self._batches = state["start"], state["batches"]
@@ -127,13 +128,13 @@ class ReplayableLoader(Resumable):
         self._start = {
             "random": host_state(),
             "generators": [generator.get_state() for generator in self._generators()],
-            "reused": getattr(self.loader, "_iterator", None) is not None,
+            "reused": has_workers(self.loader),
         }
         iterator: Iterator[Any] = iter(self.loader)
         return iterator
 
     def _replay(self) -> Iterator[Any]:
-        """The rest of the epoch of the loaded state, or a new epoch if it was between two."""
+        """The rest of the epoch of the loaded state; a new epoch if it was saved between two."""
         self._resume = False
         assert self._start is not None
         found = host_state()
@@ -146,29 +147,29 @@ class ReplayableLoader(Resumable):
         for generator, state in zip(self._generators(), self._start["generators"], strict=True):
             generator.set_state(state)
         iterator: Iterator[Any] = iter(self.loader)
-        self._pass_over(iterator, found)
+        self._skip(iterator, found)
         set_host_state(found)
         return iterator
 
     def _prime(self) -> None:
-        """Start the persistent workers, which the stopped run had done in an earlier epoch.
+        """Start the persistent workers, as the stopped run had done in an earlier epoch.
 
-        Their start uses a random number; later epochs do not, so the states are restored.
+        Their start uses a random seed and later epochs do not: restore the generators.
         """
         states = [generator.get_state() for generator in self._generators()]
         iter(self.loader)
         for generator, state in zip(self._generators(), states, strict=True):
             generator.set_state(state)
         warnings.warn(
-            "Persistent workers were started again: the order of the data is replayed exactly, but random "
+            "Persistent workers were started again: the order of the data is replayed exactly, random "
             "numbers inside the workers are not. Use persistent_workers=False if they must be.",
             stacklevel=2,
         )
 
-    def _pass_over(self, iterator: Any, found: State) -> None:
+    def _skip(self, iterator: Any, found: State) -> None:
         if self._indexed() and not self._workers():
             for _ in range(self._batches):
-                iterator._next_index()
+                skip_batch(iterator)
             return
         before = host_state()
         for _ in range(self._batches):
@@ -176,9 +177,9 @@ class ReplayableLoader(Resumable):
         after = host_state()
         if not self._workers() and drawn(before, after) & drawn(after, found):
             warnings.warn(
-                "The data set and training use the same source of random numbers: the rest of this epoch may "
-                "differ from the run that was stopped. Give the data set a generator of its own, seeded when "
-                "its iteration begins.",
+                "The data set and the training use the same random state: the rest of this epoch may differ "
+                "from that of the run that was stopped. Give the data set its own generator, seeded when its "
+                "iteration begins.",
                 stacklevel=2,
             )
 
@@ -202,7 +203,7 @@ class ReplayableLoader(Resumable):
         found = [getattr(holder, "generator", None) for holder in holders]
         return list({id(item): item for item in found if isinstance(item, torch.Generator)}.values())
 
-    # What Lightning reads from a loader, or sets on it, by name.
+    # Attributes of a loader that Lightning reads or sets.
 
     @property
     def dataset(self) -> Any:
@@ -211,7 +212,7 @@ class ReplayableLoader(Resumable):
 
     @property
     def batch_size(self) -> int | None:
-        """Samples in a batch, or None if the loader makes no batches."""
+        """Samples per batch, or None if the loader does not make batches."""
         size: int | None = self.loader.batch_size
         return size
 
@@ -227,7 +228,7 @@ class ReplayableLoader(Resumable):
 
     @property
     def worker_init_fn(self) -> Callable[[int], None] | None:
-        """What each worker calls first."""
+        """The function that each worker calls first."""
         function: Callable[[int], None] | None = self.loader.worker_init_fn
         return function
 
@@ -237,12 +238,12 @@ class ReplayableLoader(Resumable):
 
     @property
     def _iterator(self) -> Any:
-        """The iterator of persistent workers, through which Lightning shuts them down."""
-        return self.loader._iterator
+        """The iterator that holds persistent workers; Lightning shuts them down through it."""
+        return kept_iterator(self.loader)
 
     @_iterator.setter
     def _iterator(self, iterator: Any) -> None:
-        self.loader._iterator = iterator
+        keep_iterator(self.loader, iterator)
 
 
 def length_of(loader: Any) -> int | None:
@@ -259,13 +260,13 @@ def length_of(loader: Any) -> int | None:
 
 
 def check_same(key: str, saved: int | None, found: int | None, noun: str) -> None:
-    """Raise if a loader differs from the one that a state comes from.
+    """Raise if a loader differs from the loader of a state.
 
     Args:
-        key: What is compared, for the message.
+        key: The compared quantity, for the message.
         saved: Its number in the state.
         found: Its number now.
-        noun: What is counted.
+        noun: The counted things.
 
     Raises:
         UserError: If the numbers differ.
@@ -273,7 +274,7 @@ def check_same(key: str, saved: int | None, found: int | None, noun: str) -> Non
     if saved != found:
         raise UserError(
             f"train loader ({key})",
-            f"a resumed run must have the number of {noun} of the checkpoint, {saved}",
+            f"must be resumed with the same number of {noun}, {saved}",
             found,
             "Resume with the same data, batch size and workers, or start a new run from the weights",
         )

@@ -1,14 +1,25 @@
-"""Recorders of gradients, weights, losses and affinity, and what is read of their records."""
+"""Recorders of gradients, weights, losses and affinity; reading their records; grouping tasks by affinity.
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+What it is for: recorders are Lightning callbacks that write files into a run's folder, and the readers
+return them as arrays. Reading imports no torch. It knows no configs, comparisons or figures, and changes no
+training.
+
+Begin with `Recorder` in ``_recorder.py``: a recorder keeps values on the device and writes them at the end
+of each epoch. ``_gradients.py``, ``_affinity.py`` and ``_per_step.py`` are the recorders, ``_columns.py`` has
+the columns of their files, ``_store.py`` writes the files, ``_readers.py`` reads them, ``_grouping.py``
+searches for groups of tasks.
+"""
+
+from typing import TYPE_CHECKING
+
+from polytask._lazy import lazy
 
 if TYPE_CHECKING:
     from polytask.diagnostics._affinity import Affinity
     from polytask.diagnostics._gradients import GradientRecorder
     from polytask.diagnostics._grouping import Grouping, group_tasks
     from polytask.diagnostics._per_step import LossRecorder, WeightRecorder
-    from polytask.diagnostics._read import (
+    from polytask.diagnostics._readers import (
         Affinities,
         Gramians,
         Values,
@@ -19,19 +30,19 @@ if TYPE_CHECKING:
     )
 
 _WHERE = {
-    "Affinities": "_read",
+    "Affinities": "_readers",
     "Affinity": "_affinity",
     "GradientRecorder": "_gradients",
-    "Gramians": "_read",
+    "Gramians": "_readers",
     "Grouping": "_grouping",
     "LossRecorder": "_per_step",
-    "Values": "_read",
+    "Values": "_readers",
     "WeightRecorder": "_per_step",
     "group_tasks": "_grouping",
-    "read_affinity": "_read",
-    "read_gradients": "_read",
-    "read_losses": "_read",
-    "read_weights": "_read",
+    "read_affinity": "_readers",
+    "read_gradients": "_readers",
+    "read_losses": "_readers",
+    "read_weights": "_readers",
 }
 
 __all__ = [
@@ -50,9 +61,5 @@ __all__ = [
     "read_weights",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Imported when first used: who reads records does not wait for what trains.
-    if name not in _WHERE:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+# Reading records must not import torch.
+__getattr__ = lazy(__name__, _WHERE)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,8 @@ from torch.func import functional_call
 
 from polytask._checks import check_number
 from polytask._errors import UserError
+from polytask.diagnostics._columns import AFFINITY, Columns
 from polytask.diagnostics._gradients import GramianRecorder
-from polytask.diagnostics._store import AFFINITY
 from polytask.gradients import ObservedStep
 from polytask.losses import TaskLosses
 from polytask.system import System
@@ -31,25 +30,24 @@ class Affinity(GramianRecorder):
               \approx \frac{\eta\, \nabla L_i^\top \nabla L_j}{|L_j|} .
 
     Above 0, a step on task *i* lowers the loss of task *j*. The left form is recorded as ``lookahead``, the
-    right one, which is free where the weighting measures the parameters' gradients, as ``first_order``. The
+    right one, which is free if the weighting computes the parameters' gradients, as ``first_order``. The
     lookahead costs a forward without gradient for each task and one more in a recorded step; random layers
-    draw the same numbers in each of them. `read_affinity` takes means over training, and
+    use the same random numbers in each of them. `read_affinity` computes means over training, and
     `polytask.diagnostics.group_tasks` proposes which tasks to train together.
 
-    The training itself is the same to the last bit, as far as torch knows what a forward changes: buffers
-    and torch's global random state (of the processor and of the model's first GPU) are as before. What else
-    the model's forward changes goes on in each of the lookahead's: a ``torch.Generator`` of its own, Python's
-    or numpy's random numbers, a counter that is a plain attribute. For such a model leave the lookahead out:
-    without it there is no forward.
+    The training does not change in any bit: buffers and torch's global random state (of the CPU and of the
+    model's first GPU) are restored. Other state that the model's forward changes is not restored: a
+    ``torch.Generator`` of the model, Python's or NumPy's random state, a counter that is a plain attribute.
+    For such a model set ``lookahead=False``, which needs no forward.
 
     Args:
-        every: One optimizer step in so many is recorded.
-        lookahead: Whether this form is recorded too.
-        learning_rate: η; the optimizer's, for the first of the shared parameters, where None.
-        folder: Where the file goes; ``records`` in the run's folder where None.
+        every: The number of optimizer steps per recorded step.
+        lookahead: Whether the lookahead is recorded too.
+        learning_rate: η; the optimizer's learning rate of the first shared parameter if None.
+        folder: The folder of the file; ``records`` in the run's folder if None.
 
     Raises:
-        UserError: Where an argument is no such thing; at the start of a fit, where the criterion is no
+        UserError: If an argument is invalid; at the start of a fit, if the criterion is not a
             `polytask.losses.MultiTaskLoss`.
 
     Example:
@@ -62,13 +60,13 @@ class Affinity(GramianRecorder):
 
     Deviations:
         The lookahead is a plain gradient step, whatever the optimizer. Gradients are those of the losses
-        times their ``loss_weights``. The paper divides by the loss itself, not by its absolute value: for a
-        loss below 0 its sign would say the opposite. Where a loss is exactly 0 there is no affinity, and
-        means leave it out.
+        times their ``loss_weights``. The paper divides by the loss and not by its absolute value, which
+        changes the sign for losses below 0. If a loss is exactly 0 there is no affinity, and means exclude
+        it.
     """
 
     file: ClassVar[str] = "affinity.parquet"
-    schema: ClassVar[pa.Schema] = AFFINITY
+    columns: ClassVar[Columns] = AFFINITY
 
     def __init__(
         self,
@@ -84,12 +82,12 @@ class Affinity(GramianRecorder):
         self._batch: Any = None
 
     def notes(self, task_backward: TaskBackward) -> Mapping[str, str]:
-        """How many parameters are shared, and how many each task has for itself."""
+        """The numbers of shared parameters and of each task's own parameters."""
         shared, own = task_backward.engine.sizes()
         return {"shared_parameters": str(shared), "task_parameters": json.dumps(own)}
 
     def level_of(self, trainer: pl.Trainer, system: System, task_backward: TaskBackward) -> Gradients:
-        """The parameters, which a step changes."""
+        """The parameters: affinity is about steps on them."""
         return "parameters"
 
     def on_train_batch_start(
@@ -126,18 +124,18 @@ class Affinity(GramianRecorder):
         rates = [float(of[id(parameter)]) for parameter in seen.shared if id(parameter) in of]
         if not rates:
             raise UserError(
-                "Affinity", "needs a shared parameter that is trained", "none", "Give learning_rate"
+                "Affinity", "a trained shared parameter is required", "none", "Give learning_rate"
             )
         return rates[0]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write, and let the batch go."""
+        """Write, and release the batch."""
         self._batch = None
         super().on_train_end(trainer, pl_module)
 
 
 class _Ahead(nn.Module):
-    """The losses of a batch with other parameters; leaves the model and random states as they are."""
+    """The losses of a batch with other parameters; the model and random states do not change."""
 
     def __init__(self, system: System, batch: Any) -> None:
         super().__init__()
@@ -146,14 +144,14 @@ class _Ahead(nn.Module):
         self._batch = batch
 
     def forward(self) -> TaskLosses:
-        """The losses at the parameters of the moment."""
+        """The losses with the current parameters."""
         return self._recompute(self._batch)
 
     def at(self, steps: Mapping[Tensor, Tensor]) -> TaskLosses:
-        """The losses after steps down.
+        """The losses after a step.
 
         Args:
-            steps: What is taken from parameters.
+            steps: The values to subtract, by parameter.
         """
         values = {name: buffer.clone() for name, buffer in self.named_buffers()}
         with torch.no_grad():

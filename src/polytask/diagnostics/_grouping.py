@@ -8,24 +8,24 @@ from numpy.typing import NDArray
 
 from polytask._checks import check_integer
 from polytask._errors import UserError
-from polytask.diagnostics._read import Affinities
+from polytask.diagnostics._readers import Affinities
 
-# So many tasks have half a million ways to take a group out of a set.
+# 12 tasks have half a million pairs of a set and a group in it.
 EXACT = 12
 _LEAST = 1e-12
-Groups = list[frozenset[int]]
+Partition = list[frozenset[int]]
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """A split of the tasks into models.
+    """A partition of the tasks into models.
 
     Attributes:
         groups: The tasks of each model.
-        received: For each task the mean affinity from the others of its model; 0 where it is alone.
+        received: For each task the mean affinity from the others of its model; 0 if it is alone.
         score: The sum of these.
-        exact: Whether no other split has a higher score; else it comes from a greedy search.
-        parameters: How many parameters the models have together; None where unknown.
+        exact: Whether no other partition has a higher score; else it is from a greedy search.
+        parameters: The number of parameters of all models; None if unknown.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -36,26 +36,26 @@ class Grouping:
 
 
 def group_tasks(affinities: Affinities, groups: int, budget: int | None = None) -> Grouping:
-    r"""The best split of the tasks into so many models at the most.
+    r"""The best partition of the tasks into at most a given number of models.
 
-    A split into models *M* has the score
+    A partition into models *M* has the score
 
     .. math:: \sum_{M} \sum_{j \in M} \frac{1}{|M| - 1} \sum_{i \in M, i \neq j} Z_{i \to j} ,
 
-    where a task alone adds 0. Up to 12 tasks the split is the best one, found by dynamic programming over
-    all sets of tasks; with more it comes from a greedy search: groups are joined while that raises the score
+    in which a task alone adds 0. For up to 12 tasks the partition is optimal, found by dynamic programming
+    over all sets of tasks; for more it is from a greedy search: groups are merged while that raises the score
     or there are too many of them, then single tasks are moved while that raises the score.
 
-    Each model has all shared parameters, and its tasks' own.
+    Each model has all shared parameters, and the parameters of its tasks.
 
     Args:
-        affinities: The affinities, as `read_affinity` gives them.
-        groups: The most models.
-        budget: The most parameters of all models together.
+        affinities: The affinities, as returned by `read_affinity`.
+        groups: The maximal number of models.
+        budget: The maximal number of parameters of all models together.
 
     Raises:
-        UserError: Where there are fewer tasks than models, two tasks were never present together, or not
-            even one model is within the budget.
+        UserError: If there are fewer tasks than models, two tasks were never present together, or one model
+            exceeds the budget.
 
     Example:
         >>> values = np.array([[0.0, 0.2, -0.1], [0.3, 0.0, -0.1], [-0.2, -0.3, 0.0]])
@@ -67,7 +67,7 @@ def group_tasks(affinities: Affinities, groups: int, budget: int | None = None) 
         NeurIPS 2021. Section 3.2.
 
     Deviations:
-        Every task is in one model, where the paper also lets a model train tasks that another one serves.
+        Every task is in one model. In the paper a model may also train tasks that another model serves.
     """
     tasks = affinities.tasks
     groups = check_integer(groups, "groups", 1, len(tasks))
@@ -75,10 +75,10 @@ def group_tasks(affinities: Affinities, groups: int, budget: int | None = None) 
     np.fill_diagonal(values, 0)
     for i, j in combinations(range(len(tasks)), 2):
         if not np.isfinite(values[i, j] + values[j, i]):
-            rule = f"'{tasks[i]}' and '{tasks[j]}' have to be present in one recorded step"
+            rule = f"'{tasks[i]}' and '{tasks[j]}' must be present together in a recorded step"
             raise UserError("affinity", rule, "none", "Record more steps, or use batches with several tasks")
     most = _within(affinities, groups, budget)
-    # A pair's affinities count together; as parts of the largest, so that their unit says nothing.
+    # The sum of a pair's affinities, relative to the largest so that their unit does not matter.
     both = values + values.T
     both /= np.abs(both).max(initial=0.0) or 1.0
     exact = len(tasks) <= EXACT
@@ -88,7 +88,7 @@ def group_tasks(affinities: Affinities, groups: int, budget: int | None = None) 
         for group in found
         for j in group
     }
-    named = tuple(tuple(tasks[place] for place in group) for group in found)
+    named = tuple(tuple(tasks[index] for index in group) for group in found)
     shared = affinities.shared_parameters
     parameters = None if shared is None else len(found) * shared + _own(affinities)
     ordered = {task: received[task] for task in tasks}
@@ -100,15 +100,17 @@ def _own(affinities: Affinities) -> int:
 
 
 def _within(affinities: Affinities, groups: int, budget: int | None) -> int:
-    """The most models that are within the budget."""
+    """The maximal number of models within the budget."""
     if budget is None:
         return groups
     shared = affinities.shared_parameters
     if shared is None:
-        raise UserError("budget", "needs the numbers of parameters", "records without them", "Leave it out")
+        raise UserError(
+            "budget", "requires the numbers of parameters", "records without them", "Leave it out"
+        )
     one = shared + _own(affinities)
     if check_integer(budget, "budget") < one:
-        raise UserError("budget", f"holds one model at least, of {one} parameters", str(budget))
+        raise UserError("budget", f"must allow one model, which has {one} parameters", str(budget))
     return min(groups, (budget - one) // max(shared, 1) + 1)
 
 
@@ -117,8 +119,8 @@ def _score(both: NDArray[np.float64], group: frozenset[int]) -> float:
     return float(both[np.ix_(members, members)].sum() / 2 / max(len(members) - 1, 1))
 
 
-def _best(both: NDArray[np.float64], most: int) -> Groups:
-    """The best split, by dynamic programming over sets of tasks, which are bits of a number."""
+def _best(both: NDArray[np.float64], most: int) -> Partition:
+    """The best partition, by dynamic programming over sets of tasks, as bits of an integer."""
     whole = (1 << len(both)) - 1
     members = [frozenset(bit for bit in range(len(both)) if mask >> bit & 1) for mask in range(whole + 1)]
     scores = [_score(both, group) if group else 0.0 for group in members]
@@ -129,7 +131,7 @@ def _best(both: NDArray[np.float64], most: int) -> Groups:
         for mask in range(1, whole + 1):
             lowest = mask & -mask
             rest = part = mask ^ lowest
-            # Every part of the set with its first task, the set itself apart.
+            # Every proper subset with the set's first task.
             while part:
                 part = (part - 1) & rest
                 value = scores[part | lowest] + best[mask ^ lowest ^ part]
@@ -145,9 +147,9 @@ def _best(both: NDArray[np.float64], most: int) -> Groups:
     return groups
 
 
-def _greedy(both: NDArray[np.float64], most: int) -> Groups:
-    """A good split: groups joined two by two, then single tasks moved."""
-    groups: Groups = [frozenset({task}) for task in range(len(both))]
+def _greedy(both: NDArray[np.float64], most: int) -> Partition:
+    """A good partition: groups are merged in pairs, then single tasks are moved."""
+    groups: Partition = [frozenset({task}) for task in range(len(both))]
     while len(groups) > 1:
         gain, first, second = max(
             (_score(both, one | other) - _score(both, one) - _score(both, other), -i, -j)
@@ -162,8 +164,8 @@ def _greedy(both: NDArray[np.float64], most: int) -> Groups:
     return groups
 
 
-def _moved(both: NDArray[np.float64], groups: Groups, most: int) -> Groups | None:
-    """The groups after the best move of one task; None where no move raises the score."""
+def _moved(both: NDArray[np.float64], groups: Partition, most: int) -> Partition | None:
+    """The groups after the best move of one task; None if no move raises the score."""
     best, found = _LEAST, None
     for source in groups:
         for task in sorted(source):

@@ -3,18 +3,17 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from polytask.diagnostics._columns import LOSSES, WEIGHTS, Columns
 from polytask.diagnostics._recorder import Recorder
-from polytask.diagnostics._store import LOSSES, WEIGHTS
 from polytask.losses._reported_weights import own_and_effective_weights
 
 
 class WeightRecorder(Recorder):
-    r"""Records the tasks' weights in ``weights.parquet``: the weighting's own, and the effective ones.
+    r"""Records the tasks' weights in ``weights.parquet``: those of the weighting, and the effective ones.
 
     With the total *L* and the loss :math:`L_i` of task *i*, which the weighting sees times its
     ``loss_weights`` :math:`c_i`, the weighting's own weight ``weight`` and ``effective_weight`` are
@@ -22,14 +21,14 @@ class WeightRecorder(Recorder):
     .. math:: w_i = \frac{\partial L}{\partial (c_i L_i)}, \qquad
         \frac{\partial L}{\partial L_i} = c_i w_i.
 
-    Of a method by gradients :math:`w_i` is the weight of the gradient of :math:`c_i L_i` in the update.
+    For a gradient-based weighting :math:`w_i` is the weight of the gradient of :math:`c_i L_i` in the update.
 
     Args:
-        every: One optimizer step in so many is recorded.
-        folder: Where the file goes; ``records`` in the run's folder where None.
+        every: The number of optimizer steps per recorded step.
+        folder: The folder of the file; ``records`` in the run's folder if None.
 
     Raises:
-        UserError: Where ``every`` is no such number; at the start of a fit, where the criterion is no
+        UserError: If ``every`` is not a positive integer; at the start of a fit, if the criterion is not a
             `polytask.losses.MultiTaskLoss`.
 
     Example:
@@ -38,7 +37,7 @@ class WeightRecorder(Recorder):
     """
 
     file: ClassVar[str] = "weights.parquet"
-    schema: ClassVar[pa.Schema] = WEIGHTS
+    columns: ClassVar[Columns] = WEIGHTS
 
     def __init__(self, every: int = 10, folder: str | Path | None = None) -> None:
         super().__init__(every, folder)
@@ -46,7 +45,7 @@ class WeightRecorder(Recorder):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Keep the step's weights before the step changes them."""
+        """Record the step's weights before the step changes them."""
         if self.due(trainer):
             names, *weights = own_and_effective_weights(self.task_backward_of(pl_module).criterion)
             self.add(trainer, [(name,) for name in names], torch.stack(weights, dim=1))
@@ -58,11 +57,11 @@ class LossRecorder(Recorder):
     The loss of a step is the mean over the labels of all its batches.
 
     Args:
-        every: One optimizer step in so many is recorded.
-        folder: Where the file goes; ``records`` in the run's folder where None.
+        every: The number of optimizer steps per recorded step.
+        folder: The folder of the file; ``records`` in the run's folder if None.
 
     Raises:
-        UserError: Where ``every`` is no such number; at the start of a fit, where the criterion is no
+        UserError: If ``every`` is not a positive integer; at the start of a fit, if the criterion is not a
             `polytask.losses.MultiTaskLoss`.
 
     Example:
@@ -71,19 +70,19 @@ class LossRecorder(Recorder):
     """
 
     file: ClassVar[str] = "losses.parquet"
-    schema: ClassVar[pa.Schema] = LOSSES
+    columns: ClassVar[Columns] = LOSSES
 
     def __init__(self, every: int = 10, folder: str | Path | None = None) -> None:
         super().__init__(every, folder)
         self._sums: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+        """Begin with sums of 0."""
         super().on_train_start(trainer, pl_module)
         self._sums = {}
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Add the batch's losses up."""
+        """Add the batch's losses to the step's sums."""
         losses = self.task_backward_of(pl_module).losses
         if losses is None or not self.due(trainer):
             return
@@ -94,7 +93,7 @@ class LossRecorder(Recorder):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
     ) -> None:
-        """Keep the means."""
+        """Record the means."""
         sums, self._sums = self._sums, {}
         if sums:
             total, count = torch.stack(list(sums.values())).unbind(1)

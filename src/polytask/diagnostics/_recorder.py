@@ -1,27 +1,29 @@
-"""What all recorders do: gather on the device, read now and then, write at the epochs' ends."""
+"""The base of all recorders: values stay on the device, and are written at the end of each epoch."""
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from polytask._checks import check_integer
 from polytask._errors import UserError
-from polytask.diagnostics._store import FOLDER, RecordFile, Row
+from polytask.diagnostics._columns import FOLDER, Columns
 from polytask.system import System
 from polytask.system._task_backward import TaskBackward
 
-# Entries kept on the device before they are read, where nothing is logged.
+if TYPE_CHECKING:
+    from polytask.diagnostics._store import RecordFile, RecordRow
+
+# Recorded steps on the device before they are copied to the host, if nothing is logged.
 _MOST = 1024
 
 
-class Entry(NamedTuple):
-    """What was gathered in one step, on the device: a row of values for each key."""
+class RecordedStep(NamedTuple):
+    """The values of one step, on the device: a row for each key."""
 
     step: int
     epoch: int
@@ -32,111 +34,115 @@ class Entry(NamedTuple):
 class Recorder(pl.Callback, ABC):
     """Writes a file of records while a `polytask.System` trains.
 
-    Values stay on the device until ``log_every_n_steps``, when they are read together. Rows are written
-    at the end of each epoch, before each checkpoint, and when the training ends, also by an error; the
-    latest stand beside the file until then. A run that is resumed drops the rows of the steps that it
-    repeats. With several processes the first one writes.
+    Values stay on the device until ``log_every_n_steps``, when they are copied together. Rows are written at
+    the end of each epoch, before each checkpoint, and when the training ends, also with an error; the latest
+    rows are in additional files until then. A resumed run removes the rows of the steps that it repeats. With
+    several processes the first one writes.
 
     Args:
-        every: One optimizer step in so many is recorded.
-        folder: Where the file goes; ``records`` in the run's folder where None.
+        every: The number of optimizer steps per recorded step.
+        folder: The folder of the file; ``records`` in the run's folder if None.
     """
 
     file: ClassVar[str]
-    schema: ClassVar[pa.Schema]
+    columns: ClassVar[Columns]
 
     def __init__(self, every: int, folder: str | Path | None) -> None:
         self.every = check_integer(every, f"{type(self).__name__}.every", 1)
         self.folder = None if folder is None else Path(folder)
-        self._entries: list[Entry] = []
-        self._rows: list[Row] = []
+        self._entries: list[RecordedStep] = []
+        self._rows: list[RecordRow] = []
         self._store: RecordFile | None = None
         self._last = -1
 
     # ---- what a recorder says -------------------------------------------------------------
 
     def notes(self, task_backward: TaskBackward) -> Mapping[str, str]:
-        """What is kept about the file as a whole."""
+        """Metadata of the file."""
         return {}
 
     def due(self, trainer: pl.Trainer) -> bool:
-        """Whether the step that is being made is recorded."""
+        """Whether the current step is recorded."""
         return trainer.global_step % self.every == 0
 
     def add(self, trainer: pl.Trainer, keys: Sequence[tuple[str, ...]], values: Tensor) -> None:
-        """Keep a step's values.
+        """Record a step's values.
 
         Args:
-            trainer: Knows the step.
+            trainer: The trainer, for the step.
             keys: For each row the columns between the epoch and its values; at least one.
             values: The rows' values, on the device: ``(keys,)``, or ``(keys, columns)``.
         """
         rows = values.detach().reshape(len(keys), -1)
-        self._entries.append(Entry(trainer.global_step, trainer.current_epoch, keys, rows))
+        self._entries.append(RecordedStep(trainer.global_step, trainer.current_epoch, keys, rows))
         self._last = trainer.global_step
         if len(self._entries) >= _MOST:
             self._read()
 
     def task_backward_of(self, system: pl.LightningModule) -> TaskBackward:
-        """What fills the gradients of a system.
+        """The part of a system that fills gradients.
 
         Raises:
-            UserError: Where there is nothing of the kind.
+            UserError: If it has none.
         """
         if not isinstance(system, System):
-            raise UserError(type(self).__name__, "records a polytask.System", type(system).__name__)
+            raise UserError(type(self).__name__, "requires a polytask.System", type(system).__name__)
         if system.task_backward is None:
-            rule = "needs the losses by task of a polytask.losses.MultiTaskLoss"
+            rule = "requires the losses by task of a polytask.losses.MultiTaskLoss"
             raise UserError(type(self).__name__, rule, type(system.criterion).__name__)
         return system.task_backward
 
     # ---- Lightning's hooks ----------------------------------------------------------------
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse what cannot be recorded."""
+        """Check that the system can be recorded, and that no other recorder writes the file."""
         self.task_backward_of(pl_module)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         alike = [other for other in callbacks if isinstance(other, Recorder) and other.file == self.file]
         if len(alike) > 1:
-            raise UserError("trainer.callbacks", f"one recorder writes {self.file}", f"{len(alike)}")
+            raise UserError(
+                "trainer.callbacks", f"must have one recorder that writes {self.file}", f"{len(alike)}"
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the file; drop what a resumed run makes again."""
+        """Open the file; remove the rows that a resumed run makes again."""
         self._entries, self._rows, self._last = [], [], -1
         folder = self.folder or Path(trainer.default_root_dir) / FOLDER
         writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
         self._store = None
         if writes:
-            store = RecordFile(folder / self.file, self.schema)
+            from polytask.diagnostics._store import RecordFile, schema_of
+
+            store = RecordFile(folder / self.file, schema_of(self.columns))
             store.cut(trainer.global_step)
             self._store = store
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read what was gathered, every ``log_every_n_steps`` steps."""
+        """Copy the values to the host every ``log_every_n_steps`` steps."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and trainer.global_step % every == 0:
             self._read()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write."""
+        """Write the rows."""
         self._write(pl_module)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Write, so that a run resumed from here has all rows before."""
+        """Write, so that a run resumed from the checkpoint has all earlier rows."""
         self._write(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write, as one file."""
+        """Write all rows as one file."""
         self._finish(pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Write what there is."""
+        """Write the rows so far."""
         self._finish(pl_module)
 
     def _read(self) -> None:

@@ -1,7 +1,7 @@
-"""Record files: Parquet in long format, whole at every moment.
+"""Record files: Parquet in long format, complete at any time.
 
-While a training runs the latest rows stand beside the file, in ``<name>-<first step>.parquet``, so that rows
-are added without writing all earlier ones again. `RecordFile.finish` joins them.
+While a training runs the latest rows are in additional files, ``<name>-<first step>.parquet``, so that rows
+are added without writing all earlier ones again. `RecordFile.finish` merges them into the file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,27 +14,33 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from polytask._errors import UserError, one_line
+from polytask._files import part_of, publish
+from polytask.diagnostics import _columns
+from polytask.diagnostics._columns import Columns
 
-FOLDER = "records"
-_STEP = [("step", pa.int64()), ("epoch", pa.int64())]
-GRADIENTS = pa.schema(
-    [*_STEP, ("group", pa.string()), ("task", pa.string()), ("other", pa.string()), ("inner", pa.float64())]
-)
-WEIGHTS = pa.schema(
-    [*_STEP, ("task", pa.string()), ("weight", pa.float64()), ("effective_weight", pa.float64())]
-)
-LOSSES = pa.schema([*_STEP, ("task", pa.string()), ("loss", pa.float64())])
-AFFINITY = pa.schema(
-    [*_STEP, ("form", pa.string()), ("task", pa.string()), ("other", pa.string()), ("affinity", pa.float64())]
-)
 _FIX = "Delete it, and train again"
-# Of a reader beside a training, which joins files now and then.
+# How often a reader tries again while a training merges files.
 _TRIES = 10
-Row = tuple[Any, ...]
+RecordRow = tuple[Any, ...]
+
+
+def schema_of(columns: Columns) -> pa.Schema:
+    """The Arrow schema of a record file.
+
+    Args:
+        columns: The file's columns.
+    """
+    return pa.schema(list(columns))
+
+
+AFFINITY = schema_of(_columns.AFFINITY)
+GRADIENTS = schema_of(_columns.GRADIENTS)
+LOSSES = schema_of(_columns.LOSSES)
+WEIGHTS = schema_of(_columns.WEIGHTS)
 
 
 class RecordFile:
-    """One record file, whose rows come in the order of their steps.
+    """One record file, with rows in the order of their steps.
 
     Args:
         path: The file.
@@ -45,13 +51,13 @@ class RecordFile:
         self.path, self.schema = path, schema
 
     def cut(self, step: int) -> None:
-        """Drop the rows from a step on, which a resumed run makes again.
+        """Remove the rows from a step on, which a resumed run makes again.
 
         Args:
-            step: The first step to drop.
+            step: The first step to remove.
 
         Raises:
-            UserError: Where the file cannot be read.
+            UserError: If the file cannot be read.
         """
         stale = _files(self.path)
         if not self.path.exists():
@@ -63,15 +69,15 @@ class RecordFile:
             self._write(stale.pop(0), kept)
         _remove(stale)
 
-    def append(self, rows: Sequence[Row], notes: Mapping[str, str]) -> None:
+    def append(self, rows: Sequence[RecordRow], notes: Mapping[str, str]) -> None:
         """Add rows.
 
-        A row is written again when as many have come after it, and then when twice as many have: the time
-        that a training spends here grows by little more than its number of rows.
+        New rows go to a file of their own; files are merged when the later ones are as large as the earlier
+        one. The time that a training spends here grows by little more than its number of rows.
 
         Args:
             rows: In the order of the columns, of later steps than those before; at least one.
-            notes: What to keep about the file as a whole.
+            notes: Metadata of the file.
         """
         columns = zip(*rows, strict=True)
         table = pa.table(
@@ -88,46 +94,47 @@ class RecordFile:
         self._join(files[first:])
 
     def finish(self) -> None:
-        """Join what stands beside the file with it."""
+        """Merge the additional files into the file."""
         if self.path.exists():
             self._join(_files(self.path))
 
     def _join(self, files: Sequence[Path]) -> None:
         if len(files) > 1:
             self._write(files[0], _joined(files, self.schema))
-            # A kill before they are removed leaves rows twice, of which readers take one.
+            # If the process is killed before they are removed, readers ignore the duplicate rows.
             _remove(files[1:])
 
     def _write(self, file: Path, table: pa.Table) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f"{self.path.name}.part")
+        # One name for all parts: the next write replaces what a killed process left.
+        part = part_of(self.path)
         pq.write_table(table, part)
-        part.replace(file)
+        publish(part, file)
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
-    """The rows of a record file, with those that stand beside it.
+    """The rows of a record file and of its additional files.
 
     Args:
         path: The file.
-        schema: The columns it has to have.
+        schema: The columns that it must have.
 
     Raises:
-        UserError: Where it is no such file.
+        UserError: If it is not such a file.
     """
     for _ in range(_TRIES):
         try:
             return _joined(_files(path), schema)
         except FileNotFoundError:
-            # The training has just joined files: the next list is another one.
+            # The training has just merged files: list them again.
             continue
-    raise UserError(str(path), "is a record file", "none, or a link to none", _FIX)
+    raise UserError(str(path), "must be a record file", "none, or a broken link", _FIX)
 
 
 def _files(path: Path) -> list[Path]:
-    """The file and those beside it, in the order of their steps."""
-    beside = path.parent.glob(f"{path.stem}-*{path.suffix}")
-    steps = {file: file.stem.removeprefix(f"{path.stem}-") for file in beside}
+    """The file and its additional files, in the order of their steps."""
+    additional = path.parent.glob(f"{path.stem}-*{path.suffix}")
+    steps = {file: file.stem.removeprefix(f"{path.stem}-") for file in additional}
     return [
         path,
         *sorted((file for file in steps if steps[file].isdecimal()), key=lambda file: int(steps[file])),
@@ -135,7 +142,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _remove(files: Sequence[Path]) -> None:
-    """Remove files, the last one first: what is left is a beginning."""
+    """Remove files, the last one first: the rest has no gap if the process is killed."""
     for file in reversed(files):
         file.unlink()
 
@@ -159,12 +166,12 @@ def _checked(file: Path, schema: pa.Schema) -> pa.Table:
         table.validate(full=True)
         names, types, found = table.schema.names, table.schema.types, ", ".join(map(str, table.schema))
     if names != schema.names or types != schema.types:
-        raise UserError(str(file), f"has the columns {', '.join(schema.names)}", one_line(found), _FIX)
+        raise UserError(str(file), f"must have the columns {', '.join(schema.names)}", one_line(found), _FIX)
     for name in names:
         if table[name].null_count:
-            raise UserError(str(file), "has a value in every row", f"none in the column {name}", _FIX)
+            raise UserError(str(file), "must have a value in every row", f"none in the column {name}", _FIX)
     if len(table) and (least := pc.min(table["step"]).as_py()) < 0:
-        raise UserError(str(file), "counts steps from 0", least, _FIX)
+        raise UserError(str(file), "must have steps of at least 0", least, _FIX)
     return table
 
 
@@ -176,7 +183,7 @@ def _size(file: Path) -> int:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file; what is wrong with it becomes one line."""
+    """A Parquet file; its errors become one line."""
     try:
         with pq.ParquetFile(file) as parquet:
             yield parquet
@@ -184,5 +191,5 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         empty = file.is_file() and not file.stat().st_size
-        found = "an empty file" if empty else f"not a Parquet file: {one_line(error)}"
-        raise UserError(str(file), "is a damaged record file", found, _FIX) from error
+        found = "an empty file" if empty else f"a damaged file ({one_line(error)})"
+        raise UserError(str(file), "must be a record file", found, _FIX) from error

@@ -16,13 +16,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from polytask import runs
 from polytask._errors import UserError
 from polytask._lightning._interrupts import interrupts
+from polytask._lightning._training import overwrite_checkpoint
 from polytask.callbacks import ExactResume, StopOnSignal
 from polytask.callbacks._kept_checkpoint import ConfigInCheckpoint, KeptCheckpoint
 from polytask.callbacks._progress import ProgressReport
 from polytask.config import Config, closest
 from polytask.data._loader_errors import data_errors
+from polytask.diagnostics._columns import FOLDER
 from polytask.diagnostics._recorder import Recorder
-from polytask.diagnostics._store import FOLDER
 from polytask.experiment._builders import make_loaders, make_system, own_callbacks
 from polytask.experiment._problems import raise_problems
 from polytask.experiment._processes import is_first_process
@@ -152,7 +153,7 @@ def _best(config: Config, run: Run, given: Sequence[ModelCheckpoint]) -> list[pl
     first = monitoring[0]
     if first.filename is None and first.save_top_k == 1:
         first.filename = "best"
-        first._enable_version_counter = False
+        overwrite_checkpoint(first)
         return []
     return [KeptCheckpoint(run.checkpoints, "best", first.monitor, first.mode)]
 

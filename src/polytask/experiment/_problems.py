@@ -8,7 +8,7 @@ from polytask._checks import is_number
 from polytask._errors import UserError, hint
 from polytask._lightning._noise import SILENT
 from polytask.config import Config
-from polytask.config._places import Location
+from polytask.config._locations import Location
 from polytask.experiment._builders import make_system, own_callbacks, seed
 from polytask.system._stages import STAGES
 

@@ -1,28 +1,17 @@
 """What Lightning and warnings may write in a process that runs a command."""
 
-import logging
 import warnings
 
 # It sets the level of its logger when it is imported, so this must come first.
 import pytorch_lightning  # noqa: F401
 
-# Lightning's advice on speed, and warnings about torch's own deprecations, which users cannot act on.
-_NOISE = (
-    "does not have many workers",
-    r"isinstance\(treespec, LeafSpec\)",
-    "is smaller than the logging interval",
-    "Checkpoint directory .* exists and is not empty",
-    "The dirpath has changed",
-    "Your `IterableDataset` has `__len__` defined",
-)
+from polytask._lightning._noise import Silence, quieten_loggers, silence
 
 
 def quiet_libraries() -> None:
     """Show one line for each warning, and no advice of Lightning; for a process that only runs a command."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=f".*{message}.*")
+    quieten_loggers()
+    silence(Silence.COMMAND)
     warnings.formatwarning = _one_line
 
 

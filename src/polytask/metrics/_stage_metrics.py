@@ -13,6 +13,7 @@ from torchmetrics import Metric, MetricCollection
 
 from polytask._checks import is_number
 from polytask._errors import UserError
+from polytask._lightning._metrics import set_update_count
 from polytask._tasks import TaskModules, check_task_names
 from polytask.adapters import MetricsAdapter
 from polytask.batch import HALF, take_rows
@@ -263,7 +264,7 @@ def _state(metric: Metric) -> dict[str, Any]:
 def _set_state(metric: Metric, state: Mapping[str, Any]) -> None:
     for key, value in state["state"].items():
         setattr(metric, key, _copied(value, metric.device))
-    metric._update_count = state["count"]
+    set_update_count(metric, state["count"])
 
 
 def _copied(value: Any, device: torch.device | None) -> Any:

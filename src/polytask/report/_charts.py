@@ -1,4 +1,4 @@
-"""Charts as data: what is drawn, before it is known with what."""
+"""Charts as plain data, before a library renders them."""
 
 import re
 from collections.abc import Sequence
@@ -8,32 +8,32 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Apart for people who see no red, no green or no blue, and at least 3:1 against white and the dark page.
+# Distinguishable with colour blindness; contrast of at least 3:1 against the light and the dark page.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#785EF0")
 MOST_POINTS = 600
-"""Of one line; longer ones are thinned."""
+"""The most points of one line; longer ones are thinned."""
 MOST_FRAMES = 80
-"""Of one slider."""
+"""The most views of one slider."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line over steps; its colour, dash and mark follow from ``place``, the same in every chart.
+    """A line over steps; its colour, dash and marker follow from ``index``, the same in every chart.
 
-    A baseline is grey, dashed and light.
+    A baseline is thin, grey and dashed.
 
     Args:
-        name: What the legend calls it.
-        place: The place of its run or task among all.
+        name: Its name in the legend.
+        index: The index of its run or task.
         x: Steps.
         y: Values, or means over seeds.
-        low: Least value over seeds, where there are several.
-        high: Greatest value over seeds.
-        is_baseline: Whether it is beside the runs that are compared.
+        low: The least value over seeds; None for one seed.
+        high: The greatest value over seeds; None for one seed.
+        is_baseline: Whether it is a baseline and not one of the compared runs.
     """
 
     name: str
-    place: int
+    index: int
     x: NDArray[np.int64]
     y: NDArray[np.float64]
     low: NDArray[np.float64] | None = None
@@ -43,13 +43,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines over steps, and levels (a name and a value) across all of them.
+    """Lines over steps, and horizontal lines for values without steps.
 
     Args:
-        y_label: What the values are.
+        y_label: The name of the values.
         lines: The lines.
-        levels: The levels.
-        is_log: Whether equal factors are equally far apart.
+        levels: The names and values of the horizontal lines.
+        is_log: Whether the axis is logarithmic.
     """
 
     y_label: str
@@ -60,7 +60,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Heat:
-    """A matrix in colours from ``-limit`` to ``limit``; NaN is left blank."""
+    """A matrix in colours from ``-limit`` to ``limit``; NaN is blank."""
 
     row_label: str
     column_label: str
@@ -71,10 +71,10 @@ class Heat:
 
 @dataclass(frozen=True)
 class Point:
-    """A run in a plane of two tasks; ``front`` where no other is better in both."""
+    """A run in a plane of two tasks; ``front`` if no other run is better on both."""
 
     name: str
-    place: int
+    index: int
     x: float
     y: float
     front: bool
@@ -91,7 +91,7 @@ class Points:
 
 @dataclass(frozen=True)
 class View:
-    """One state of a chart: what its slider or its list says there, and what is drawn."""
+    """One state of a chart: its label in the slider or the list, and its plot."""
 
     label: str
     plot: Lines | Heat | Points
@@ -102,11 +102,11 @@ class Chart:
     """A chart; several views are chosen by a slider (over time) or from a list.
 
     Args:
-        title: A line above it.
-        note: What is to be seen, in a sentence.
+        title: The title.
+        note: How to read it, in a sentence.
         views: At least one.
-        control: How a view is chosen.
-        control_label: What is chosen.
+        control: How users choose a view.
+        control_label: The label of that control.
     """
 
     title: str
@@ -118,7 +118,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class GridRow:
-    """Cells of a table; ``differs`` where they do not agree with each other."""
+    """Cells of a table; ``differs`` if their values are not equal."""
 
     cells: tuple[str, ...]
     differs: bool = False
@@ -135,13 +135,13 @@ class Grid:
 
     @property
     def differences(self) -> int:
-        """How many rows differ."""
+        """The number of rows whose cells differ."""
         return sum(row.differs for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: charts and a table, or a hint how to get them."""
+    """A part of the page: charts and a table, or a hint on how to record them."""
 
     title: str
     charts: tuple[Chart, ...]
@@ -150,12 +150,12 @@ class Section:
 
     @property
     def key(self) -> str:
-        """The title as an anchor or a file's name."""
+        """The title as an anchor or a file name."""
         return key(self.title)
 
 
 def key(text: str) -> str:
-    """A text's letters, digits and underscores, in lower case.
+    """A string's letters, digits and underscores, in lower case.
 
     Example:
         >>> key("Loss of <b>, val")
@@ -170,12 +170,12 @@ def single(title: str, note: str, plot: Lines | Heat | Points) -> Chart:
 
 
 def listed(title: str, note: str, views: Sequence[View], label: str) -> Chart:
-    """A chart whose views are chosen from a list, where there are several."""
+    """A chart whose views are chosen from a list if there are several."""
     return Chart(title, note, tuple(views), "list" if len(views) > 1 else "", label)
 
 
 def thinned(count: int, most: int) -> NDArray[np.int64]:
-    """Places spread evenly over ``count``, the first and the last among them.
+    """At most ``most`` evenly spaced indices below ``count``, with the first and the last.
 
     Example:
         >>> thinned(10, 4).tolist()
@@ -189,11 +189,11 @@ def thinned(count: int, most: int) -> NDArray[np.int64]:
 
 
 def over_seeds(
-    name: str, place: int, series: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]
+    name: str, index: int, series: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]
 ) -> Line:
     """The mean of several runs' series at each step, with the least and the greatest value.
 
-    A step that only some of the runs have is the mean of those. NaN is left out of the mean.
+    At a step that only some runs have, the mean is over those runs. The mean excludes NaN.
     """
     steps = np.unique(np.concatenate([steps for steps, _ in series]))
     table = np.full((len(series), len(steps)), np.nan)
@@ -205,9 +205,9 @@ def over_seeds(
     finite = np.where(np.isfinite(table), table, 0.0)
     mean = np.where(counts > 0, finite.sum(axis=0) / np.maximum(counts, 1), np.nan)
     if len(series) == 1:
-        return Line(name, place, steps, mean)
+        return Line(name, index, steps, mean)
     low = np.where(np.isfinite(table), table, np.inf).min(axis=0)
     high = np.where(np.isfinite(table), table, -np.inf).max(axis=0)
     return Line(
-        name, place, steps, mean, np.where(counts > 0, low, np.nan), np.where(counts > 0, high, np.nan)
+        name, index, steps, mean, np.where(counts > 0, low, np.nan), np.where(counts > 0, high, np.nan)
     )

@@ -1,4 +1,4 @@
-"""What a page is about, once it is read."""
+"""The data of one page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Entry:
     """A line of the charts: one run, or one method's runs over seeds.
 
     Args:
-        name: What the page calls it.
+        name: Its name on the page.
         runs: Its runs.
     """
 
@@ -26,10 +26,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A task's single-task models: dashed lines beside the entries.
+    """A task's single-task models, drawn as dashed lines.
 
     Args:
-        task: The task that they are trained on; they may measure others.
+        task: The task that they are trained on; their metrics may be of others too.
         entry: Their runs, over seeds.
     """
 
@@ -47,7 +47,7 @@ class Score:
         task: The task.
         metric: The metric's name.
         value: Its value.
-        higher_is_better: Which way is better.
+        higher_is_better: Whether a higher value is better.
         is_baseline: Whether the run is a single-task model.
     """
 
@@ -62,19 +62,19 @@ class Score:
 
 @dataclass(frozen=True)
 class Collection:
-    """All that one page is about.
+    """The data of one page.
 
     Args:
         name: The page's title.
-        entries: Runs or methods that have begun; all of the same tasks.
+        entries: Runs or methods that have started; all have the same tasks.
         tasks: The tasks, in order.
-        scores: Numbers of each run whose direction is known.
-        split: The data that the scores are of.
-        baselines: Single-task models whose runs are at hand.
-        levels: Validation values of the other single-task models, by task and metric; means over seeds.
-        table: The comparison's table; None for plain runs and where it is not finished.
-        definition: The comparison's definition; empty for plain runs.
-        note: What is to be known about all of it.
+        scores: Values of each run, of losses and of metrics with a known better direction.
+        split: The data that the scores are computed on.
+        baselines: Single-task models whose run folders exist.
+        levels: Mean validation values of the other single-task models, by task and metric.
+        table: The comparison's table; None for runs and for an unfinished comparison.
+        definition: The comparison's definition; empty for runs.
+        note: A remark on all of it.
     """
 
     name: str
@@ -90,12 +90,12 @@ class Collection:
 
 
 def last_losses(name: str, runs: Iterable[RunRecords], single: str | None = None) -> list[Score]:
-    """The last validation losses: of a run alone, what is known to be better when it is less.
+    """The last validation losses, the only values of a run that are known to be better if lower.
 
     Args:
         name: The name of the runs' entry.
         runs: The runs.
-        single: The task, where they are single-task models.
+        single: The task if they are single-task models.
     """
     return [
         Score(name, str(run.folder), task, "loss", value, False, single is not None)
@@ -111,13 +111,13 @@ def _validation_losses(run: RunRecords) -> dict[str, float]:
 
 
 def common_tasks(entries: Sequence[Entry]) -> tuple[str, ...]:
-    """The tasks of the runs, which must be the same; a run without any record yet has none."""
+    """The tasks of the runs, which must be the same for all; a run without records has none yet."""
     known = [(entry.name, run.tasks) for entry in entries for run in entry.runs if run.tasks]
     for name, tasks in known[1:]:
         if {*tasks} != {*known[0][1]}:
             raise UserError(
                 "polytask report",
-                "takes runs of the same tasks",
+                "must be given runs of the same tasks",
                 f"{', '.join(known[0][1])} in {known[0][0]} and {', '.join(tasks)} in {name}",
                 "Write a page for each",
             )

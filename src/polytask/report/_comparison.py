@@ -1,4 +1,4 @@
-"""A comparison as a page sees it: finished, with its table; or as far as it has come."""
+"""Reads a comparison: with its table if it is finished, else the runs so far."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,10 +43,10 @@ class _Trained:
     """A run of a comparison.
 
     Args:
-        name: The line that it belongs to.
-        task: Its task where it is a single-task model.
-        run: Its folder, from the comparison's.
-        row: What the remarks call its row.
+        name: The entry that it belongs to.
+        task: Its task if it is a single-task model.
+        run: Its folder, relative to the comparison's.
+        row: The name of its row in the remarks.
     """
 
     name: str
@@ -56,18 +56,18 @@ class _Trained:
 
     @property
     def candidate(self) -> str:
-        """What its folders and those of its trials are named after."""
+        """The prefix of the names of its folders and its trials' folders."""
         return Path(self.run).name.rsplit("-seed", 1)[0]
 
 
 def read_comparison(folder: Path) -> Collection:
-    """A comparison.
+    """Read a comparison.
 
     Args:
         folder: Its folder.
 
     Raises:
-        UserError: Where a file is empty or damaged.
+        UserError: If a file is empty or damaged.
     """
     definition = read_yaml(folder / DEFINITION)
     finished = (folder / RESULTS).exists()
@@ -80,7 +80,7 @@ def _finished(folder: Path, definition: Mapping[str, Any]) -> Collection:
 
     results, remarks = read_results(folder), read_remarks(folder)
     if not results:
-        raise UserError(str(folder / RESULTS), "has a row for each number of each run", "none", _FIX)
+        raise UserError(str(folder / RESULTS), "must have a row for each value of each run", "none", _FIX)
     table = Table(results, _trials(folder / DEFINITION, definition), remarks)
     several = len({one.architecture for one in results}) > 1
     trained = list(dict.fromkeys(_of_result(one, several) for one in results))
@@ -129,7 +129,7 @@ def _unfinished(folder: Path, definition: Mapping[str, Any]) -> Collection:
 
 
 def _tried(folder: Path, definition: Mapping[str, Any], planned: Sequence[_Trained]) -> str:
-    """How far the trials are, which come before the runs."""
+    """How many trials, which come before the runs, are done."""
     trials = _trials(folder / DEFINITION, definition)
     candidates = dict.fromkeys(one.candidate for one in planned)
     runs = [folder / RUNS / trial_run(name, number) for name in candidates for number in range(trials)]
@@ -138,12 +138,12 @@ def _tried(folder: Path, definition: Mapping[str, Any], planned: Sequence[_Train
 
 
 def _stale(folder: Path, definition: Mapping[str, Any], runs: set[str], left_out: Mapping[str, str]) -> str:
-    """What is to be said of a table that was made before more was asked for."""
+    """A remark if the definition has more runs than the table."""
     planned = _planned(folder / DEFINITION, definition, _tasks(folder / DEFINITION, definition))
     missing = sum(one.run not in runs and one.row not in left_out for one in planned)
     if not missing:
         return ""
-    return f"the table lacks {missing} of the {len(planned)} runs that were asked for in this folder"
+    return f"the table lacks {missing} of the {len(planned)} runs of the definition"
 
 
 def _those(entry: Entry, folders: set[Path]) -> list[RunRecords]:
@@ -151,15 +151,15 @@ def _those(entry: Entry, folders: set[Path]) -> list[RunRecords]:
 
 
 def _read(folder: Path, trained: Iterable[_Trained]) -> tuple[tuple[Entry, ...], tuple[Baseline, ...]]:
-    """Runs by line."""
-    lines: dict[tuple[str, str | None], list[RunRecords]] = {}
+    """Read the runs, grouped by entry."""
+    grouped: dict[tuple[str, str | None], list[RunRecords]] = {}
     for one in trained:
         if not (folder / one.run).resolve().is_relative_to(folder.resolve()):
-            raise UserError(str(folder), "names runs inside the comparison only", one.run, _FIX)
-        lines.setdefault((one.name, one.task), []).append(read_run(folder / one.run))
-    entries = tuple(Entry(name, tuple(runs)) for (name, task), runs in lines.items() if task is None)
+            raise UserError(str(folder), "runs must be inside the comparison's folder", one.run, _FIX)
+        grouped.setdefault((one.name, one.task), []).append(read_run(folder / one.run))
+    entries = tuple(Entry(name, tuple(runs)) for (name, task), runs in grouped.items() if task is None)
     return entries, tuple(
-        Baseline(task, Entry(name, tuple(runs))) for (name, task), runs in lines.items() if task is not None
+        Baseline(task, Entry(name, tuple(runs))) for (name, task), runs in grouped.items() if task is not None
     )
 
 
@@ -181,20 +181,20 @@ def _label(method: str, architecture: str, several: bool) -> str:
 
 
 def _levels(results: Sequence["Result"], at_hand: set[str]) -> dict[tuple[str, str], float]:
-    """Validation values of the single-task models whose runs are gone; means over seeds."""
+    """Mean validation values of the single-task models whose run folders do not exist."""
     found: dict[tuple[str, str], list[float]] = {}
     for one in results:
         if one.run not in at_hand and one.split == "val":
             found.setdefault((one.task, one.metric), []).append(one.value)
-    return {place: sum(values) / len(values) for place, values in found.items()}
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def _planned(file: Path, definition: Mapping[str, Any], tasks: Sequence[str]) -> list[_Trained]:
-    """All runs that are compared, in order."""
+    """All runs of the definition, in order."""
     methods, architectures = (_names(file, definition, key) for key in ("methods", "architectures"))
     seeds = definition.get("seeds")
     if not isinstance(seeds, list):
-        raise UserError(f"{file}: seeds", "is a list", repr(seeds), _FIX)
+        raise UserError(f"{file}: seeds", "must be a list", repr(seeds), _FIX)
     singles = tasks if definition.get("single_task") else ()
     rows = [*((SINGLE, task) for task in singles), *((method, None) for method in (SUM, *methods))]
     several = len(architectures) > 1
@@ -214,7 +214,7 @@ def _planned(file: Path, definition: Mapping[str, Any], tasks: Sequence[str]) ->
 def _names(file: Path, definition: Mapping[str, Any], key: str) -> list[str]:
     found = definition.get(key)
     if not isinstance(found, dict):
-        raise UserError(f"{file}: {key}", "are keys and values", repr(found), _FIX)
+        raise UserError(f"{file}: {key}", "must be a mapping", repr(found), _FIX)
     return [str(name) for name in found]
 
 
@@ -223,7 +223,7 @@ def _tasks(file: Path, definition: Mapping[str, Any]) -> tuple[str, ...]:
     for key in ("config", "system", "criterion", "task_losses"):
         node = node.get(key) if isinstance(node, dict) else None
     if not isinstance(node, dict) or not node:
-        rule = "has the tasks' losses"
+        rule = "must be a mapping from tasks to losses"
         raise UserError(f"{file}: config.system.criterion.task_losses", rule, repr(node), _FIX)
     return tuple(str(name) for name in node)
 

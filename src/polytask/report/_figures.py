@@ -1,6 +1,6 @@
 """Charts as PNG and SVG files, for papers.
 
-Drawn with matplotlib: plotly's own export starts a browser, which a cluster's machine seldom has.
+Drawn with matplotlib: plotly's export starts a browser, which few clusters have.
 """
 
 from collections.abc import Container, Iterable
@@ -30,14 +30,14 @@ def write_figures(collection: Collection, folder: Path) -> list[Path]:
     """Write each chart as ``<title>.png`` and ``<title>.svg``; a slider's chart at its last step.
 
     Args:
-        collection: What is drawn.
-        folder: Where to; made where it does not exist.
+        collection: The runs to show.
+        folder: The folder of the files; created if it does not exist.
 
     Returns:
         The files.
 
     Raises:
-        UserError: Where matplotlib is not installed, or the folder cannot be written.
+        UserError: If matplotlib is not installed, or the folder cannot be written.
     """
     charts = [chart for part in sections(collection) for chart in part.charts]
     named: dict[str, tuple[Chart, View]] = {}
@@ -48,11 +48,11 @@ def write_figures(collection: Collection, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         return [file for name, (chart, view) in named.items() for file in _write(chart, view, folder / name)]
     except OSError as error:
-        raise UserError(f"--figures {folder}", "must be a folder to write to", error.strerror) from error
+        raise UserError(f"--figures {folder}", "must be a writable folder", error.strerror) from error
 
 
 def _unused(name: str, taken: Container[str]) -> str:
-    """Tasks may differ in what a file's name leaves out."""
+    """A name that is not taken: titles may differ in characters that a file name leaves out."""
     numbered = (f"{name}-{number}" for number in count(2))
     return next(free for free in chain([name], numbered) if free not in taken)
 
@@ -71,10 +71,10 @@ def _write(chart: Chart, view: View, stem: Path) -> list[Path]:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise UserError(
-            "--figures", "needs matplotlib", "no matplotlib", "Run `pip install 'polytask[report]'`"
+            "--figures", "matplotlib is required", "no matplotlib", "Run `pip install 'polytask[report]'`"
         ) from error
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
-    # Text stays text in the SVG, and without a date the same records give the same file.
+    # Text stays text in the SVG; without a date the same records give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "polytask", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(5, 3.4), layout="constrained")
         _draw(figure, chart, view)
@@ -97,12 +97,12 @@ def _draw(figure: "Figure", chart: Chart, view: View) -> None:
 
 def _draw_lines(axes: "Axes", plot: Lines) -> None:
     for line in plot.lines:
-        colour = _GREY if line.is_baseline else PALETTE[line.place % len(PALETTE)]
-        dash = _LONG_DASH if line.is_baseline else _DASHES[line.place // len(PALETTE) % len(_DASHES)]
+        colour = _GREY if line.is_baseline else PALETTE[line.index % len(PALETTE)]
+        dash = _LONG_DASH if line.is_baseline else _DASHES[line.index // len(PALETTE) % len(_DASHES)]
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
-        # A lone number is no line.
-        mark = _MARKS[line.place % len(_MARKS)] if len(line.x) <= 30 else None
+        # One value alone would not be visible as a line.
+        mark = _MARKS[line.index % len(_MARKS)] if len(line.x) <= 30 else None
         axes.plot(
             line.x,
             line.y,
@@ -143,8 +143,8 @@ def _draw_heat(figure: "Figure", axes: "Axes", plot: Heat) -> None:
 def _draw_points(axes: "Axes", plot: Points) -> None:
     named: set[str] = set()
     for point in plot.points:
-        colour = _GREY if point.place < 0 else PALETTE[point.place % len(PALETTE)]
-        mark = "*" if point.place < 0 else _MARKS[point.place % len(_MARKS)]
+        colour = _GREY if point.index < 0 else PALETTE[point.index % len(PALETTE)]
+        mark = "*" if point.index < 0 else _MARKS[point.index % len(_MARKS)]
         axes.plot(
             point.x,
             point.y,
@@ -152,7 +152,7 @@ def _draw_points(axes: "Axes", plot: Points) -> None:
             linestyle="",
             color=colour,
             markersize=8 if point.front else 6,
-            fillstyle="full" if point.front or point.place < 0 else "none",
+            fillstyle="full" if point.front or point.index < 0 else "none",
             label=None if point.name in named else _text(point.name),
         )
         named.add(point.name)
@@ -163,5 +163,5 @@ def _draw_points(axes: "Axes", plot: Points) -> None:
 
 
 def _text(name: str) -> str:
-    """Matplotlib reads formulas between dollars, and leaves out labels that begin with an underscore."""
+    """Escaped: matplotlib reads formulas between dollars and ignores labels that start with "_"."""
     return " " * name.startswith("_") + name.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The page of a running training, on this machine only."""
+"""Serves the page of a running training to this machine only."""
 
 import json
 import threading
@@ -10,13 +10,13 @@ from urllib.parse import parse_qs, urlsplit
 
 from polytask._errors import UserError
 from polytask.compare._names import COST, DEFINITION, RESULTS, RUNS
-from polytask.report._entries import collect
+from polytask.report._collect import collect
 from polytask.report._page import body, figures_json, page, shell
 from polytask.report._plotly import library
 from polytask.report._sections import sections
 
 _ADDRESS = "127.0.0.1"
-_BUG = "The page cannot be drawn: the terminal says why."
+_BUG = "The page cannot be drawn: see the traceback in the terminal."
 _WATCHED = (
     "metrics.csv",
     "config.yaml",
@@ -33,18 +33,18 @@ _WATCHED = (
 
 
 class LiveServer(ThreadingHTTPServer):
-    """Serves the page of one run or comparison on 127.0.0.1, and what is new in it; it reads only.
+    """Serves the page of one run or comparison on 127.0.0.1, and its changes; it writes nothing.
 
-    Only requests that name this machine are answered, so that no site in the browser can read a run.
+    Only requests whose host is this machine are answered, so that no web site can read a run.
 
     Args:
         folder: The folder of a run or of a comparison.
-        port: The port; 0 for any that is free.
-        refresh_seconds: Time between two questions of the page.
+        port: The port; 0 for a free one.
+        refresh_seconds: Seconds between two requests of the page.
 
     Raises:
-        UserError: Where the folder is neither, its records are damaged, the port is taken, or
-            plotly is not installed.
+        UserError: If the folder is neither, its records are damaged, the port is taken, or plotly is not
+            installed.
 
     Example:
         >>> LiveServer(Path("runs/nothing"))
@@ -69,16 +69,16 @@ class LiveServer(ThreadingHTTPServer):
 
     @property
     def name(self) -> str:
-        """What the page is called."""
+        """The page's title."""
         return self.folder.resolve().name
 
     @property
     def address(self) -> str:
-        """What to open in a browser."""
+        """The page's URL."""
         return f"http://{_ADDRESS}:{self.server_port}/"
 
     def version(self) -> str:
-        """Changes with the records."""
+        """A string that changes with the records."""
         files = sorted(file for pattern in _WATCHED for file in self.folder.glob(pattern))
         return str(hash(tuple((str(file), *_state(file)) for file in files)))
 
@@ -88,21 +88,21 @@ class LiveServer(ThreadingHTTPServer):
         return page(collect([self.folder]), self.refresh_ms, version)
 
     def news(self, since: str) -> str:
-        """What has changed since a version, as JSON."""
+        """The changes since a version, as JSON."""
         version = self.version()
         if version == since:
             return json.dumps({"version": version})
         collection = collect([self.folder])
         parts = sections(collection)
-        told = {"version": version, "body": body(collection, parts)}
-        return json.dumps(told)[:-1] + f', "figures": {figures_json(parts)}}}'
+        changes = {"version": version, "body": body(collection, parts)}
+        return json.dumps(changes)[:-1] + f', "figures": {figures_json(parts)}}}'
 
 
 def _state(file: Path) -> tuple[int, int]:
     try:
         found = file.stat()
     except FileNotFoundError:
-        # The training has just joined it with another.
+        # The training has just merged it into another file.
         return 0, 0
     return found.st_mtime_ns, found.st_size
 
@@ -113,39 +113,39 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def handle(self) -> None:
-        # A browser may go away before it is answered, and while it is.
+        # A browser may close the connection at any time.
         with suppress(ConnectionError):
             super().handle()
 
     def do_GET(self) -> None:
         if self.headers.get("Host") not in self._hosts():
-            self.send_error(HTTPStatus.FORBIDDEN, "This server answers this machine only")
+            self.send_error(HTTPStatus.FORBIDDEN, "This server answers requests from this machine only")
             return
         try:
-            asked = urlsplit(self.path)
-            since = parse_qs(asked.query).get("since", [""])[0]
+            url = urlsplit(self.path)
+            since = parse_qs(url.query).get("since", [""])[0]
         except ValueError:
             self.send_error(HTTPStatus.BAD_REQUEST)
             return
-        if asked.path not in ("/", "/news"):
+        if url.path not in ("/", "/news"):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         try:
             with self.server.reading:
-                text = self.server.page() if asked.path == "/" else self.server.news(since)
+                text = self.server.page() if url.path == "/" else self.server.news(since)
         except UserError as error:
-            # A file that is being written is whole again at the next question.
-            self._send_problem(asked.path, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            # A file that is being written is complete at the next request.
+            self._send_problem(url.path, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except Exception:
-            # Also where nobody waits for the answer, the terminal is to say why.
+            # The traceback goes to the terminal even if the connection is closed.
             with suppress(ConnectionError):
-                self._send_problem(asked.path, HTTPStatus.INTERNAL_SERVER_ERROR, _BUG)
+                self._send_problem(url.path, HTTPStatus.INTERNAL_SERVER_ERROR, _BUG)
             raise
         else:
-            self._send(HTTPStatus.OK, "text/html" if asked.path == "/" else "application/json", text)
+            self._send(HTTPStatus.OK, "text/html" if url.path == "/" else "application/json", text)
 
     def _send_problem(self, path: str, status: HTTPStatus, problem: str) -> None:
-        """One line for the page, which asks again; whoever opens it gets the page without its content."""
+        """Send one line to an open page, which tries again; send a page without content to a new one."""
         if path == "/":
             text = shell(self.server.name, self.server.refresh_ms, problem)
             self._send(HTTPStatus.OK, "text/html", text)
@@ -170,4 +170,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the terminal is the user's."""
+        """Log nothing to the user's terminal."""

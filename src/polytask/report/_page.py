@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else."""
+"""One HTML page that needs no other files."""
 
 import json
 from importlib.resources import files
@@ -19,12 +19,12 @@ def page(collection: Collection, refresh_ms: int = 0, version: str = "") -> str:
     """The whole page.
 
     Args:
-        collection: What it shows.
-        refresh_ms: Milliseconds between its questions to its server; 0 for a page that has none.
-        version: What the server calls the state of the records.
+        collection: The runs to show.
+        refresh_ms: Milliseconds between the page's requests to its server; 0 for a page without a server.
+        version: The server's name for the state of the records.
 
     Raises:
-        UserError: Where plotly is not installed.
+        UserError: If plotly is not installed.
     """
     parts = sections(collection)
     status = "live" if refresh_ms else ""
@@ -32,15 +32,15 @@ def page(collection: Collection, refresh_ms: int = 0, version: str = "") -> str:
 
 
 def shell(name: str, refresh_ms: int, problem: str) -> str:
-    """The page of a server that has nothing to show yet, and asks again.
+    """The page of a server that has nothing to show yet; it sends requests until it has.
 
     Args:
         name: The page's title.
-        refresh_ms: Milliseconds between its questions to its server.
-        problem: Why there is nothing.
+        refresh_ms: Milliseconds between the page's requests to its server.
+        problem: Why there is nothing to show.
 
     Raises:
-        UserError: Where plotly is not installed.
+        UserError: If plotly is not installed.
     """
     return _frame(name, Markup(), figures_json([]), refresh_ms, "", problem)
 
@@ -62,7 +62,7 @@ def _frame(title: str, content: Markup, figures: Markup, refresh_ms: int, versio
 
 
 def body(collection: Collection, parts: list[Section]) -> Markup:
-    """What is between the page's head and foot."""
+    """The content between the page's header and footer."""
     return Markup(
         _template("body.html").render(
             collection=collection,
@@ -76,7 +76,7 @@ def body(collection: Collection, parts: list[Section]) -> Markup:
 
 
 def figures_json(parts: list[Section]) -> Markup:
-    """The figures of every chart, in order, safe inside a script element."""
+    """The figures of every chart, in order, escaped for a script element."""
     found: list[list[dict[str, Any]]] = [_plotly.figures(chart) for part in parts for chart in part.charts]
     text = json.dumps(found, separators=(",", ":"), allow_nan=False)
     for sign in "<>&":

@@ -1,4 +1,4 @@
-"""Charts as plotly's figures, in plain dicts."""
+"""From charts to plotly's figures, as plain dicts."""
 
 import html
 import math
@@ -8,12 +8,12 @@ from typing import Any
 from polytask._errors import UserError
 from polytask.report._charts import PALETTE, Chart, Heat, Lines, Points
 
-# They change once the colours are used up.
+# The next one is used when all colours are used.
 DASHES = ("solid", "dash", "dot", "dashdot")
 _LONG_DASHES = ("longdash", "longdashdot")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 _GREY = "#7a7a7a"
-# Red to blue by way of grey: also apart without red or green.
+# From red through grey to blue: distinguishable with red-green colour blindness.
 _DIVERGING = [[0, "#b2182b"], [0.25, "#ef8a62"], [0.5, "#f7f7f7"], [0.75, "#67a9cf"], [1, "#2166ac"]]
 _MOST_NUMBERS = 8
 _LONGEST = 14
@@ -23,20 +23,20 @@ def library() -> str:
     """The source of plotly's JavaScript.
 
     Raises:
-        UserError: Where plotly is not installed.
+        UserError: If plotly is not installed.
     """
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
         raise UserError(
-            "polytask report", "needs plotly", "no plotly", "Run `pip install 'polytask[report]'`"
+            "polytask report", "plotly is required", "no plotly", "Run `pip install 'polytask[report]'`"
         ) from error
     source: str = get_plotlyjs()
     return source
 
 
 def figures(chart: Chart) -> list[dict[str, Any]]:
-    """``data`` and ``layout`` of each view; colours of the page are filled in by it."""
+    """``data`` and ``layout`` of each view; the page adds its own colours."""
     return [_figure(view.plot) for view in chart.views]
 
 
@@ -62,9 +62,9 @@ def _figure(plot: Lines | Heat | Points) -> dict[str, Any]:
 def _line_traces(plot: Lines) -> Iterable[dict[str, Any]]:
     for line in plot.lines:
         name, x = _text(line.name), line.x.tolist()
-        colour = _GREY if line.is_baseline else PALETTE[line.place % len(PALETTE)]
+        colour = _GREY if line.is_baseline else PALETTE[line.index % len(PALETTE)]
         dashes = _LONG_DASHES if line.is_baseline else DASHES
-        turn = line.place if line.is_baseline else line.place // len(PALETTE)
+        turn = line.index if line.is_baseline else line.index // len(PALETTE)
         if line.low is not None and line.high is not None:
             band = {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
             band |= {"legendgroup": name, "type": "scatter"}
@@ -83,7 +83,7 @@ def _line_traces(plot: Lines) -> Iterable[dict[str, Any]]:
                 "width": 1 if line.is_baseline else 2,
             },
             "marker": {
-                "symbol": _SYMBOLS[line.place % len(_SYMBOLS)],
+                "symbol": _SYMBOLS[line.index % len(_SYMBOLS)],
                 "size": 4 if line.is_baseline else 7,
             },
         }
@@ -122,9 +122,9 @@ def _heat_trace(plot: Heat) -> dict[str, Any]:
 def _point_traces(plot: Points) -> Iterable[dict[str, Any]]:
     for name in dict.fromkeys(point.name for point in plot.points):
         points = [point for point in plot.points if point.name == name]
-        place = points[0].place
-        shape = "star" if place < 0 else _SYMBOLS[place % len(_SYMBOLS)]
-        colour = _GREY if place < 0 else PALETTE[place % len(PALETTE)]
+        index = points[0].index
+        shape = "star" if index < 0 else _SYMBOLS[index % len(_SYMBOLS)]
+        colour = _GREY if index < 0 else PALETTE[index % len(PALETTE)]
         yield {
             "type": "scatter",
             "mode": "markers",
@@ -136,7 +136,7 @@ def _point_traces(plot: Points) -> Iterable[dict[str, Any]]:
                 "opacity": 1,
                 "color": colour,
                 "size": [14 if point.front else 10 for point in points],
-                "symbol": [shape if point.front or place < 0 else f"{shape}-open" for point in points],
+                "symbol": [shape if point.front or index < 0 else f"{shape}-open" for point in points],
                 "line": {"width": 2, "color": colour},
             },
         }
@@ -147,12 +147,12 @@ def _axes(x: str, y: str) -> dict[str, Any]:
 
 
 def _text(name: str) -> str:
-    """Plotly reads tags in names."""
+    """Escaped: plotly reads tags in names."""
     return html.escape(name, quote=False)
 
 
 def _shortened(name: str) -> str:
-    """On a phone long names leave no room for the matrix; pointing at a cell shows them whole."""
+    """A name that leaves room for the matrix on a phone; hovering over a cell shows the full one."""
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
@@ -161,5 +161,5 @@ def _numbers(values: Sequence[float] | Any) -> list[float | None]:
 
 
 def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    red, green, blue = (int(colour[index : index + 2], 16) for index in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.18)"

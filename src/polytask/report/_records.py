@@ -1,4 +1,4 @@
-"""What a run has written down: its metrics, its config, and the tables in ``records/``."""
+"""The records of a run: its metrics, its config, and the tables in ``records/``."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.csv"
 RECORDS = "records"
 _BROKEN = "Delete it, or copy it again"
-# The parser's own errors, and those that it lets through from dates, numbers and depths.
+# The parser's errors, and those of dates, numbers and nesting that it does not convert.
 _NO_YAML = (yaml.YAMLError, OSError, ValueError, LookupError, AttributeError, RecursionError)
 _DEEPEST = 64
 _MOST = 100_000
@@ -27,7 +27,7 @@ _MOST = 100_000
 
 @dataclass(frozen=True)
 class RunRecords:
-    """One run's records; the tables are read when they are asked for.
+    """One run's records; the tables are read when they are first used.
 
     Args:
         folder: The run's folder.
@@ -41,9 +41,9 @@ class RunRecords:
 
     @cached_property
     def tasks(self) -> list[str]:
-        """All tasks that the records name, in their order."""
+        """All tasks in the records, in order."""
         keys = [key.split("/") for key in self.metrics]
-        found = [words[2] for words in keys if len(words) == 4 and words[1] == "loss" and words[2] != "total"]
+        found = [parts[2] for parts in keys if len(parts) == 4 and parts[1] == "loss" and parts[2] != "total"]
         tables = (*self.gradients.values(), *self.affinities.values(), *self.weights.values(), self.losses)
         for table in tables:
             found += table.tasks if table is not None else ()
@@ -56,7 +56,7 @@ class RunRecords:
 
     @cached_property
     def environments(self) -> list[Environment]:
-        """What it was trained with: one, or more where it was resumed with something else."""
+        """The environments in which it was trained: several if it was resumed in another one."""
         return read(self.folder)
 
     @cached_property
@@ -64,7 +64,7 @@ class RunRecords:
         """Gramians by group of layers."""
         if not self._has("gradients"):
             return {}
-        from polytask.diagnostics._read import gradients_by_group
+        from polytask.diagnostics._readers import gradients_by_group
 
         return gradients_by_group(self.folder)
 
@@ -73,16 +73,16 @@ class RunRecords:
         """Mean affinities by form."""
         if not self._has("affinity"):
             return {}
-        from polytask.diagnostics._read import affinities_by_form
+        from polytask.diagnostics._readers import affinities_by_form
 
         return affinities_by_form(self.folder)
 
     @cached_property
     def weights(self) -> "dict[str, Values]":
-        """Weights of recorded steps, ``effective`` and the weighting's ``own``."""
+        """Weights of recorded steps: ``effective``, and ``own`` of the weighting."""
         if not self._has("weights"):
             return {}
-        from polytask.diagnostics._read import weights_by_kind
+        from polytask.diagnostics._readers import weights_by_kind
 
         return weights_by_kind(self.folder)
 
@@ -103,7 +103,7 @@ def read_run(folder: Path) -> RunRecords:
     """All records of a run.
 
     Raises:
-        UserError: Where the folder is no run, or a file is empty or damaged.
+        UserError: If the folder is not a run, or a file is empty or damaged.
     """
     config = folder / CONFIG
     if not config.is_file():
@@ -115,10 +115,10 @@ def read_run(folder: Path) -> RunRecords:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A file that holds one mapping.
+    """Read a YAML file that holds one mapping.
 
     Raises:
-        UserError: Where it holds something else, or cannot be read.
+        UserError: If it holds anything else, or cannot be read.
     """
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -126,15 +126,15 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(str(file), "must be YAML", one_line(error), _BROKEN) from error
     if not isinstance(found, dict):
         kind = "nothing" if found is None else f"a {type(found).__name__}"
-        raise UserError(str(file), "must hold keys and values", kind, _BROKEN)
+        raise UserError(str(file), "must hold a mapping", kind, _BROKEN)
     if _endless(found):
         rule = f"must hold at most {_MOST} values, within {_DEEPEST} levels"
-        raise UserError(str(file), rule, "more, or a value that holds itself", _BROKEN)
+        raise UserError(str(file), rule, "more, or a value that contains itself", _BROKEN)
     return found
 
 
 def _endless(value: Any) -> bool:
-    """Whether there is no end to the values; a value that stands in many places counts in each."""
+    """Whether there are too many values, counting a value once for each reference to it."""
     level, count = [value], 1
     for _ in range(_DEEPEST):
         level = [part for one in level for part in _parts(one)]

@@ -1,4 +1,4 @@
-"""Tables of the page: results, configs and environments side by side."""
+"""The tables of the page: results, configs and environments."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,13 +10,14 @@ from polytask.runs._environment import version, versions
 
 _OR = " | "
 _ENVIRONMENTS = (
-    "What the runs were trained with, and what wrote this page. Where runs of one column differ, or one was "
-    "resumed with something else, all values stand there, '|' between. An empty cell was not noted."
+    "The environments in which the runs were trained, and the one that wrote this page. If the runs of a "
+    "column differ, or a run was resumed in another environment, the cell has all values, separated by '|'. "
+    "An empty cell was not recorded."
 )
 
 
 def results(collection: Collection) -> Grid | None:
-    """The comparison's own table once it is finished, or the last values of plain runs."""
+    """The table of a finished comparison, or the last values of runs."""
     if collection.definition:
         return collection.table
     found = [_last_values(entry.runs[0]) for entry in collection.entries]
@@ -44,12 +45,12 @@ def configs(collection: Collection) -> Grid:
 
 
 def definition(collection: Collection) -> Grid:
-    """What a comparison was asked for."""
+    """The definition of a comparison."""
     return Grid(("key", "value"), tuple(GridRow(row) for row in flatten(collection.definition)))
 
 
 def environments(collection: Collection) -> Grid:
-    """What each entry's runs were trained with, and what wrote the page."""
+    """The environments of each entry's runs, and the one that writes the page."""
     trained = [(entry.name, entry.runs) for entry in collection.entries]
     if collection.baselines:
         singles = tuple(run for one in collection.baselines for run in one.entry.runs)
@@ -67,7 +68,7 @@ def environments(collection: Collection) -> Grid:
 
 
 def _seen(runs: Iterable[RunRecords]) -> dict[str, str]:
-    """Each value of each key, in order."""
+    """All values of each key, in order."""
     found: dict[str, dict[str, None]] = {}
     for run in runs:
         for one in run.environments:
@@ -77,7 +78,7 @@ def _seen(runs: Iterable[RunRecords]) -> dict[str, str]:
 
 
 def flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Dotted keys and their values in words.
+    """Dotted keys and their values as strings.
 
     Example:
         >>> list(flatten({"a": {"b": 1, "c": []}, "d": ["x", None]}))

@@ -1,4 +1,4 @@
-"""Checkpoints: read without running code, loaded with messages that name what differs."""
+"""Checkpoints: read without running code, and loaded with errors that name the differences."""
 
 import pickle
 import warnings
@@ -17,20 +17,20 @@ CONFIG = "polytask_config"
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's tensors and plain data; code in it is refused, not run.
+    """A checkpoint's tensors and plain data; code in it is refused.
 
     Args:
         path: The file.
 
     Raises:
-        UserError: Where there is no such file, or it is not a whole checkpoint.
+        UserError: If there is no such file, or it is not a complete checkpoint.
     """
     path = Path(path)
     if not path.is_file():
         siblings = (
             [str(other) for other in sorted(path.parent.glob("*.ckpt"))] if path.parent.is_dir() else []
         )
-        fix = hint(str(path), siblings, "There") if siblings else "Name a .ckpt file, `best` or `last`"
+        fix = hint(str(path), siblings, "Checkpoints") if siblings else "Name a .ckpt file, `best` or `last`"
         raise UserError("--ckpt", f"there is no file {path}", None, fix)
     try:
         with warnings.catch_warnings():
@@ -39,51 +39,51 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"--ckpt {path}",
-            "a checkpoint holds tensors and plain data only",
+            "a checkpoint must have tensors and plain data only",
             " ".join(str(error).split())[:200],
             "Save it with polytask, or save its state_dict",
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(
             f"--ckpt {path}",
-            "the file is not a whole checkpoint",
+            "must be a complete checkpoint",
             f"{type(error).__name__}",
             "Use another one",
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"--ckpt {path}", "a checkpoint has a 'state_dict'", type(checkpoint).__name__)
+        raise UserError(f"--ckpt {path}", "a checkpoint must have a 'state_dict'", type(checkpoint).__name__)
     return checkpoint
 
 
 def check_optimizer(optimizer: Optimizer, checkpoint: Mapping[str, Any], where: str) -> None:
-    """Refuse to go on with another optimizer than the one whose state was saved.
+    """Refuse an optimizer that differs from the one whose state was saved.
 
     Args:
-        optimizer: What is to take the state.
-        checkpoint: What `read_checkpoint` gave.
+        optimizer: The optimizer that will load the state.
+        checkpoint: The checkpoint, from `read_checkpoint`.
         where: The checkpoint's name, for the message.
 
     Raises:
-        UserError: Where options or groups differ.
+        UserError: If options or groups differ.
     """
     for state in checkpoint.get("optimizer_states", ())[:1]:
         saved, own = (_shape(groups) for groups in (state["param_groups"], optimizer.param_groups))
         if saved != own:
             raise UserError(
                 where,
-                "a run goes on with the optimizer it was stopped with",
+                "must be resumed with the same optimizer",
                 f"{type(optimizer).__name__} with other options or groups",
                 "Undo the change, or start a new run from the weights with --ckpt",
             )
 
 
 def _shape(groups: Iterable[Mapping[str, Any]]) -> list[tuple[int, set[str]]]:
-    # A scheduler adds the rate that it began with.
+    # A scheduler adds the initial learning rate.
     return [(len(group["params"]), set(group) - {"initial_lr"}) for group in groups]
 
 
 def _fits(own: Any, saved: Any) -> bool:
-    """Whether the shapes agree; a state that has no size yet takes the saved one's."""
+    """Whether the shapes are equal; a state without a size yet gets that of the saved one."""
     if own.shape == saved.shape:
         return True
     return bool(own.numel() == 0 and own.ndim == saved.ndim and own.shape[0] == saved.shape[0])
@@ -93,12 +93,12 @@ def load_weights(module: nn.Module, checkpoint: Mapping[str, Any], where: str) -
     """Load a checkpoint's weights into a module, all of them or none.
 
     Args:
-        module: What takes the weights.
-        checkpoint: What `read_checkpoint` gave.
+        module: The module.
+        checkpoint: The checkpoint, from `read_checkpoint`.
         where: The checkpoint's name, for the message.
 
     Raises:
-        UserError: Where names or shapes differ; says how many and which first.
+        UserError: If names or shapes differ; names the first of them and how many there are.
     """
     saved, own = checkpoint["state_dict"], module.state_dict()
     shapes = [name for name in own if name in saved and not _fits(own[name], saved[name])]

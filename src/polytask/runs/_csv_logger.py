@@ -1,4 +1,4 @@
-"""A CSV file of metrics that a resumed run goes on writing."""
+"""A Lightning logger that writes a CSV file, which a resumed run continues."""
 
 import csv
 import io
@@ -11,22 +11,23 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers.logger import Logger
 
-Row = dict[str, str]
+from polytask._files import write_text
+
+CSVRow = dict[str, str]
 
 
 class CSVLogger(Logger):
     """Writes ``metrics.csv`` into a folder, one row for each call, at once.
 
-    The columns are ``epoch``, ``step`` and the metrics in the order in which they first came. A new metric
-    adds a column, and the file is written anew beside itself and moved. A line that a killed run left
-    unfinished is dropped.
+    The columns are ``epoch``, ``step`` and the metrics in the order of their first values. A new metric adds
+    a column, for which the file is replaced. An incomplete last line, of a killed run, is removed.
 
-    Where the file exists, the run is taken to be resumed: the rows after the first step that is logged are
-    dropped, and a row of that same step is replaced once its metrics are logged again. So the file ends up
-    as that of the run that was never stopped.
+    If the file exists, the run is resumed: the rows after the first step that is logged are removed, and a
+    row of that step is replaced when its metrics are logged again. The file of a resumed run is then equal to
+    that of a run that was never stopped.
 
     Args:
-        save_dir: The folder; made where it does not exist.
+        save_dir: The folder; created if it does not exist.
 
     Example:
         >>> import tempfile
@@ -63,24 +64,24 @@ class CSVLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Empty: there is no folder for each experiment."""
+        """Empty: experiments have no folders."""
         return ""
 
     @property
     def version(self) -> str:
-        """Empty: there is no folder for each version."""
+        """Empty: versions have no folders."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: this file holds metrics only."""
+        """Ignore them: the file has metrics only."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row.
 
         Args:
-            metrics: Values by name; ``epoch`` among them goes into its own column.
+            metrics: Values by name; ``epoch`` has its own column.
             step: The optimizer step, from 0.
         """
         row = {"step": str(step if step is not None else 0)}
@@ -109,31 +110,29 @@ class CSVLogger(Logger):
         self._boundary = step if kept and int(kept[-1]["step"]) == step else -1
         self._write(columns, kept)
 
-    def _replace(self, row: Row) -> None:
+    def _replace(self, row: CSVRow) -> None:
         columns, rows = _read(self.path)
         same = [old for old in rows if old["step"] == row["step"] and _filled(old) == set(row)]
         rows = [old for old in rows if old not in same]
         self._write([*columns, *(key for key in row if key not in columns)], [*rows, row])
 
-    def _write(self, columns: list[str], rows: list[Row]) -> None:
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(_lines(columns, [dict(zip(columns, columns, strict=True)), *rows]), newline="")
-        part.replace(self.path)
+    def _write(self, columns: list[str], rows: list[CSVRow]) -> None:
+        write_text(self.path, _lines(columns, [dict(zip(columns, columns, strict=True)), *rows]))
         self._columns = columns
 
 
-def _filled(row: Row) -> set[str]:
+def _filled(row: CSVRow) -> set[str]:
     return {key for key, value in row.items() if value}
 
 
-def _lines(columns: list[str], rows: list[Row]) -> str:
+def _lines(columns: list[str], rows: list[CSVRow]) -> str:
     text = io.StringIO()
     csv.DictWriter(text, columns, restval="", lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def _read(path: Path) -> tuple[list[str], list[Row]]:
-    """The columns and rows of the file, without a last line that was not finished."""
+def _read(path: Path) -> tuple[list[str], list[CSVRow]]:
+    """The columns and rows of the file, without an incomplete last line."""
     text = path.read_text()
     reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
     return list(reader.fieldnames or ["epoch", "step"]), list(reader)

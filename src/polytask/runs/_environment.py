@@ -1,4 +1,4 @@
-"""What a run was trained with: versions, platform, device and commit, kept in its folder."""
+"""The environment of a run, kept in its folder: versions, platform, device and commit."""
 
 import json
 import platform
@@ -7,22 +7,23 @@ from importlib import metadata
 from pathlib import Path
 
 from polytask._errors import UserError, one_line
+from polytask._files import write_text
 
 FILE = "environment.json"
 PACKAGES = ("polytask", "torch", "pytorch-lightning", "torchmetrics", "numpy")
 _PATIENCE = 10.0
-# Without the hook that a repository's own settings may name.
+# Does not run the hook that a repository's settings may name.
 _DESCRIBE = ("-c", "core.fsmonitor=false", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 Environment = dict[str, str]
 
 
 def environment(device: str, project: Path) -> Environment:
-    """What this process computes with, in words.
+    """The environment of this process, as strings.
 
     Args:
-        device: The device, in words.
-        project: The folder whose commit counts.
+        device: The name of the device.
+        project: The folder whose commit is recorded.
 
     Example:
         >>> [*environment("cpu", Path("/"))][:4]
@@ -33,7 +34,7 @@ def environment(device: str, project: Path) -> Environment:
 
 
 def versions() -> Environment:
-    """The system, Python and the packages of this process.
+    """The versions of the system, Python and the packages.
 
     Example:
         >>> versions()["torch"] == version("torch")
@@ -60,7 +61,7 @@ def version(package: str) -> str:
 
 
 def keep(run: Path, found: Environment) -> None:
-    """Write the environment into a run's folder, behind that of the training that it resumes.
+    """Write the environment into a run's folder, after those of the trainings that it resumes.
 
     Args:
         run: The run's folder.
@@ -69,19 +70,17 @@ def keep(run: Path, found: Environment) -> None:
     file = run / FILE
     known = read(run) if file.exists() else []
     if not known or known[-1] != found:
-        part = file.with_name(f"{FILE}.part")
-        part.write_text(json.dumps([*known, found], indent=1) + "\n", encoding="utf-8")
-        part.replace(file)
+        write_text(file, json.dumps([*known, found], indent=1) + "\n")
 
 
 def read(run: Path) -> list[Environment]:
-    """The environments in which a run was trained, in order; none for a run that did not note them.
+    """The environments in which a run was trained, in order; empty for a run that did not record them.
 
     Args:
         run: The run's folder.
 
     Raises:
-        UserError: Where the file is damaged.
+        UserError: If the file is damaged.
     """
     file = run / FILE
     if not file.exists():
@@ -96,12 +95,11 @@ def read(run: Path) -> list[Environment]:
 
 
 def _commit(folder: Path) -> str | None:
-    """The commit of a folder under git, with ``-dirty`` where tracked files differ from it."""
+    """The git commit of a folder, with ``-dirty`` if tracked files differ from it; None without git."""
     try:
         done = subprocess.run(
             ["git", *_DESCRIBE], cwd=folder, capture_output=True, text=True, timeout=_PATIENCE, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        # Without git, a run is as good as in a folder that is not under it.
         return None
     return done.stdout.strip() if done.returncode == 0 and done.stdout.strip() else None

@@ -1,7 +1,5 @@
-"""Run folders: where a run is kept, and how it is found again."""
+"""Run folders: created, locked and found."""
 
-import fcntl
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from polytask._errors import UserError
+from polytask._files import locked
 
 CONFIG = "config.yaml"
 
@@ -20,8 +19,8 @@ class Run:
     """One run's folder.
 
     Args:
-        folder: ``runs/<project>/<time>-<id>``, or what ``--run-dir`` names.
-        made: Folders that did not exist before, from the innermost on; None where the run is not new.
+        folder: ``runs/<project>/<time>-<id>``, or the folder of ``--run-dir``.
+        made: The folders that were created for it, from the innermost on; None for an existing run.
 
     Example:
         >>> Run(Path("runs/digits/20260101-120000-abc123")).checkpoint("last").name
@@ -33,9 +32,9 @@ class Run:
 
     @contextmanager
     def kept_if_begun(self) -> Iterator[None]:
-        """Leave no trace where a user's mistake ends the run.
+        """Restore the folder if a user's mistake ends the run.
 
-        A new run's folder is removed where there is no checkpoint yet; another run's config is put back.
+        A new run's folder is removed if there is no checkpoint yet; an existing run's config is restored.
         """
         config = self.config.read_text() if self.made is None else None
         try:
@@ -49,25 +48,14 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder against another training.
+        """Lock the folder against other trainings.
 
         Raises:
-            UserError: Where another process trains in it.
+            UserError: If another process trains in it.
         """
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            self._lock(handle)
+        rule, fix = "must not be used by another training", "Wait for it to end, or stop it"
+        with locked(self.folder, UserError(str(self.folder), rule, "one that is running", fix)):
             yield
-        finally:
-            os.close(handle)
-
-    def _lock(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                str(self.folder), "one process trains in a run", "another one", "Wait for it, or stop it"
-            ) from error
 
     def _discard(self, made: Iterable[Path]) -> None:
         for path in self.folder.iterdir():
@@ -98,21 +86,24 @@ class Run:
 
 
 def create(project: str, folder: Path | None = None) -> Run:
-    """A new run's folder.
+    """Create the folder of a new run.
 
     Args:
         project: The project's name, for ``runs/<project>/``.
-        folder: The folder itself, where the user names one.
+        folder: The folder, if the user names one.
 
     Raises:
-        UserError: Where it cannot be made or written to, or holds a run already.
+        UserError: If it cannot be made, or has a run already.
     """
     if folder is None:
         name = f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3] + f"-{secrets.token_hex(3)}"
         folder = Path("runs") / project / name
     elif (folder / CONFIG).exists():
         raise UserError(
-            f"--run-dir {folder}", "the folder holds a run", None, "Name another one, or go on with --resume"
+            f"--run-dir {folder}",
+            "must be a new or an empty folder",
+            "the folder of a run",
+            "Name another one, or continue it with --resume",
         )
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"--run-dir {folder}", "must be a new or an empty folder", None, "Name another one")
@@ -122,23 +113,23 @@ def create(project: str, folder: Path | None = None) -> Run:
     except OSError as error:
         _remove(made)
         raise UserError(
-            str(folder), "the run folder cannot be made", error.strerror, "Name another with --run-dir"
+            str(folder), "the run's folder cannot be made", error.strerror, "Name another with --run-dir"
         ) from error
     return Run(folder, tuple(made))
 
 
 def _remove(folders: Iterable[Path]) -> None:
-    """Remove the folders, from the innermost on, where nobody else has written to them."""
+    """Remove the folders, from the innermost on, unless another process has written to them."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 def existing(root: Path) -> list[Run]:
-    """All runs in a folder, or the folder itself where it is a run; the newest first.
+    """All runs in a folder, the newest first; the folder itself if it is a run.
 
     Args:
-        root: A run, or a folder with runs at any depth up to three.
+        root: A run, or a folder with runs up to three levels below it.
     """
     if (root / CONFIG).exists():
         return [Run(root)]
@@ -153,7 +144,7 @@ def latest(root: Path) -> Run:
         root: A run, or a folder with runs.
 
     Raises:
-        UserError: Where there is none.
+        UserError: If there is none.
     """
     found = existing(root)
     if not found:
@@ -170,11 +161,11 @@ def newest(
     Args:
         root: A run, or a folder with runs.
         checkpoint: ``best`` or ``last``.
-        fits: Whether a run has the config in hand.
-        differences: How a run's config differs from the one in hand, in words.
+        fits: Whether a run has the given config.
+        differences: The keys in which a run's config differs from the given one.
 
     Raises:
-        UserError: Where there is none; says what is nearest.
+        UserError: If there is none; names the most similar run.
     """
     if not root.exists():
         raise UserError(

@@ -17,13 +17,13 @@ _FIX = "Delete it, or copy it again"
 def read_logged(file: Path) -> dict[str, Series]:
     """A series for each key, in the order of the columns.
 
-    A last line that is not finished is left out: a training goes on, or was killed.
+    An incomplete last line is ignored: a training is running, or was killed.
 
     Args:
         file: The file.
 
     Raises:
-        UserError: Where it is no such file, or damaged.
+        UserError: If it is not such a file, or is damaged.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def read_logged(file: Path) -> dict[str, Series]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(str(file), "must be a CSV file", one_line(error), _FIX) from error
     if "step" not in header:
-        found = "an empty file" if not text else ", ".join(header) or "no whole line"
+        found = "an empty file" if not text else ", ".join(header) or "no complete line"
         rule = "must begin with the names of its columns, and have `step`"
         raise UserError(str(file), rule, one_line(found), _FIX)
     return _series(file, header, rows)
@@ -53,7 +53,7 @@ def last_of_epochs(series: Mapping[str, Series]) -> dict[str, float]:
 
 
 def _series(file: Path, header: list[str], rows: Iterable[list[str]]) -> dict[str, Series]:
-    place = header.index("step")
+    column = header.index("step")
     found: dict[str, tuple[list[np.int64], list[float]]] = {}
     for number, row in enumerate(rows, start=2):
         try:
@@ -62,7 +62,7 @@ def _series(file: Path, header: list[str], rows: Iterable[list[str]]) -> dict[st
                 for key, cell in zip(header, row, strict=True)
                 if cell and key not in ("epoch", "step")
             }
-            step = np.int64(row[place] if cells else 0)
+            step = np.int64(row[column] if cells else 0)
         except (ValueError, OverflowError) as error:
             rule = "must have a number for every column"
             raise UserError(f"{file}, line {number}", rule, one_line(error), _FIX) from error

@@ -19,6 +19,14 @@ The other modules: ``_stages.py`` (arguments given once or by stage), ``_task_or
 (checks before a fit), ``_loaders.py``, ``_optimizers.py``, ``_sharing_penalty.py``, ``_nonfinite.py``.
 """
 
-from polytask.system._system import System
+from typing import TYPE_CHECKING
+
+from polytask._lazy import lazy
+
+if TYPE_CHECKING:
+    from polytask.system._system import System
 
 __all__ = ["System"]
+
+# A loaded model predicts with modules of this room, without Lightning.
+__getattr__ = lazy(__name__, {"System": "_system"})

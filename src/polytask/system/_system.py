@@ -1,6 +1,5 @@
 """System: model, criterion, metrics, adapters, loaders and optimizer as one LightningModule."""
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from polytask._distributed import Ranks
 from polytask._errors import UserError
+from polytask._lightning._noise import Silence, silence
 from polytask._tasks import SHARING
 from polytask.adapters import CriterionAdapter
 from polytask.batch import Batch
@@ -45,8 +45,6 @@ _STAGE = {
     RunningStage.TESTING: "test",
     RunningStage.PREDICTING: "predict",
 }
-# Lightning warns of a skipped step, and of a run without validation data.
-_EXPECTED = (".*`training_step` returned `None`.*", "Total length of `list` across ranks is zero.*")
 
 
 class System(pl.LightningModule):
@@ -337,8 +335,7 @@ class System(pl.LightningModule):
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         for problem in self.problems(self.dataloaders or STAGES, callbacks):
             raise problem
-        for message in _EXPECTED:
-            warnings.filterwarnings("ignore", message=message)
+        silence(Silence.SYSTEM)
         if self.task_backward is not None:
             self.task_backward.check_batches(self.trainer.accumulate_grad_batches)
             if self.trainer.world_size > 1:

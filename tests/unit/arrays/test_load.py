@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from polytask import UserError
+from polytask.config import Config
 from polytask.predictions import read_predictions
 from polytask.predictor import Predictor, load
 
@@ -36,7 +37,9 @@ def test_the_newest_of_several_runs(run):
 
 def test_a_checkpoints_code_is_imported_only_where_it_is_named(run, demo):
     file = run / "checkpoints" / "best.ckpt"
-    with pytest.raises(UserError, match=r"never imported unasked, and 'net.Net' needs it. Pass project=DIR"):
+    with pytest.raises(
+        UserError, match=r"imported only on request, and 'net.Net' needs it. Pass project=DIR"
+    ):
         load(file)
     np.testing.assert_array_equal(
         load(file, project=demo).predict(points())["shape"], load(run).predict(points())["shape"]
@@ -101,7 +104,7 @@ def test_what_is_no_run_and_no_checkpoint(run, tmp_path):
         "absent.ckpt": "absent.ckpt: there is no file",
         "empty": "empty: must be a run, or a folder of runs",
         "foreign.ckpt": "foreign.ckpt: the checkpoint must contain its config",
-        "torn.ckpt": "torn.ckpt: the file is not a whole checkpoint",
+        "torn.ckpt": "torn.ckpt: must be a complete checkpoint",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
             load(tmp_path / name)
@@ -111,3 +114,67 @@ def test_what_is_no_run_and_no_checkpoint(run, tmp_path):
 def test_a_predictor_of_a_system_in_hand(run):
     system = load(run)._system
     assert Predictor(system).predict(points(2))["height"].shape == (2, 1)
+
+
+OWN = """
+
+import torch
+from polytask import System
+from torchmetrics import MeanSquaredError
+
+
+class Negated(System):
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        predicted = super().predict_step(batch, batch_idx)
+        return {**predicted, "outputs": {name: -values for name, values in predicted["outputs"].items()}}
+
+
+class Unnamed(nn.Module):
+    def forward(self, outputs, targets):
+        return sum(value.mean() ** 2 for value in outputs.values())
+
+
+class Kept(MeanSquaredError):
+    def __init__(self):
+        super().__init__()
+        self.persistent(True)
+"""
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["system._target_=net.Negated"],
+        ["system.criterion={_target_: net.Unnamed}"],
+        ["system.criterion.weighting={_target_: polytask.weighting.UW}"],
+        ["system.criterion.weighting={_target_: polytask.weighting.MGDA}"],
+        ["system.metrics.height={_target_: net.Kept}"],
+        ["system.adapters={logging: {_target_: polytask.adapters.LoggingAdapter, "
+         "pred_transforms: {shape: {_target_: torch.nn.Softmax, dim: 1}}}}"],
+    ],
+    ids=lambda overrides: "".join(overrides)[:40] or "as it is",
+)  # fmt: skip
+def test_a_loaded_model_predicts_what_its_system_predicts(demo, cli, overrides):
+    with (demo / "net.py").open("a") as file:
+        file.write(OWN)
+    done = cli("fit", "config.yaml", *overrides, "--quiet")
+    assert done.code == 0, done.err
+    predictor = load(done.run)
+    system = Config.read([done.run / "config.yaml"]).build("system", {"dataloaders": {}})
+    checkpoint = torch.load(done.run / "checkpoints" / "best.ckpt", weights_only=True)
+    system.load_state_dict(checkpoint["state_dict"])
+    expected = Predictor(system).predict(points())
+    predicted = predictor.predict(points())
+    assert predictor.names == system.names
+    assert predicted.keys() == expected.keys()
+    for task, values in expected.items():
+        np.testing.assert_array_equal(predicted[task], values)
+
+
+def test_a_checkpoint_of_another_architecture(run):
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("width: 8", "width: 9"))
+    rule = r"got 4 of another shape, such as model.backbone.0.weight \(8, 2\) for \(9, 2\)"
+    with pytest.raises(UserError, match=rule):
+        load(run)

@@ -88,10 +88,10 @@ def test_groups_are_printed(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--groups", "4"], "groups: is a whole number from 1 to 3, the number of tasks, got 4."),
-        (["--groups", "0"], "groups: is a whole number from 1 to 3"),
+        (["--groups", "4"], "groups: must be an integer from 1 to 3, the number of tasks, got 4."),
+        (["--groups", "0"], "groups: must be an integer from 1 to 3"),
         (["--groups", "two"], "invalid int value"),
-        (["--groups", "2", "--budget", "9"], "budget: needs the numbers of parameters"),
+        (["--groups", "2", "--budget", "9"], "budget: requires the numbers of parameters"),
         (["--groups", "2", "--form", "first_order"], "no affinity of the form 'first_order'"),
         (["--groups", "2", "--form", "last"], "invalid choice"),
         ([], "--groups"),
@@ -106,7 +106,12 @@ def test_mistakes_are_one_line(tmp_path, capsys, words, said):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "no such records"), (b"", "an empty file"), (b"PAR1", "damaged record file")]
+    ("content", "said"),
+    [
+        (None, "the records do not exist"),
+        (b"", "an empty file"),
+        (b"PAR1", "must be a record file, got a damaged file"),
+    ],
 )
 def test_records_that_cannot_be_used(tmp_path, capsys, content, said):
     (tmp_path / "records").mkdir()
@@ -125,4 +130,4 @@ def test_a_truncated_file(tmp_path, capsys):
     for length in (5, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:length])
         assert group("--run", run, "--groups", 2) == 2
-        assert "damaged record file" in capsys.readouterr().err
+        assert "must be a record file, got a damaged file" in capsys.readouterr().err

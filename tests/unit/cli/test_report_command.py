@@ -79,7 +79,7 @@ def test_what_is_not_installed_is_said_with_how(tmp_path, monkeypatch, capsys, m
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["report", str(run), *words]) == 2
-    assert f"needs {needs}" in (error := capsys.readouterr().err)
+    assert f"{needs} is required" in (error := capsys.readouterr().err)
     assert "pip install 'polytask[report]'" in error
 
 

@@ -73,7 +73,7 @@ def messages(node, project=None, **top):
         ({"_target_": "torch.nn.ReLU", "_partial_": "yes"}, ["x._partial_", "true or false"]),
         ({"_target_": "torch.nn.ReLU", "_args_": 1}, ["x._args_", "a list"]),
         ({"_traget_": "torch.nn.ReLU"}, ["no key '_traget_'", "'_target_'"]),
-        ({"_partial_": True}, ["belongs beside a _target_"]),
+        ({"_partial_": True}, ["is allowed only next to a _target_"]),
         ({"_target_": "torch.float32", "dtype": 1}, ["is a value"]),
         ({"_target_": "pytorch_lightning.Trainer"}, ["under 'trainer' only"]),
         ({"_target_": "torchvision.transforms.ToTensor"}, ["torchvision"]),
@@ -112,7 +112,7 @@ def test_a_config_without_a_system():
     problems = Config.from_plain({"seed": 1}, where="x").problems()
 
     assert [str(problem) for problem in problems] == [
-        "x: needs the key 'system'. Add system: {model: ..., criterion: ..., optimizer: ...}."
+        "x: the key 'system' is required. Add system: {model: ..., criterion: ..., optimizer: ...}."
     ]
 
 

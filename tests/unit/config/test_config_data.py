@@ -15,7 +15,7 @@ def problems(part, values, **others):
         part: values,
     }
     found = Config.from_plain({"system": system, **others}, where="x").problems()
-    return [str(problem) for problem in found if "cannot refer to data" in str(problem)]
+    return [str(problem) for problem in found if "must not refer to data" in str(problem)]
 
 
 @pytest.mark.parametrize("part", ["model", "criterion", "metrics"])
@@ -23,7 +23,7 @@ def test_what_is_built_before_the_data_cannot_refer_to_it(part):
     found = problems(part, {"a": ["$@system.dataloaders.train.dataset"]})
 
     assert len(found) == 1
-    assert f"x system.{part}.a.0: 'system.{part}' cannot refer" in found[0]
+    assert f"x system.{part}.a.0: 'system.{part}' must not refer" in found[0]
     assert "'system.dataloaders.train.dataset'" in found[0]
 
 

@@ -13,10 +13,10 @@ def chain(written):
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("vars: {x: " + "[" * 1500 + "]" * 1500 + "}", "nest at most 100 deep"),
-        ("vars: {x: " + "[" * 150 + "]" * 150 + "}", "nest at most 100 deep"),
+        ("vars: {x: " + "[" * 1500 + "]" * 1500 + "}", "must be nested at most 100 deep"),
+        ("vars: {x: " + "[" * 150 + "]" * 150 + "}", "must be nested at most 100 deep"),
         ("seed: " + "9" * 5000, "cannot be read"),
-        ("seed: 0x" + "f" * 5000, "seed: an integer has at most 1024 bits"),
+        ("seed: 0x" + "f" * 5000, "seed: an integer must have at most 1024 bits"),
     ],
 )
 def test_what_is_too_deep_or_too_long_is_one_line(write, text, part):
@@ -33,7 +33,7 @@ def test_what_is_too_deep_or_too_long_is_one_line(write, text, part):
     ],
 )
 def test_a_long_chain_of_references_is_one_line(written):
-    with pytest.raises(UserError, match="references lead through too many others"):
+    with pytest.raises(UserError, match="too many references refer to each other in a row"):
         Config.from_plain({"system": SYSTEM, "vars": chain(written)}, where="x").problems()
 
 
@@ -57,7 +57,7 @@ def test_vars_can_be_added_as_a_whole(write):
     file = write("system: {}")
 
     assert Config.read([file], ["vars={x: 3}", "vars.x=4"]).plain["vars"] == {"x": 4}
-    with pytest.raises(UserError, match=r"no 'vars'. Set it whole: vars=\{x: ...\}"):
+    with pytest.raises(UserError, match=r"no 'vars'. Set all of it: vars=\{x: ...\}"):
         Config.read([file], ["vars.x=3"])
 
 

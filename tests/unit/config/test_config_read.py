@@ -67,14 +67,16 @@ def test_an_optimizer_in_a_later_file_merges_with_one_under_system(write):
 def test_an_optimizer_in_both_places_is_an_error(write):
     config = Config.read([write("optimizer: {lr: 1}\nsystem: {optimizer: {lr: 1}}")])
 
-    assert any("stands at the top and under system" in str(problem) for problem in config.problems())
+    assert any(
+        "must not be both at the top and under system" in str(problem) for problem in config.problems()
+    )
     fails(lambda: config.plain, "config.yaml:1 optimizer", "Keep one")
 
 
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("a: 1\nvars: {}\na: 2\n", [":3:", "'a' stands twice"]),
+        ("a: 1\nvars: {}\na: 2\n", [":3:", "duplicate key 'a'"]),
         ("vars: [1, 2\n", ["valid YAML"]),
         ("vars:\n\ta: 1\n", [":2:", "spaces", "tab"]),
         ("vars: @a.b\n", [":1:", "quoted", '"@a.b"']),
@@ -84,8 +86,8 @@ def test_an_optimizer_in_both_places_is_an_error(write):
         ("- 1\n- 2\n", ["must hold a mapping", "a list"]),
         ("word", ["must hold a mapping", "a str"]),
         ("3", ["must hold a mapping", "a int"]),
-        ("vars: !!python/object/apply:os.system [ls]\n", [":1:", "no YAML tags"]),
-        ("vars: !!python/name:os.system\n", [":1:", "no YAML tags"]),
+        ("vars: !!python/object/apply:os.system [ls]\n", [":1:", "without YAML tags"]),
+        ("vars: !!python/name:os.system\n", [":1:", "without YAML tags"]),
         ("vars: !!binary aGk=\n", ["vars", "a bytes"]),
         ("vars: ${a\n", ["vars", "cannot be read", r"\${"]),
         ("vars: {null: 1}\n", ["vars", "cannot be read"]),

@@ -152,7 +152,7 @@ def test_an_escape_before_a_reference_in_a_text():
         ({"a": {"x": "$@vars.b"}, "b": {"y": "$@vars.a"}}, ["circle"]),
         ({"a": "x${vars.b}", "b": "y${vars.a}"}, ["circle", "vars.a -> x${vars.b}"]),
         ({"a": "x ${.zz}"}, ["'x ${.zz}' cannot be resolved", "'.zz' not found"]),
-        ({"a": r"x \@b ${oc.env:N", "N": 1}, ["a text holds"]),
+        ({"a": r"x \@b ${oc.env:N", "N": 1}, ["must not call resolvers"]),
         ({"r": '$__import__("os")'}, ["Python expressions", "__import__"]),
         ({"r": "$1 + 1"}, ["Python expressions"]),
         ({"r": "$@trainer.max_epochs * 2"}, ["Python expressions"]),
@@ -165,8 +165,8 @@ def test_an_escape_before_a_reference_in_a_text():
         ({"a": {"b": {"c": "$@vars.a.b"}}, "r": "$@vars.a"}, ["circle", "vars.a.b"]),
         ({"r": "${oc.env:POLYTASK_TEST_ABSENT,${vars.a}}", "a": 1}, ["resolvers"]),
         ({"r": "x ${vars.l}", "l": [1]}, ["single values"]),
-        ({"r": "???"}, ["needs a value"]),
-        ({"r": "${a"}, ["a text holds", r"\${"]),
+        ({"r": "???"}, ["a value is required"]),
+        ({"r": "${a"}, ["must not call resolvers", r"\${"]),
     ],
 )
 def test_what_cannot_be_resolved_is_a_problem(monkeypatch, values, parts):

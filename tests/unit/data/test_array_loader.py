@@ -96,10 +96,7 @@ def test_a_state_is_plain_data(tmp_path):
 
 @pytest.mark.parametrize(
     ("other", "message"),
-    [
-        ({"rows": 11}, r"the number of rows of the checkpoint, 10"),
-        ({"batch_size": 5}, "the number of batches of the checkpoint"),
-    ],
+    [({"rows": 11}, "the same number of rows, 10"), ({"batch_size": 5}, "the same number of batches")],
 )
 def test_the_state_of_another_loader_is_refused(other, message):
     with pytest.raises(UserError, match=message):

@@ -251,14 +251,14 @@ def test_a_stream_that_shares_numbers_with_training_is_told(draws, warns, recwar
     again.load_state_dict(state)
     set_host_state(numbers)
     next(iter(again))
-    assert ["same source" in str(warning.message) for warning in recwarn] == [True] * warns
+    assert ["same random state" in str(warning.message) for warning in recwarn] == [True] * warns
 
 
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (DataLoader(ROWS, 2), "the number of batches of the checkpoint, 5, got 7."),
-        (DataLoader(ROWS, 3, num_workers=2), "the number of workers of the checkpoint, 0, got 2."),
+        (DataLoader(ROWS, 2), "the same number of batches, 5, got 7."),
+        (DataLoader(ROWS, 3, num_workers=2), "the same number of workers, 0, got 2."),
     ],
 )
 def test_another_loader_is_refused(loader, message):
@@ -268,7 +268,7 @@ def test_another_loader_is_refused(loader, message):
 
 
 def test_a_loader_with_its_own_state_is_refused():
-    with pytest.raises(UserError, match=r"such a loader resumes without replay, got ReplayableLoader"):
+    with pytest.raises(UserError, match=r"must not have a state_dict, got ReplayableLoader"):
         ReplayableLoader(ReplayableLoader(DataLoader(ROWS)))
 
 

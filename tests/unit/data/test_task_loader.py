@@ -316,9 +316,9 @@ def test_the_state_of_other_tasks_is_refused():
     state = TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=4).state_dict()
     with pytest.raises(UserError, match="task 'c': requires a position in the checkpoint"):
         TaskLoader({"a": [1, 2], "c": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
-    with pytest.raises(UserError, match=r"the number of tasks of the checkpoint, 2, got 1"):
+    with pytest.raises(UserError, match=r"the same number of tasks, 2, got 1"):
         TaskLoader({"a": [1, 2]}, Uniform(), epoch=4).load_state_dict(state)
-    with pytest.raises(UserError, match=r"the number of batches of the checkpoint, 4, got 5"):
+    with pytest.raises(UserError, match=r"the same number of batches, 4, got 5"):
         TaskLoader({"a": [1, 2], "b": [1, 2]}, Uniform(), epoch=5).load_state_dict(state)
     with pytest.raises(UserError, match=r"TaskLoader\.sampler: is required to resume"):
         TaskLoader({"a": [1, 2]}).load_state_dict(state)

@@ -172,7 +172,7 @@ def test_a_reader_beside_a_training_reads_again_where_files_were_joined(path, mo
 def test_a_link_to_nothing_is_said(path):
     path.with_name("losses-5.parquet").symlink_to(path.with_name("nothing"))
     RecordFile(path, LOSSES)._write(path, pa.table(list(zip(*rows(0), strict=True)), schema=LOSSES))
-    with pytest.raises(UserError, match=r"losses\.parquet: is a record file, got none, or a link"):
+    with pytest.raises(UserError, match=r"losses\.parquet: must be a record file, got none, or a broken"):
         read(path, LOSSES)
 
 
@@ -207,20 +207,22 @@ def test_an_empty_cell_is_named_by_its_column(tmp_path, column):
 def test_a_task_without_a_row_with_itself_is_named(tmp_path):
     run = written(tmp_path, "gradients", GRADIENTS, gradients(other=["a", "c"]))
     with pytest.raises(
-        UserError, match=r"gradients\.parquet: has a row of each task with itself, got none of 'c'"
+        UserError, match=r"gradients\.parquet: must have a row of each task with itself, got none of 'c'"
     ):
         read_gradients(run)
 
 
 def test_a_step_below_0_is_named(tmp_path):
     run = written(tmp_path, "gradients", GRADIENTS, gradients(step=[-3, 1]))
-    with pytest.raises(UserError, match=r"gradients\.parquet: counts steps from 0, got -3"):
+    with pytest.raises(UserError, match=r"gradients\.parquet: must have steps of at least 0, got -3"):
         read_gradients(run)
 
 
 def test_a_folder_in_a_files_place_is_named(tmp_path):
     (tmp_path / "records" / "losses.parquet").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"losses\.parquet: is a damaged record file.*Cannot open"):
+    with pytest.raises(
+        UserError, match=r"losses\.parquet: must be a record file, got a damaged file \(Cannot"
+    ):
         read_losses(tmp_path)
 
 
@@ -247,7 +249,9 @@ def test_a_task_that_shares_nothing_is_among_the_affinities(tmp_path):
 )
 def test_damaged_notes_are_named(tmp_path, notes):
     run = written(tmp_path, "affinity", AFFINITY, affinities(), notes)
-    with pytest.raises(UserError, match=r"affinity\.parquet: notes numbers of parameters"):
+    with pytest.raises(
+        UserError, match=r"affinity\.parquet: must have numbers of parameters in its metadata"
+    ):
         read_affinity(run)
 
 

@@ -246,7 +246,7 @@ def test_tasks_that_share_nothing_are_said_to(tmp_path):
 
     with pytest.warns(UserWarning, match="recorded nothing"):
         fit(tmp_path, system(model=Apart()), GradientRecorder())
-    with pytest.raises(UserError, match="no such records"):
+    with pytest.raises(UserError, match="the records do not exist"):
         read_gradients(tmp_path)
 
 
@@ -571,7 +571,7 @@ def test_groups_are_paths_by_name(groups):
 def test_a_level_is_one_of_two():
     with pytest.raises(UserError, match="level"):
         GradientRecorder(level="last_shared")
-    with pytest.raises(UserError, match="groups: are of parameters"):
+    with pytest.raises(UserError, match="groups: must not be given with the representation"):
         GradientRecorder(level="representation", groups="layers")
 
 
@@ -587,12 +587,12 @@ def test_a_group_names_modules(tmp_path):
 
 
 def test_two_recorders_of_one_file_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"one recorder writes losses\.parquet"):
+    with pytest.raises(UserError, match=r"must have one recorder that writes losses\.parquet"):
         fit(tmp_path, system(), LossRecorder(), LossRecorder(every=2))
 
 
 def test_the_representation_is_not_added_up(tmp_path):
-    with pytest.raises(UserError, match="level: is 'parameters'"):
+    with pytest.raises(UserError, match="level: must be 'parameters'"):
         fit(tmp_path, system(), GradientRecorder(level="representation"), accumulate_grad_batches=2)
 
 
@@ -607,12 +607,12 @@ def test_a_criterion_without_losses_by_task_is_refused(tmp_path):
         functools.partial(torch.optim.SGD, lr=0.1),
         dataloaders={"train": DataLoader(batches(), batch_size=None)},
     )
-    with pytest.raises(UserError, match="needs the losses by task"):
+    with pytest.raises(UserError, match="requires the losses by task"):
         fit(tmp_path, made, WeightRecorder())
 
 
 def test_another_module_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"records a polytask\.System"):
+    with pytest.raises(UserError, match=r"requires a polytask\.System"):
         LossRecorder().on_fit_start(pl.Trainer(logger=False, accelerator="cpu"), pl.LightningModule())
 
 
@@ -628,10 +628,10 @@ READERS = {
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no such records"),
+        (None, "the records do not exist"),
         (b"", "an empty file"),
         (b"PAR1 not really", "damaged"),
-        ("rows", "holds records"),
+        ("rows", "must have records"),
     ],
 )
 def test_a_bad_file_is_named(tmp_path, name, content, said):
@@ -654,7 +654,7 @@ def test_other_columns_are_named(tmp_path):
         LOSSES.empty_table().rename_columns(["step", "epoch", "task", "value"]),
         tmp_path / "records" / "losses.parquet",
     )
-    with pytest.raises(UserError, match="has the columns step, epoch, task, loss"):
+    with pytest.raises(UserError, match="must have the columns step, epoch, task, loss"):
         read_losses(tmp_path)
 
 
@@ -662,7 +662,7 @@ def test_weights_of_one_kind_alone_are_refused(tmp_path):
     (tmp_path / "records").mkdir()
     columns = {"step": [0], "epoch": [0], "task": ["a"], "weight": [1.0]}
     pq.write_table(pa.table(columns), tmp_path / "records" / "weights.parquet")
-    said = "has the columns step, epoch, task, weight, effective_weight"
+    said = "must have the columns step, epoch, task, weight, effective_weight"
     with pytest.raises(UserError, match=said):
         read_weights(tmp_path)
     with pytest.raises(UserError, match=said):
@@ -671,7 +671,7 @@ def test_weights_of_one_kind_alone_are_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["Own", None, True, 1])
 def test_weights_are_of_two_kinds(tmp_path, kind):
-    with pytest.raises(UserError, match=r"read_weights\.kind: is effective or own"):
+    with pytest.raises(UserError, match=r"read_weights\.kind: must be effective or own"):
         read_weights(tmp_path, kind)
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from polytask.report import collect, write_figures
-from polytask.report._affinity import affinity
+from polytask.report._affinity_section import affinity
 from polytask.report._charts import MOST_FRAMES, MOST_POINTS, PALETTE, key, over_seeds, thinned
-from polytask.report._curves import losses, metrics, weights
-from polytask.report._gradients import gradients
+from polytask.report._curve_sections import losses, metrics, weights
+from polytask.report._gradient_section import gradients
 from polytask.report._plotly import figures
 from polytask.report._records import read_run
 from polytask.report._tables import configs, flatten, results
-from polytask.report._tradeoff import front, trade_offs
+from polytask.report._tradeoff_section import front, trade_offs
 from tests.report_folders import CONFIG, TASKS, write_comparison, write_parquet, write_run, write_weights
 
 

@@ -158,7 +158,7 @@ def test_a_run_without_records_yet_goes_with_any(run, tmp_path):
 
 
 def test_a_run_is_taken_once(run):
-    with pytest.raises(UserError, match="takes a run once"):
+    with pytest.raises(UserError, match="must be given each run once"):
         collect([run, run])
 
 
@@ -185,7 +185,7 @@ def test_single_task_runs_are_baselines_by_task(run, tmp_path):
 
 
 def test_a_baseline_of_several_or_other_tasks_is_refused(run, tmp_path):
-    with pytest.raises(UserError, match=r"--single-task: takes a run of one of the tasks digit, parity"):
+    with pytest.raises(UserError, match=r"--single-task: must be a run of one of the tasks digit, parity"):
         collect([run], [write_run(tmp_path / "two")])
     with pytest.raises(UserError, match="size in"):
         collect([run], [write_run(tmp_path / "three", ("size",), records=False)])
@@ -207,9 +207,9 @@ def test_a_comparison_has_methods_with_seeds_and_single_task_models(tmp_path):
 
 def test_a_comparison_stands_alone(tmp_path, run):
     folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
-    with pytest.raises(UserError, match="takes one comparison alone"):
+    with pytest.raises(UserError, match="must be given one comparison"):
         collect([folder, run])
-    with pytest.raises(UserError, match="--single-task: is for plain runs"):
+    with pytest.raises(UserError, match="--single-task: is for runs"):
         collect([folder], [run])
 
 
@@ -288,7 +288,7 @@ def test_a_table_that_lacks_runs_says_so(tmp_path):
     definition = yaml.safe_load((folder / "comparison.yaml").read_text())
     definition["methods"]["late"] = []
     (folder / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
-    assert collect([folder]).note == "the table lacks 2 of the 12 runs that were asked for in this folder"
+    assert collect([folder]).note == "the table lacks 2 of the 12 runs of the definition"
     write_remarks(folder, Remarks(left_out={"late-base": "failed with seed 0"}))
     assert collect([folder]).note == ""
 
@@ -296,11 +296,11 @@ def test_a_table_that_lacks_runs_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("methods", "uw", r"comparison\.yaml: methods: are keys and values, got 'uw'"),
-        ("architectures", None, r"comparison\.yaml: architectures: are"),
-        ("seeds", 3, r"comparison\.yaml: seeds: is a list, got 3"),
-        ("config", {"system": []}, r"task_losses: has the tasks' losses, got None"),
-        ("methods", {"../../../x": []}, "names runs inside the comparison only"),
+        ("methods", "uw", r"comparison\.yaml: methods: must be a mapping, got 'uw'"),
+        ("architectures", None, r"comparison\.yaml: architectures: must be"),
+        ("seeds", 3, r"comparison\.yaml: seeds: must be a list, got 3"),
+        ("config", {"system": []}, r"task_losses: must be a mapping from tasks to losses, got None"),
+        ("methods", {"../../../x": []}, "runs must be inside the comparison's folder"),
     ],
 )
 def test_a_damaged_definition_of_an_unfinished_comparison_is_named(unfinished, key, value, message):
@@ -324,7 +324,9 @@ def test_trials_are_a_number(tmp_path, trials):
 def test_results_without_rows_are_named(tmp_path):
     folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=1)
     write_results(folder, [])
-    with pytest.raises(UserError, match=r"results\.parquet: has a row for each number of each run, got none"):
+    with pytest.raises(
+        UserError, match=r"results\.parquet: must have a row for each value of each run, got none"
+    ):
         collect([folder])
 
 
@@ -335,7 +337,7 @@ def test_a_comparison_cannot_name_runs_outside_itself(tmp_path, run):
     pq.write_table(
         table.set_column(table.schema.get_field_index("run"), "run", outside), folder / "results.parquet"
     )
-    with pytest.raises(UserError, match="names runs inside the comparison only"):
+    with pytest.raises(UserError, match="runs must be inside the comparison's folder"):
         collect([folder])
 
 
@@ -346,7 +348,7 @@ def test_a_config_cannot_run_anything(run):
 
 
 def test_nothing_to_report_is_an_error():
-    with pytest.raises(UserError, match="needs the folder of a run"):
+    with pytest.raises(UserError, match="the folder of a run"):
         collect([])
 
 

@@ -224,5 +224,5 @@ def test_the_same_records_give_the_same_figures(tmp_path):
 
 def test_figures_need_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"--figures .*file: must be a folder to write to"):
+    with pytest.raises(UserError, match=r"--figures .*file: must be a writable folder"):
         write_figures(collect([write_run(tmp_path / "one", records=False)]), tmp_path / "file")

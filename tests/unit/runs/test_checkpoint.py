@@ -31,7 +31,7 @@ def test_a_missing_file_names_its_neighbours(tmp_path):
 
 def test_an_object_is_not_plain_data(tmp_path):
     path = save(tmp_path / "a.ckpt", module=nn.Linear(1, 1))
-    with pytest.raises(UserError, match="holds tensors and plain data only"):
+    with pytest.raises(UserError, match="must have tensors and plain data only"):
         read_checkpoint(path)
 
 
@@ -107,5 +107,5 @@ def test_an_optimizer_of_the_same_kind_may_have_other_values():
 
 @pytest.mark.parametrize("other", [sgd(2), torch.optim.Adam(nn.Linear(1, 1).parameters())])
 def test_another_optimizer_is_refused(other):
-    with pytest.raises(UserError, match="x: a run goes on with the optimizer it was stopped with"):
+    with pytest.raises(UserError, match="x: must be resumed with the same optimizer"):
         check_optimizer(other, {"optimizer_states": [sgd(1).state_dict()]}, "x")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from polytask.runs import _environment
 from polytask._errors import UserError
 from polytask.report import collect, page
 from polytask.report._tables import environments
+from polytask.runs import _environment
 from polytask.runs._environment import FILE, environment, keep, read
 from tests.report_folders import write_comparison, write_run
 

@@ -103,7 +103,9 @@ def test_an_output_without_a_row_for_each_input_is_refused(tmp_path, output, fou
         def forward(self, x):
             return {"number": output(x)}
 
-    with pytest.raises(UserError, match=rf"task 'number': needs an output tensor .* 4 inputs, got {found}"):
+    with pytest.raises(
+        UserError, match=rf"task 'number': the output must be a tensor .* 4 inputs, got {found}"
+    ):
         predict(tmp_path, system(Odd()), list(torch.randn(4, 3)))
 
 
@@ -115,7 +117,9 @@ def test_a_run_that_fails_leaves_no_file(tmp_path):
             Growing.calls += 1
             return {"vector": x.repeat(1, Growing.calls)}
 
-    with pytest.raises(UserError, match=r"task 'vector': has outputs of one shape.*\[6\].* after .*\[3\]"):
+    with pytest.raises(
+        UserError, match=r"task 'vector': must have outputs of one shape.*\[6\].* after .*\[3\]"
+    ):
         predict(tmp_path, system(Growing()), list(torch.randn(4, 3)), 2)
     assert not list((tmp_path / "predictions").iterdir())
 

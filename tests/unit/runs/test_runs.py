@@ -97,7 +97,7 @@ def test_a_mistake_puts_the_config_of_a_resumed_run_back(here):
 @pytest.mark.parametrize(
     ("prepare", "rule"),
     [
-        (lambda folder: made(str(folder)), "holds a run"),
+        (lambda folder: made(str(folder)), "got the folder of a run"),
         (lambda folder: (folder.mkdir(), (folder / "a").touch()), "a new or an empty folder"),
         (lambda folder: folder.touch(), "cannot be made, got Not a directory"),
     ],

@@ -67,7 +67,7 @@
     });
   }
 
-  // At the beginning as in "0.97 ± 0.01", or after a task's name as in "shape -25 %".
+  // At the start, as in "0.97 ± 0.01", or after a task's name, as in "shape -25 %".
   const NUMBER = /^(?:\S+ (?=\S+ %$))?([-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf|nan))(?=[\s%]|$)/i;
 
   // NaN for a cell without a value, null for one without a number.
@@ -85,7 +85,7 @@
     const byText = (a, b) => text(a).localeCompare(text(b), undefined, { numeric: true });
     const compare = numeric ? byNumber : byText;
     const filled = rows.filter((row) => !isLast(row));
-    // What has no value stays below, whichever way round.
+    // Cells without a value stay last in either direction.
     return [...filled.sort((a, b) => sign * compare(a, b)), ...rows.filter(isLast)];
   }
 
@@ -128,7 +128,7 @@
   setTheme(prefersDark.matches);
   start();
 
-  // A list stays where it was put; a slider at the end follows the training.
+  // A list keeps its choice; a slider at its end follows the training.
   function controls() {
     return [...document.querySelectorAll(".chart")].map((chart) => {
       const input = control(chart);
@@ -168,7 +168,7 @@
       }
     } catch (error) {
       if (!(error instanceof TypeError)) throw error;
-      status.textContent = "the server has stopped";
+      status.textContent = "The server has stopped.";
     }
   }
 

@@ -1,4 +1,4 @@
-"""From the text of a ``_target_`` to the object it names."""
+"""From the string of a ``_target_`` to the object that it names."""
 
 import ast
 import difflib
@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from polytask._errors import UserError
+from polytask._lazy import uncollected
 from polytask.config._kinds import full_name, is_allowed, is_value
 from polytask.config._project import forget, holds, install, is_from
 from polytask.config._trust import ROOTS
@@ -21,13 +22,13 @@ _EXTRAS = {"torchvision": '"polytask[vision]"', "torchjd": '"polytask[torchjd]"'
 _NAME = re.compile(r"[A-Za-z]\w*(?:\.[A-Za-z]\w*)+")
 
 
-class Targets:
-    """Finds what targets name, and refuses what a config may not use.
+class TargetResolver:
+    """Finds the objects that targets name, and refuses those that a config may not use.
 
     Args:
-        project: The folder whose modules may be imported and whose code is trusted.
-        allow: Dotted names that the user allows besides.
-        untrusted: A project folder that is named but must not be imported.
+        project: The folder whose modules may be imported.
+        allow: Further dotted names that the user allows.
+        untrusted: A project folder that the config names and that must not be imported.
     """
 
     def __init__(
@@ -46,10 +47,10 @@ class Targets:
             where: The key, for messages.
 
         Raises:
-            UserError: Where it cannot be imported, is not there, or is of no allowed kind.
+            UserError: If it cannot be imported, does not exist, or is not of an allowed kind.
         """
         if not isinstance(target, str) or not _NAME.fullmatch(target):
-            rule = "a _target_ is the dotted name of a public class or function"
+            rule = "a _target_ must be the dotted name of a public class or function"
             raise UserError(where, rule, repr(target), "Write for example torch.nn.Linear")
         if target not in self._found:
             self._found[target] = self._judged(target, self._imported(target, where), where)
@@ -71,28 +72,29 @@ class Targets:
         if self.project is not None and holds(self.project, root):
             install(self.project)
             if root in sys.modules and not is_from(self.project, root):
-                _make_room(root, self.project, where)
+                _unload(root, self.project, where)
             return
         if root in ROOTS or root in {name.partition(".")[0] for name in self.allow}:
             return
         if self.untrusted is not None:
-            rule = f"a checkpoint's own code is never imported unasked, and '{target}' needs it"
+            rule = f"a checkpoint's project is imported only on request, and '{target}' needs it"
             raise UserError(
                 where, rule, None, f"Pass --project DIR if you trust it (it was {self.untrusted})"
             )
         if root == "lightning":
             instead = target.replace("lightning.pytorch", "pytorch_lightning", 1)
-            raise UserError(where, "Lightning goes by its name pytorch_lightning", target, f"Write {instead}")
+            raise UserError(where, "Lightning must be written pytorch_lightning", target, f"Write {instead}")
         if root in sys.stdlib_module_names:
             raise _refused(where, target, f"Python's own module '{root}'")
-        place = f" in {self.project}" if self.project else ", and the config names no project folder"
+        searched = f" in {self.project}" if self.project else ", and the config names no project folder"
         close = difflib.get_close_matches(root, ROOTS, n=1, cutoff=0.75)
         fix = f"Did you mean '{close[0]}'?" if close else f"Set 'project: DIR', or pass --allow {root}"
-        raise UserError(where, f"'{target}' cannot be imported", f"no module '{root}'{place}", fix)
+        raise UserError(where, f"'{target}' cannot be imported", f"no module '{root}'{searched}", fix)
 
     def _module(self, name: str, where: str) -> ModuleType:
         try:
-            return importlib.import_module(name)
+            with uncollected():
+                return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise self._broken(name, error, where) from error
@@ -103,13 +105,13 @@ class Targets:
             raise self._broken(name, error, where) from error
 
     def _broken(self, name: str, error: Exception, where: str) -> UserError:
-        place = _place(error, self.project)
+        location = _location(error, self.project)
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"
         fix = "See --debug for the traceback"
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             package = error.name.partition(".")[0]
             fix = f"pip install {_EXTRAS.get(package, package)}"
-        return UserError(where, f"importing '{name}' failed{place}", found, fix)
+        return UserError(where, f"importing '{name}' failed{location}", found, fix)
 
     def _member(self, parent: Any, name: str, path: str, where: str) -> Any:
         try:
@@ -122,41 +124,41 @@ class Targets:
             return self._module(path, where)
         names = {member: f"{path.rpartition('.')[0]}.{member}" for member in _public(parent)}
         if isinstance(parent, ModuleType):
-            names |= {member: place for member, place in _exported_below(parent) if member not in names}
+            names |= {member: full for member, full in _exported_below(parent) if member not in names}
         close = _closest(name, names)
         fix = f"Did you mean '{names[close]}'?" if close else None
         raise UserError(where, f"'{path.rpartition('.')[0]}' has no '{name}'", None, fix)
 
     def _judged(self, target: str, found: Any, where: str) -> Any:
         if isinstance(found, ModuleType):
-            raise UserError(where, "a _target_ is a class or a function", f"the module '{target}'")
+            raise UserError(where, "a _target_ must be a class or a function", f"the module '{target}'")
         if not is_allowed(found, target, self.project, self.allow):
             raise _refused(where, target, f"'{full_name(found)}'")
         if not callable(found) and not is_value(found):
-            raise UserError(where, "a _target_ can be called", f"'{target}', a {type(found).__name__}")
+            raise UserError(where, "a _target_ must be callable", f"'{target}', a {type(found).__name__}")
         return found
 
 
 def _refused(where: str, target: str, found: str) -> UserError:
     return UserError(
         where,
-        f"a config builds models, losses, metrics, data sets, callbacks and the like, not '{target}'",
+        f"'{target}' is not allowed in a config, which builds models, losses, metrics, callbacks, etc.",
         found,
         f"Put your own code into the project folder, or pass --allow {target} if you trust it",
     )
 
 
-def _make_room(root: str, project: Path, where: str) -> None:
-    """Forget an installed package that the project's folder of the same name hides."""
+def _unload(root: str, project: Path, where: str) -> None:
+    """Remove an installed package from ``sys.modules`` if the project has a module of the same name."""
     if root in ROOTS or root in ("numpy", "omegaconf", "yaml", "lightning_fabric"):
         fix = "Rename the folder or file"
         raise UserError(
-            where, f"'{root}' in {project} has the name of a package that polytask needs", None, fix
+            where, f"'{root}' in {project} must not have the name of a package that polytask needs", None, fix
         )
     forget([root])
 
 
-def _place(error: Exception, project: Path | None) -> str:
+def _location(error: Exception, project: Path | None) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f" at {error.filename}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -169,11 +171,13 @@ def _has_submodule(parent: ModuleType, name: str) -> bool:
 
 
 def _public(parent: object) -> list[str]:
-    return [name for name in dir(parent) if not name.startswith("_")]
+    # A name that is imported when it is first used is not in `dir`.
+    exported = getattr(parent, "__all__", ())
+    return [name for name in dict.fromkeys([*dir(parent), *exported]) if not name.startswith("_")]
 
 
 def _exported_below(parent: ModuleType) -> Iterable[tuple[str, str]]:
-    """Names that the packages directly inside export, read from their text without importing them."""
+    """Names that the packages directly inside export, read from their source without importing them."""
     for folder in getattr(parent, "__path__", ()):
         for init in sorted(Path(folder).glob("[a-z]*/__init__.py")):
             for name in _all_of(init):
@@ -193,17 +197,17 @@ def _all_of(init: Path) -> list[str]:
 
 
 def _closest(name: str, names: Iterable[str]) -> str | None:
-    """The name most like ``name``, where a shared first word counts more than a shared ending."""
-    first = _first_word(name)
+    """The name most similar to ``name``; a common first part counts more than a common ending."""
+    first = _first_part(name)
 
     def score(other: str) -> float:
         ratio = difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio()
-        return ratio + 0.4 * (_first_word(other) == first)
+        return ratio + 0.4 * (_first_part(other) == first)
 
     best = max(names, key=score, default=None)
     return best if best is not None and score(best) >= 0.6 else None
 
 
-def _first_word(name: str) -> str:
+def _first_part(name: str) -> str:
     match = re.match(r"[A-Z]?[a-z0-9]+|[A-Z]+|\w+", name)
     return match[0].lower() if match else name

@@ -1,4 +1,4 @@
-"""Gradients of the tasks on what they share: norms, cosines, conflicts."""
+"""The section on the tasks' gradients on shared parameters: norms, cosines, conflicts."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ _HINT = "No gradients recorded: add {_target_: polytask.diagnostics.GradientReco
 
 
 def gradients(collection: Collection) -> Section:
-    """Norms, the conflict rate, the condition and cosines."""
+    """Gradient norms, the conflict rate, the condition of the Gramian, and cosines."""
     entries = [entry for entry in collection.entries if _groups(entry)]
     if not entries:
         return Section("Gradients", (), _HINT)
@@ -46,21 +46,21 @@ def _norm_chart(entry: Entry, tasks: Sequence[str]) -> Chart:
         lines = tuple(
             over_seeds(
                 task,
-                place,
+                index,
                 [(run.steps, run.norms[:, run.tasks.index(task)]) for run in runs if task in run.tasks],
             )
-            for place, task in enumerate(tasks)
+            for index, task in enumerate(tasks)
             if any(task in run.tasks for run in runs)
         )
         views.append(View(group, Lines("gradient norm", lines)))
-    note = "A task whose gradient is much the longest decides the step."
+    note = "A task whose gradient is much longer than the others determines the step."
     return listed(f"Gradient norms, {entry.name}", note, views, "layers")
 
 
 def _conflict_chart(collection: Collection) -> Chart:
     lines = _by_group(collection, lambda found: found.conflict_rate)
     views = [View(group, Lines("share of pairs in conflict", own)) for group, own in lines.items()]
-    note = "Pairs of tasks whose gradients point against each other."
+    note = "The share of task pairs whose gradients have a negative cosine."
     return listed("Conflict rate", note, views, "layers")
 
 
@@ -68,8 +68,8 @@ def _condition_chart(collection: Collection) -> Chart:
     lines = _by_group(collection, lambda found: found.condition)
     views = [View(group, Lines("condition", own, is_log=True)) for group, own in lines.items()]
     note = (
-        "Largest by smallest eigenvalue of the Gramian: far above 1, some tasks' gradients are much longer "
-        "or almost alike. A gap where one follows from the others."
+        "Largest divided by smallest eigenvalue of the Gramian. Far above 1: some tasks' gradients are much "
+        "longer than others, or almost parallel. A gap: one is a linear combination of the others."
     )
     return listed("Condition of the Gramian", note, views, "layers")
 
@@ -81,8 +81,8 @@ def _by_group(
     groups = dict.fromkeys(group for entry in collection.entries for group in _groups(entry))
     return {
         group: tuple(
-            over_seeds(entry.name, place, [(run.steps, value(run)) for run in runs])
-            for place, entry in enumerate(collection.entries)
+            over_seeds(entry.name, index, [(run.steps, value(run)) for run in runs])
+            for index, entry in enumerate(collection.entries)
             if (runs := _runs(entry, group))
         )
         for group in groups
@@ -100,22 +100,22 @@ def _cosine_chart(entry: Entry, group: str, tasks: Sequence[str]) -> Chart:
         for step in steps[thinned(len(steps), MOST_FRAMES)].tolist()
     )
     where = f", {group}" if len(_groups(entry)) > 1 else ""
-    note = "Below 0 two tasks pull in opposite directions." + (
+    note = "Below 0: the gradients of the two tasks conflict." + (
         " Mean over seeds." if len(entry.runs) > 1 else ""
     )
     return Chart(f"Gradient cosines, {entry.name}{where}", note, views, "slider", "training")
 
 
 def arranged(matrix: NDArray[np.float64], own: Sequence[str], tasks: Sequence[str]) -> NDArray[np.float64]:
-    """A tasks × tasks matrix in another order of tasks; NaN for tasks that it lacks."""
-    places = np.array([tasks.index(name) for name in own], dtype=np.int64)
+    """A tasks × tasks matrix in another order of tasks; NaN for tasks that it does not have."""
+    indices = np.array([tasks.index(name) for name in own], dtype=np.int64)
     found = np.full((len(tasks), len(tasks)), np.nan)
-    found[np.ix_(places, places)] = matrix
+    found[np.ix_(indices, indices)] = matrix
     return found
 
 
 def mean_of(matrices: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The mean of each entry over the matrices in which it is a number."""
+    """The mean of each entry over the matrices in which it is finite."""
     stack = np.stack(matrices)
     known = np.isfinite(stack)
     counts = known.sum(axis=0)

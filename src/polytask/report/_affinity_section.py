@@ -1,4 +1,4 @@
-"""Which task's step helps which other task, and which tasks to train together."""
+"""The section on affinities: which task's step helps which other task, and which tasks to train together."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 from polytask._errors import UserError
 from polytask.report._charts import Chart, Grid, GridRow, Heat, Section, View, listed
 from polytask.report._collection import Collection, Entry
-from polytask.report._gradients import arranged, mean_of
+from polytask.report._gradient_section import arranged, mean_of
 
 if TYPE_CHECKING:
     from polytask.diagnostics import Affinities
@@ -19,15 +19,16 @@ _MOST_MODELS = 4
 
 
 def affinity(collection: Collection) -> Section:
-    """A heat map for each entry, the mean over training, and the splits that follow from it."""
+    """A heat map of each entry's mean over training, and the best groupings of the tasks."""
     found = [(entry, _means(entry, collection.tasks)) for entry in collection.entries]
     found = [(entry, means) for entry, means in found if means]
     if not found:
         return Section("Affinity", (), _HINT)
     charts = tuple(_chart(entry, means) for entry, means in found)
-    rows = tuple(row for entry, means in found for row in _splits(entry.name, means[0]))
+    rows = tuple(row for entry, means in found for row in _groupings(entry.name, means[0]))
     notes = (
-        "The best split of the tasks into so many models, by the mean affinity from a model's other tasks.",
+        "The best partition of the tasks into the given number of models. The score is the mean affinity "
+        "from the other tasks of a model.",
     )
     grid = Grid(("run", "models", "proposed groups", "score", "search"), rows, notes)
     return Section("Affinity", charts, grid=grid if rows else None)
@@ -51,7 +52,7 @@ def _means(entry: Entry, tasks: Sequence[str]) -> "list[Affinities]":
 
 def _chart(entry: Entry, means: "Sequence[Affinities]") -> Chart:
     views = [View(one.form.replace("_", " "), _heat(one)) for one in means]
-    note = "Mean over training. Above 0 a step on the row's task lowers the column's loss."
+    note = "Mean over training. Above 0: a step on the row's task lowers the loss of the column's task."
     return listed(f"Affinity, {entry.name}", note, views, "form")
 
 
@@ -60,7 +61,7 @@ def _heat(mean: "Affinities") -> Heat:
     return Heat("a step on", "changes the loss of", mean.tasks, mean.values, largest or 1.0)
 
 
-def _splits(name: str, mean: "Affinities") -> Iterable[GridRow]:
+def _groupings(name: str, mean: "Affinities") -> Iterable[GridRow]:
     from polytask.diagnostics import group_tasks
 
     for models in range(2, min(_MOST_MODELS, len(mean.tasks)) + 1):
@@ -72,5 +73,5 @@ def _splits(name: str, mean: "Affinities") -> Iterable[GridRow]:
         if len(found.groups) < models:
             return
         groups = " | ".join(", ".join(group) for group in found.groups)
-        search = "best of all splits" if found.exact else "greedy"
+        search = "best of all partitions" if found.exact else "greedy"
         yield GridRow((name, str(models), groups, f"{found.score:+.3g}", search))

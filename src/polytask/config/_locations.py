@@ -1,4 +1,4 @@
-"""Where in the user's files a key stands."""
+"""The line of a key in the user's files."""
 
 from collections.abc import Iterable, Sequence
 from typing import Self
@@ -10,7 +10,7 @@ from polytask.config._read import LOADER, KeyPath, Source, dotted
 
 
 class Location(str):
-    """Where a key stands, as messages name it.
+    """The name of a key in messages.
 
     Args:
         text: For example ``config.yaml:12 system.model.width``.
@@ -33,14 +33,14 @@ class Location(str):
     key: str
 
 
-class Places:
+class Locations:
     """Names a path for a message: ``config.yaml:12 system.model.width``.
 
-    A text is parsed again when the first line in it is asked for.
+    A file is parsed again when the first line in it is needed.
 
     Args:
         sources: The files that were merged, in order.
-        overridden: Paths that were set on the command line; they have no line.
+        overridden: Paths that were set on the command line, and have no line.
     """
 
     def __init__(self, sources: Sequence[Source], overridden: Iterable[KeyPath] = ()) -> None:
@@ -52,28 +52,28 @@ class Places:
         name = dotted(path)
         if any(path[: len(set_path)] == set_path for set_path in self._overridden):
             return Location(f"override {name}", name)
-        depth, place = 0, None
+        depth, line = 0, None
         for index, source in enumerate(self._sources):
             if source.text is None:
                 continue
             if index not in self._roots:
                 self._roots[index] = yaml.compose(source.text, Loader=LOADER)
-            found, line = _line(self._roots[index], path)
+            found, number = _line(self._roots[index], path)
             if found >= max(depth, 1):
-                depth, place = found, f"{source.name}:{line}"
-        if place is None and self._sources:
-            place = self._sources[-1].name
-        return Location(f"{place or ''} {name}".strip() or "config", name)
+                depth, line = found, f"{source.name}:{number}"
+        if line is None and self._sources:
+            line = self._sources[-1].name
+        return Location(f"{line or ''} {name}".strip() or "config", name)
 
 
 def _line(root: yaml.Node | None, path: KeyPath) -> tuple[int, int]:
-    """How many keys of the path stand under the root, and the line of the last one."""
+    """How many keys of the path are in the file, and the line of the last one."""
     moved = path[:1] == ("system",) and path[1:2] and path[1] in MOVED
-    found = _walk(root, path)
-    return max(found, _walk(root, path[1:])) if moved else found
+    found = _descend(root, path)
+    return max(found, _descend(root, path[1:])) if moved else found
 
 
-def _walk(node: yaml.Node | None, path: KeyPath) -> tuple[int, int]:
+def _descend(node: yaml.Node | None, path: KeyPath) -> tuple[int, int]:
     depth, line = 0, 1
     for key in path:
         pair = _child(node, str(key))

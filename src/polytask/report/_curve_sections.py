@@ -1,4 +1,4 @@
-"""Losses, metrics and weights over training."""
+"""The sections on losses, metrics and weights over training."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ _VIEWS = (
 
 
 def losses(collection: Collection) -> Section:
-    """A chart for each task, a line for each entry, dashed for its single-task models."""
+    """A chart for each task, with a line for each entry and dashed lines for single-task models."""
     charts = (
         _chart(collection, task, "loss", f"Loss of {task}", f"loss/{task}") for task in collection.tasks
     )
@@ -30,9 +30,7 @@ def losses(collection: Collection) -> Section:
         single(f"Recorded loss of {task}", _seeds(collection), plot) for task, plot in _recorded(collection)
     ]
     found = (*(chart for chart in charts if chart is not None), *recorded)
-    hint = (
-        "" if found else "No losses yet: they are in metrics.csv from the first log_every_n_steps steps on."
-    )
+    hint = "" if found else "No losses yet: metrics.csv has them after the first log_every_n_steps steps."
     return Section("Losses", found, hint)
 
 
@@ -44,22 +42,20 @@ def metrics(collection: Collection) -> Section:
         for metric in _metric_names(collection, task)
     )
     found = tuple(chart for chart in charts if chart is not None)
-    hint = "" if found else "No metrics: name some under system.metrics in the config."
+    hint = "" if found else "No metrics: add some under system.metrics in the config."
     return Section("Metrics", found, hint)
 
 
 def weights(collection: Collection) -> Section:
-    """A chart for each entry, a line for each task."""
+    """A chart for each entry, with a line for each task."""
     found = (_weight_chart(entry, collection.tasks) for entry in collection.entries)
     charts = tuple(chart for chart in found if chart is not None)
-    hint = (
-        "" if charts else "No weights yet: they are in metrics.csv from the first log_every_n_steps steps on."
-    )
+    hint = "" if charts else "No weights yet: metrics.csv has them after the first log_every_n_steps steps."
     return Section("Weights", charts, hint)
 
 
 def _weight_chart(entry: Entry, tasks: Sequence[str]) -> Chart | None:
-    """The effective weights, and beside them the weighting's own where they are others."""
+    """The effective weights, and the weighting's own if they differ."""
     effective = _weight_lines(entry, tasks, _weights)
     if not effective:
         return None
@@ -68,7 +64,7 @@ def _weight_chart(entry: Entry, tasks: Sequence[str]) -> Chart | None:
     if any(_own_differ(run) for run in entry.runs):
         own = _weight_lines(entry, tasks, lambda run, task: _column(run.weights.get("own"), task))
         views.append(View("own", Lines("weight", own)))
-        note += " Own: the weighting's, before loss_weights."
+        note += " Own: the weight of the weighting, before loss_weights."
     return listed(f"Weights, {entry.name}", note + _spread(entry), views, "weights")
 
 
@@ -76,8 +72,8 @@ def _weight_lines(
     entry: Entry, tasks: Sequence[str], weights_of: Callable[[RunRecords, str], Series | None]
 ) -> tuple[Line, ...]:
     return tuple(
-        over_seeds(task, place, series)
-        for place, task in enumerate(tasks)
+        over_seeds(task, index, series)
+        for index, task in enumerate(tasks)
         if (series := [found for run in entry.runs if (found := weights_of(run, task)) is not None])
     )
 
@@ -102,10 +98,10 @@ def _chart(collection: Collection, task: str, metric: str, title: str, key: str)
 
 def _lines(entries: Sequence[Entry], name: str) -> tuple[Line, ...]:
     found = []
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         series = [run.metrics[name] for run in entry.runs if name in run.metrics]
         if series:
-            found.append(over_seeds(entry.name, place, series))
+            found.append(over_seeds(entry.name, index, series))
     return tuple(found)
 
 
@@ -117,7 +113,7 @@ def _baselines(collection: Collection, task: str, name: str) -> tuple[Line, ...]
 def _metric_names(collection: Collection, task: str) -> list[str]:
     entries = (*collection.entries, *(one.entry for one in collection.baselines if one.task == task))
     keys = [name.split("/") for entry in entries for run in entry.runs for name in run.metrics]
-    return list(dict.fromkeys(words[2] for words in keys if len(words) == 4 and words[1] == task))
+    return list(dict.fromkeys(parts[2] for parts in keys if len(parts) == 4 and parts[1] == task))
 
 
 def _levels(collection: Collection, task: str, metric: str) -> tuple[tuple[str, float], ...]:
@@ -126,17 +122,17 @@ def _levels(collection: Collection, task: str, metric: str) -> tuple[tuple[str, 
 
 
 def _weights(run: RunRecords, task: str) -> Series | None:
-    """Those of every recorded step, else those that are logged."""
+    """The recorded weights, else the logged ones."""
     return _column(run.weights.get("effective"), task) or run.metrics.get(f"weights/{task}")
 
 
 def _recorded(collection: Collection) -> Iterable[tuple[str, Lines]]:
     for task in collection.tasks:
         lines = []
-        for place, entry in enumerate(collection.entries):
+        for index, entry in enumerate(collection.entries):
             series = [found for run in entry.runs if (found := _column(run.losses, task)) is not None]
             if series:
-                lines.append(over_seeds(entry.name, place, series))
+                lines.append(over_seeds(entry.name, index, series))
         if lines:
             yield task, Lines("loss", tuple(lines))
 
@@ -153,4 +149,4 @@ def _seeds(collection: Collection) -> str:
 
 def _spread(*entries: Entry) -> str:
     most = max(len(entry.runs) for entry in entries)
-    return "" if most == 1 else f" Line: mean over {most} seeds; band: least to greatest."
+    return "" if most == 1 else f" Line: mean over {most} seeds; band: minimum to maximum."

@@ -1,4 +1,4 @@
-"""What is read of a run's records."""
+"""Reads the records of a run as arrays."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from polytask._errors import UserError, hint
-from polytask.diagnostics._store import AFFINITY, FOLDER, GRADIENTS, LOSSES, WEIGHTS, read
+from polytask.diagnostics._columns import FOLDER
+from polytask.diagnostics._store import AFFINITY, GRADIENTS, LOSSES, WEIGHTS, read
 
 Array = NDArray[np.float64]
 Steps = NDArray[np.int64]
@@ -27,7 +28,7 @@ class Values:
         tasks: The tasks.
         steps: The optimizer steps, from 0.
         epochs: Their epochs, from 0.
-        values: ``(steps, tasks)``; NaN where a task was absent.
+        values: ``(steps, tasks)``; NaN if a task was absent.
     """
 
     tasks: tuple[str, ...]
@@ -42,10 +43,11 @@ class Gramians:
 
     Attributes:
         tasks: The tasks.
-        group: What it is made of: ``shared`` parameters, the ``representation``, or a group of layers.
+        group: Whose gradients: those of the ``shared`` parameters, of the ``representation``, or of a group
+            of layers.
         steps: The optimizer steps, from 0.
         epochs: Their epochs, from 0.
-        values: ``(steps, tasks, tasks)``; NaN where a task was absent.
+        values: ``(steps, tasks, tasks)``; NaN if a task was absent.
 
     Example:
         >>> one = np.zeros(1, dtype=np.int64)
@@ -69,7 +71,7 @@ class Gramians:
 
     @property
     def cosines(self) -> Array:
-        """Cosines of the angles between gradients, ``(steps, tasks, tasks)``; NaN beside a gradient of 0."""
+        """Cosines of the angles between gradients, ``(steps, tasks, tasks)``; NaN for a gradient of 0."""
         # A gradient that overflowed has no direction.
         with np.errstate(over="ignore", invalid="ignore"):
             scale = self.norms[:, :, None] * self.norms[:, None, :]
@@ -88,7 +90,7 @@ class Gramians:
     def condition(self) -> Array:
         """The ratio of the largest to the smallest eigenvalue among the present tasks, ``(steps,)``.
 
-        Infinite where the gradients are linearly dependent.
+        Infinite if the gradients are linearly dependent.
         """
         return np.array([_condition(value) for value in self.values])
 
@@ -111,9 +113,9 @@ class Affinities:
         form: ``lookahead`` or ``first_order``.
         values: ``(tasks, tasks)``: how a step on the row's task lowers the column's loss; NaN for two tasks
             that were never present together.
-        records: How many steps are behind it.
-        shared_parameters: How many parameters tasks share; None where unknown.
-        task_parameters: How many parameters a task has for itself.
+        records: The number of recorded steps.
+        shared_parameters: The number of shared parameters; None if unknown.
+        task_parameters: The number of each task's own parameters.
     """
 
     tasks: tuple[str, ...]
@@ -125,34 +127,34 @@ class Affinities:
 
 
 def read_losses(run: str | Path) -> Values:
-    """The losses that a `LossRecorder` kept.
+    """The losses that a `LossRecorder` recorded.
 
     Args:
         run: The run's folder.
 
     Raises:
-        UserError: Where there are none, or the file is damaged.
+        UserError: If there are none, or the file is damaged.
     """
     return _values(_table(run, "losses", LOSSES, "LossRecorder")[1], "loss")
 
 
 def read_weights(run: str | Path, kind: Literal["effective", "own"] = "effective") -> Values:
-    """The weights that a `WeightRecorder` kept.
+    """The weights that a `WeightRecorder` recorded.
 
     Args:
         run: The run's folder.
-        kind: ``effective``, d total / d loss; or ``own``, the weighting's before ``loss_weights``.
+        kind: ``effective``, d total / d loss; or ``own``, that of the weighting, before ``loss_weights``.
 
     Raises:
-        UserError: Where there are none, no such kind, or the file is damaged.
+        UserError: If there are none, the kind is unknown, or the file is damaged.
     """
     if kind not in tuple(_KINDS):
-        raise UserError("read_weights.kind", f"is {' or '.join(_KINDS)}", repr(kind))
+        raise UserError("read_weights.kind", f"must be {' or '.join(_KINDS)}", repr(kind))
     return weights_by_kind(run)[kind]
 
 
 def weights_by_kind(run: str | Path) -> dict[str, Values]:
-    """The weights of both kinds, ``effective`` first; as `read_weights`.
+    """The weights of both kinds, ``effective`` first; see `read_weights`.
 
     Args:
         run: The run's folder.
@@ -162,14 +164,14 @@ def weights_by_kind(run: str | Path) -> dict[str, Values]:
 
 
 def read_gradients(run: str | Path, group: str | None = None) -> Gramians:
-    """The Gramians that a `GradientRecorder` kept.
+    """The Gramians that a `GradientRecorder` recorded.
 
     Args:
         run: The run's folder.
-        group: A group of layers; where None, all that was measured: ``shared`` or ``representation``.
+        group: A group of layers; if None, all of them: ``shared`` or ``representation``.
 
     Raises:
-        UserError: Where there are none, no such group, or the file is damaged.
+        UserError: If there are none, the group is unknown, or the file is damaged.
     """
     path, table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
     groups = _names(table, "group")
@@ -180,7 +182,7 @@ def read_gradients(run: str | Path, group: str | None = None) -> Gramians:
 
 
 def gradients_by_group(run: str | Path) -> dict[str, Gramians]:
-    """The Gramians of every group, all that was measured first; as `read_gradients`.
+    """The Gramians of every group, that of all layers first; see `read_gradients`.
 
     Args:
         run: The run's folder.
@@ -192,25 +194,25 @@ def gradients_by_group(run: str | Path) -> dict[str, Gramians]:
 def _gramians(path: Path, table: pa.Table, group: str) -> Gramians:
     tasks = _names(table, "task")
     if alone := [name for name in _names(table, "other") if name not in tasks]:
-        rule = "has a row of each task with itself"
+        rule = "must have a row of each task with itself"
         raise UserError(str(path), rule, f"none of '{alone[0]}'", "Delete it, and train again")
     table = table.filter(pc.equal(table["group"], group))
     steps, epochs, at = _steps(table)
-    first, second = (_places(table, column, tasks) for column in ("task", "other"))
+    first, second = (_indices(table, column, tasks) for column in ("task", "other"))
     values = np.full((len(steps), len(tasks), len(tasks)), np.nan)
     values[at, first, second] = values[at, second, first] = table["inner"].to_numpy()
     return Gramians(tasks, group, steps, epochs, values)
 
 
 def read_affinity(run: str | Path, form: str | None = None) -> Affinities:
-    """The mean over training of what an `Affinity` kept.
+    """The mean over training of the affinities that an `Affinity` recorded.
 
     Args:
         run: The run's folder.
-        form: ``lookahead`` or ``first_order``; the first of these that was recorded where None.
+        form: ``lookahead`` or ``first_order``; if None, the first of these that was recorded.
 
     Raises:
-        UserError: Where there are none, none of this form, or the file is damaged.
+        UserError: If there are none, none of this form, or the file is damaged.
     """
     path, table = _table(run, "affinity", AFFINITY, "Affinity")
     forms = _forms(table)
@@ -221,7 +223,7 @@ def read_affinity(run: str | Path, form: str | None = None) -> Affinities:
 
 
 def affinities_by_form(run: str | Path) -> dict[str, Affinities]:
-    """The mean affinities of every form, ``lookahead`` first; as `read_affinity`.
+    """The mean affinities of every form, ``lookahead`` first; see `read_affinity`.
 
     Args:
         run: The run's folder.
@@ -235,13 +237,13 @@ def _forms(table: pa.Table) -> list[str]:
 
 
 def _mean(path: Path, table: pa.Table, form: str) -> Affinities:
-    # The lookahead sees the losses of tasks, too, that share nothing.
+    # The lookahead also has tasks that share no parameter with another task.
     tasks = _names(table, "task", "other")
     shared, own = _sizes(path, table.schema.metadata or {})
     table = table.filter(pc.equal(table["form"], form))
     values = table["affinity"].to_numpy()
     finite = np.isfinite(values)
-    at = tuple(_places(table, column, tasks)[finite] for column in ("task", "other"))
+    at = tuple(_indices(table, column, tasks)[finite] for column in ("task", "other"))
     total, count = np.zeros((2, len(tasks), len(tasks)))
     np.add.at(total, at, values[finite])
     np.add.at(count, at, 1)
@@ -250,26 +252,28 @@ def _mean(path: Path, table: pa.Table, form: str) -> Affinities:
 
 
 def _sizes(path: Path, notes: Mapping[bytes, bytes]) -> tuple[int | None, dict[str, int]]:
-    """How many parameters are shared, and how many each task has, as noted in a file."""
+    """The numbers of shared parameters and of each task's own, from a file's metadata."""
     shared, own = notes.get(b"shared_parameters"), notes.get(b"task_parameters", b"{}")
     try:
         sizes = {str(task): int(size) for task, size in dict(json.loads(own)).items()}
         return (None if shared is None else int(shared)), sizes
     except (ValueError, TypeError) as error:
-        rule = "notes numbers of parameters"
+        rule = "must have numbers of parameters in its metadata"
         raise UserError(str(path), rule, f"{shared!r} and {own!r}", "Delete it, and train again") from error
 
 
 def _table(run: str | Path, name: str, schema: pa.Schema, recorder: str) -> tuple[Path, pa.Table]:
     path = Path(run) / FOLDER / f"{name}.parquet"
     if not Path(run).is_dir():
-        raise UserError(str(run), "is a run's folder", "no such folder", "Name the folder that fit printed")
+        raise UserError(
+            str(run), "must be a run's folder", "no such folder", "Name the folder that fit printed"
+        )
     fix = f"Train with {{_target_: polytask.diagnostics.{recorder}}} in trainer.callbacks"
     if not path.exists():
-        raise UserError(str(path), "no such records", "no file", fix)
+        raise UserError(str(path), "the records do not exist", None, fix)
     table = read(path, schema)
     if not len(table):
-        raise UserError(str(path), "holds records", "none", fix)
+        raise UserError(str(path), "must have records", "none", fix)
     return path, table
 
 
@@ -277,9 +281,9 @@ def _names(table: pa.Table, *columns: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for column in columns for name in table[column].unique().to_pylist()))
 
 
-def _places(table: pa.Table, column: str, tasks: Sequence[str]) -> NDArray[np.int64]:
-    places = {name: place for place, name in enumerate(tasks)}
-    return np.array([places[name] for name in table[column].to_pylist()], dtype=np.int64)
+def _indices(table: pa.Table, column: str, tasks: Sequence[str]) -> NDArray[np.int64]:
+    indices = {name: index for index, name in enumerate(tasks)}
+    return np.array([indices[name] for name in table[column].to_pylist()], dtype=np.int64)
 
 
 def _steps(table: pa.Table) -> tuple[Any, Any, Any]:
@@ -291,5 +295,5 @@ def _values(table: pa.Table, column: str) -> Values:
     tasks = _names(table, "task")
     steps, epochs, at = _steps(table)
     values = np.full((len(steps), len(tasks)), np.nan)
-    values[at, _places(table, "task", tasks)] = table[column].to_numpy()
+    values[at, _indices(table, "task", tasks)] = table[column].to_numpy()
     return Values(tasks, steps, epochs, values)

@@ -1,4 +1,4 @@
-"""What a gain on one task costs another."""
+"""The section on trade-offs: what a gain on one task costs another task."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -7,11 +7,11 @@ from math import isfinite
 from polytask.report._charts import Point, Points, Section, View, listed
 from polytask.report._collection import Collection, Score
 
-_HINT = "A trade-off needs two tasks and two runs with validation: name more runs, or a comparison."
+_HINT = "Trade-offs need two tasks, and two runs with validation data: name more runs, or a comparison."
 
 
 def trade_offs(collection: Collection) -> Section:
-    """A plane for each pair of tasks; runs that no other run beats on both are marked."""
+    """A scatter plot for each pair of tasks; runs that no other run dominates are marked."""
     scores = _measured(collection)
     runs = {score.run for score in scores if not score.is_baseline}
     tasks = [task for task in collection.tasks if any(score.task == task for score in scores)]
@@ -24,8 +24,8 @@ def trade_offs(collection: Collection) -> Section:
     )
     split = "validation" if collection.split == "val" else collection.split
     note = (
-        f"Each mark is a run, on {split} data; filled where no other run beats it on both tasks. "
-        "Arrows: which way is better."
+        f"Each marker is a run, on {split} data; filled if no other run is better on both tasks. "
+        "Arrows show the better direction."
     )
     return Section("Trade-offs", (listed("Two tasks", note, views, "tasks"),))
 
@@ -35,7 +35,7 @@ def front(points: Sequence[tuple[float, float]], higher: tuple[bool, bool]) -> l
 
     Args:
         points: Values on two tasks.
-        higher: Whether more is better, for both.
+        higher: Whether a higher value is better, for each task.
 
     Example:
         >>> front([(0.9, 0.5), (0.8, 0.4), (0.7, 0.6)], (True, False))

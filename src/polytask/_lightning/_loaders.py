@@ -1,0 +1,85 @@
+"""The private names of `torch.utils.data.DataLoader` and its iterators."""
+
+import traceback
+from typing import Any
+
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+
+def failed_dataset(error: BaseException) -> tuple[Any] | None:
+    """The data set of the loader whose iterator raised, as a tuple of one; None if no loader did.
+
+    The traceback is the only link: a loader does not say in its errors which loader it is.
+
+    Args:
+        error: The error, with its traceback.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> loader = DataLoader([[1], [1, 2]], batch_size=2)
+        >>> try:
+        ...     next(iter(loader))
+        ... except RuntimeError as error:
+        ...     failed_dataset(error)
+        ([[1], [1, 2]],)
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is _BaseDataLoaderIter.__next__.__code__:
+            return (frame.f_locals["self"]._dataset,)
+    return None
+
+
+def skip_batch(iterator: Any) -> None:
+    """Advance the sampler by one batch without loading it.
+
+    Args:
+        iterator: An iterator of a `DataLoader` without workers, over a map-style data set.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> iterator = iter(DataLoader([1, 2, 3]))
+        >>> skip_batch(iterator)
+        >>> next(iterator)
+        tensor([2])
+    """
+    iterator._next_index()
+
+
+def kept_iterator(loader: Any) -> Any:
+    """The iterator that a `DataLoader` keeps for its persistent workers; None if it has not started them.
+
+    Args:
+        loader: A `DataLoader`.
+
+    Raises:
+        AttributeError: If it is another iterable, by which Lightning knows that there are no workers to end.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> kept_iterator(DataLoader([1])) is None
+        True
+    """
+    return loader._iterator
+
+
+def has_workers(loader: Any) -> bool:
+    """Whether a loader has started persistent workers.
+
+    Args:
+        loader: A `DataLoader`, or any other iterable.
+
+    Example:
+        >>> has_workers([1])
+        False
+    """
+    return getattr(loader, "_iterator", None) is not None
+
+
+def keep_iterator(loader: Any, iterator: Any) -> None:
+    """Set the iterator that a `DataLoader` keeps for its persistent workers.
+
+    Args:
+        loader: A `DataLoader`.
+        iterator: The iterator, or None, which ends the workers.
+    """
+    loader._iterator = iterator

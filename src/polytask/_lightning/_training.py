@@ -1,0 +1,112 @@
+"""The private names of Lightning's Trainer, its loops and its callbacks."""
+
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loops.progress import _ProcessedTracker
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+
+
+def count_from_epoch(trainer: Trainer, epoch: int) -> None:
+    """Make the next fit count its epochs from a number; samplers shuffle by it.
+
+    Args:
+        trainer: A trainer that has not trained yet.
+        epoch: The number of epochs made before.
+
+    Example:
+        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        >>> count_from_epoch(trainer, 3)
+        >>> trainer.current_epoch
+        3
+    """
+    progress = _epochs(trainer)
+    progress.ready = progress.started = progress.processed = progress.completed = epoch
+
+
+def leave_finished_epoch(trainer: Trainer) -> None:
+    """Begin a new epoch if a resumed fit has finished one: with ``max_steps`` Lightning would end it twice.
+
+    Args:
+        trainer: A trainer that has loaded a checkpoint and starts to train.
+    """
+    loop, done = trainer.fit_loop, _epochs(trainer)
+    if loop.restarting and done.processed == done.ready:
+        loop.reset_restart_stage()
+        loop._restarting = loop.epoch_loop.restarting = False
+        if done.completed < done.processed:
+            loop.epoch_progress.increment_completed()
+
+
+def _epochs(trainer: Trainer) -> _ProcessedTracker:
+    progress = trainer.fit_loop.epoch_progress.current
+    assert isinstance(progress, _ProcessedTracker)
+    return progress
+
+
+def train_loaders(trainer: Trainer) -> list[Any]:
+    """The training loaders of a fit that has started, in order.
+
+    Args:
+        trainer: A trainer that trains.
+    """
+    combined = trainer.fit_loop._combined_loader
+    assert combined is not None
+    return list(combined.flattened)
+
+
+def fetched_batches(trainer: Trainer) -> int:
+    """How many batches of the training loaders were fetched ahead of the first step.
+
+    Args:
+        trainer: A trainer that trains.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    return int(fetcher.fetched)
+
+
+def fetch_again(trainer: Trainer) -> None:
+    """Discard the batches that were fetched ahead, and iterate over the training loaders from their start.
+
+    Args:
+        trainer: A trainer that trains.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    iter(fetcher)
+
+
+def request_stop(trainer: Trainer, stop: bool) -> None:
+    """Make Lightning end the fit after the current batch, or epoch, with all that belongs to it.
+
+    No hook comes after a batch's logging and validation; Lightning reads its own flag for SIGTERM there.
+
+    Args:
+        trainer: A trainer that trains.
+        stop: Whether to stop; False withdraws a request.
+    """
+    trainer._signal_connector.received_sigterm = stop
+
+
+def starts_processes(trainer: Trainer) -> bool:
+    """Whether the trainer spawns or forks its processes, in which Lightning does not call ``on_exception``.
+
+    Args:
+        trainer: A trainer.
+
+    Example:
+        >>> starts_processes(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+        False
+    """
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def overwrite_checkpoint(callback: ModelCheckpoint) -> None:
+    """Make a checkpoint callback overwrite a file of the same name instead of adding ``-v1`` to its name.
+
+    Args:
+        callback: The callback.
+    """
+    callback._enable_version_counter = False
