@@ -9,6 +9,7 @@ import pytest
 from tests.report_folders import write_comparison, write_run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["report", "comparison"], ["report", "run"], ["group", "--run", "run", "--groups", "2"]],
