@@ -3,14 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := examples/digits/config.yaml
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# All cases of a file in one process, since they share what is costly to make.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+BOTH := -n 2 --dist loadfile
 
-.PHONY: setup demo compare-demo test lint types unit docs test-vision test-browser test-ray clean
+.PHONY: setup demo compare-demo test lint types unit docs test-fast test-long test-lowest durations test-vision test-browser test-ray clean
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test,docs]'
+	$(PIP) --upgrade pip
+	$(PIP) -e . --group test --group docs
 	touch $@
 
 demo: setup
@@ -23,7 +28,16 @@ compare-demo: setup
 		--seeds 5 --trials 3 --jobs 2
 	$(BIN)/polytask report comparisons/digits
 
+# After each edit: the style, and at most four cases of every test that is neither slow nor long.
+test-fast: lint
+	$(PYTEST) -q $(BOTH) -m "not slow and not long" --sample 4 tests/unit tests/contracts src
+
 test: lint types unit docs
+
+# What `make test` only samples, and the lowest versions.
+test-long: setup
+	$(PYTEST) $(BOTH) -m long
+	$(MAKE) test-lowest
 
 lint: setup
 	$(BIN)/ruff check
@@ -34,24 +48,31 @@ types: setup
 
 unit: setup
 	rm -f .coverage .coverage.*
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(PYTEST) $(BOTH) -m "not long" --durations=20 --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+# Without coverage, which slows some tests more than others.
+durations: setup
+	$(PYTEST) -q $(BOTH) -m "not long" --durations=20 -p no:cacheprovider | $(BIN)/python benchmarks/durations.py after
 
 docs: setup
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b doctest docs docs/_build/doctest
 
 test-vision:
-	bash scripts/vision.sh
+	sh scripts/vision.sh
+
+test-lowest:
+	sh scripts/lowest.sh
 
 # Needs chromium and its driver; without them the tests skip.
 test-browser: setup
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[browser]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser
+	$(PIP) --group browser
+	$(PYTEST) -q tests/browser
 
 # Starts a Ray of two workers on this host.
 test-ray: setup
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[ray]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/ray
+	$(PIP) -e '.[ray]'
+	$(PYTEST) -q tests/ray
 
 clean:
-	rm -rf $(VENV) .venv-vision docs/_build .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-vision .venv-lowest docs/_build .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,8 +8,9 @@ cd "$(dirname "$0")/.."
 
 wanted=$(cat constraints.txt pyproject.toml scripts/vision.sh | sha256sum)
 if [ "$(cat .venv-vision/made-from 2>/dev/null)" != "$wanted" ]; then
-    "${PYTHON:-python3}" -m venv .venv-vision
-    .venv-vision/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+    "${PYTHON:-python3}" -m venv --clear .venv-vision
+    .venv-vision/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade pip
+    .venv-vision/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e . --group test
     .venv-vision/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchvision pillow
     .venv-vision/bin/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
         timm transformers huggingface_hub tokenizers safetensors regex hf-xet httpx httpcore h11 anyio

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from polytask.compare import Comparison, Launcher, Search, compare, read_results, tune
-from polytask.compare._job import Job
 
 COSTS = ("seconds", "peak_memory_mb")
 
@@ -68,7 +67,7 @@ def kill_at(file: Path, work: Callable[..., None], *given: Any) -> int | None:
     return process.exitcode
 
 
-def note_mask_for(job: Job) -> None:
+def note_mask_for(job: Any) -> None:
     """Write where a job's run would be whether this process blocks Ctrl-C."""
     note_mask(job.run)
 

@@ -2,12 +2,15 @@
 
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.forkserver import ForkServer
 
 # The same examples in every run, however slow the machine is; `--hypothesis-profile=search` draws new ones.
 settings.register_profile("search", deadline=None)
@@ -230,6 +233,35 @@ class Result:
 
 
 Cli = Callable[..., Result]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sample", type=int, metavar="N", help="run at most N of the cases of each parametrized test"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the sample: cases at equal distances, from another one on in each test, the same in every run."""
+    most = config.getoption("--sample")
+    if most is None:
+        return
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = set()
+    for name, cases in tests.items():
+        start, count = zlib.crc32(name.encode()), min(most, len(cases))
+        kept.update(cases[(start + i * len(cases) // count) % len(cases)] for i in range(count))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> Iterator[ForkServer]:
+    """Runs modules in processes of their own, without seconds of imports for each."""
+    with ForkServer() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -41,3 +41,8 @@ def gramian(kind: str, tasks: int, seed: int = 0) -> torch.Tensor:
     """
     rows = jacobian(kind, tasks, seed)
     return rows @ rows.mT
+
+
+def random_numbers(seed: int, step: int) -> torch.Generator:
+    """The generator that a seeded weighting uses in a step, which resumed runs rely on."""
+    return torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + step) % 2**63)

@@ -1,29 +1,23 @@
 """Tests that need two processes of one group."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import torch.distributed as dist
 
-# Ends what hangs; the slowest machine is done long before.
-PATIENCE = 1800
+from tests.forkserver import ForkServer
 
 
-def run_on_two(module: str, path: Path) -> None:
-    """Run a module as two ranks; each is given the path, beside which its errors are kept."""
+def run_on_two(server: ForkServer, module: str, *arguments: str) -> None:
+    """Run a module as two ranks, each with these arguments."""
     shared = {"WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     shared |= {"TORCHELASTIC_RUN_ID": "ranks", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", module, str(path)]
     workers = []
-    for rank in range(2):
-        with Path(f"{path}.{rank}.log").open("w") as said:
-            own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            workers.append(subprocess.Popen(command, env=own, stderr=said))
     try:
-        for rank in (1, 0):
-            assert workers[rank].wait(timeout=PATIENCE) == 0, Path(f"{path}.{rank}.log").read_text()[-3000:]
+        for rank in range(2):
+            env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            workers.append(server.start(module, *arguments, env=env, warnings="ignore"))
+        for worker in reversed(workers):
+            assert worker.wait() == 0, worker.stderr()[-3000:]
     finally:
         for worker in workers:
             worker.kill()

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from polytask.compare._names import SUM, Kind
-from polytask.compare._results import Result, write_results
+from polytask.compare import Result
 
 TASKS = ("digit", "parity")
 CONFIG = {"seed": 0, "system": {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.001}}}
@@ -118,7 +118,7 @@ def write_run(
 
 def results(tasks: Sequence[str], methods: Sequence[str], seeds: int) -> list[Result]:
     draw = np.random.default_rng(7)
-    kinds: dict[str, Kind] = {**dict.fromkeys(methods, "method"), SUM: "plain_sum"}
+    kinds: dict[str, Any] = {**dict.fromkeys(methods, "method"), "plain_sum": "plain_sum"}
     found = [
         Result(
             method, "base", kind, seed, task, "Accuracy", 0.8 + 0.1 * draw.random(), True, "test", 1.5 + seed,
@@ -136,6 +136,13 @@ def results(tasks: Sequence[str], methods: Sequence[str], seeds: int) -> list[Re
         for seed in range(seeds)
         for task in tasks
     ]  # fmt: skip
+
+
+def write_results(folder: Path, results: Sequence[Result]) -> None:
+    """The file of a comparison's results, which may have no rows."""
+    shape = Result("", "", "method", 0, "", "", 0.0, True, "test", 0.0, 0.0, "")
+    rows = pa.Table.from_pylist([asdict(row) for row in (*results, shape)]).slice(0, len(results))
+    pq.write_table(rows, folder / "results.parquet")
 
 
 def write_comparison(
@@ -156,7 +163,7 @@ def write_comparison(
     }
     (folder / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
     write_results(folder, results(tasks, methods, seeds))
-    for place, method in enumerate((*methods, SUM)):
+    for place, method in enumerate((*methods, "plain_sum")):
         for seed in range(seeds):
             config = {"system": {"weighting": method, "optimizer": {"lr": 0.001}}}
             write_run(folder / f"runs/{method}-base-seed{seed}", tasks, seed + 10 * place, config)

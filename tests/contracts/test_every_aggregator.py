@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polytask._errors import UserError
+from polytask import UserError
 from tests.cases import AGGREGATORS, TASKS, frozen, named
 from tests.unit.test_no_host_read import HostReads
 

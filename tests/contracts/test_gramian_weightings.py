@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polytask._errors import RunError, UserError
+from polytask import RunError, UserError
 from polytask.weighting import SolverWarning
 from tests.cases import GRAMIAN_WEIGHTINGS, TASKS
 from tests.gramians import gramian, jacobian

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 import polytask.models
-from polytask._errors import UserError
-from polytask._tasks import PREFIX
+from polytask import UserError
 from polytask.models import MultiTaskModel
 from tests.cases import MODELS, NO_CASE, PARTS, ModelCase
 
@@ -29,7 +28,7 @@ def build(case: ModelCase, seed: int = 0) -> nn.Module:
 
 def reaches(case: ModelCase, name: str, task: str) -> bool:
     """Whether what stands under a name is used for the task: shared, the task's own, or exchanged."""
-    owners = [part.removeprefix(PREFIX) for part in name.split(".") if part.startswith(PREFIX)]
+    owners = [part.removeprefix("task_") for part in name.split(".") if part.startswith("task_")]
     return not owners or task in owners or re.match(case.exchanged, name) is not None
 
 
@@ -245,11 +244,13 @@ def test_the_parts_of_the_protocol_make_up_the_forward(case):
     assert same(by_hand, model(x))
 
 
+@pytest.mark.slow
 @models
 def test_the_export_of_a_chosen_task_equals_eager(case):
     check_export(case, list(case.outputs)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [1, ["forward", "type"]], ids=repr)
 def test_the_export_of_a_task_by_its_place_and_of_several_equals_eager(tasks):
     check_export(MODELS[0], tasks)

@@ -93,6 +93,7 @@ def test_all_of_it_is_trained(name):
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
+@pytest.mark.slow
 @builders
 def test_its_export_equals_eager(name):
     model, x = built(name)

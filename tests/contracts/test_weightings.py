@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import polytask.weighting
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import GramianWeighting, JacobianAggregator, LossWeighting, Weighting
 from tests.cases import AGGREGATORS, GRAMIAN_WEIGHTINGS, LOSS_WEIGHTINGS, TASKS, WEIGHTINGS
 

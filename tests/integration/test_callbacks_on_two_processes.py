@@ -114,9 +114,9 @@ def trained(make, rank=None):
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def two_processes(tmp_path_factory, forkserver):
     path = tmp_path_factory.mktemp("ranks") / "found"
-    run_on_two("tests.integration.test_callbacks_on_two_processes", path)
+    run_on_two(forkserver, "tests.integration.test_callbacks_on_two_processes", str(path))
     return [torch.load(f"{path}.{rank}") for rank in range(2)]
 
 

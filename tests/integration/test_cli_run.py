@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.predictions import read_predictions
 
 PLAIN = (str, int, float, bool, type(None))

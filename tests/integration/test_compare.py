@@ -1,7 +1,6 @@
 """Whole comparisons and searches: what they write, what they refuse, and that a kill changes nothing."""
 
 import csv
-import os
 import re
 import shutil
 import signal
@@ -15,15 +14,10 @@ import yaml
 pytest.importorskip("optuna")
 
 import optuna
+from omegaconf import OmegaConf
 
-from polytask import UserError
 from polytask.compare import Comparison, Processes, read_results
-from polytask.compare._command import read_cost
-from polytask.compare._job import Job
-from polytask.compare._launcher import start
-from polytask.compare._outcome import read_outcome
 from polytask.config import Config
-from polytask.config._read import read_file
 from tests.comparisons import comparing, kill, kill_at, numbers, rows, searching
 
 WORDS = ["config.yaml", "--methods", "uw", "--jobs", "2"]
@@ -89,6 +83,7 @@ def test_a_single_task_model_learns_its_task_alone(cli, demo):
         assert torch.equal(state[f"model.heads.{other}.weight"], fresh[f"heads.{other}.weight"])
 
 
+@pytest.mark.long
 def test_a_kill_changes_nothing(cli, demo):
     words = ["compare", *WORDS, "--seeds", "1", "--trials", "2", "--single-task"]
     assert cli(*words, "--dir", "whole").code == 0
@@ -344,18 +339,6 @@ def test_a_run_of_another_config_is_not_taken_for_this_one(cli, demo):
     )
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "[1]", '{"seconds": "x", "peak_memory_mb": 1}'])
-def test_a_runs_damaged_cost_says_what_to_delete(cli, demo, text):
-    run = demo / "runs" / "one"
-    run.mkdir(parents=True)
-    (run / "cost.json").write_text(text)
-    with pytest.raises(
-        UserError,
-        match=r"cost.json: must contain seconds and peak_memory_mb, got .*Delete it and .*one to train again",
-    ):
-        read_cost(run)
-
-
 def search(folder: Path, words: list[str]) -> list[str]:
     (folder / "space.yaml").write_text(
         "system.optimizer.lr: {low: 1e-3, high: 1.0, log: true}\nsystem.model.width: [4, 8]\n"
@@ -376,7 +359,7 @@ def test_a_search_that_is_killed_tries_what_it_would_have_tried(cli, demo):
     assert tried(demo / "whole")[0] == ({}, [0.0])
     best = max(values[0] for _, values in tried(demo / "whole"))
     assert f"with delta_m={best:.4g}" in whole.out
-    given = {"space": read_file("space.yaml").values, "trials": 3}
+    given = {"space": OmegaConf.to_container(OmegaConf.load("space.yaml")), "trials": 3}
     assert kill(2, searching, given, "killed") == -signal.SIGKILL
     assert cli(*words, "--dir", "killed").code == 0
     assert tried(demo / "killed") == tried(demo / "whole")
@@ -419,33 +402,3 @@ def test_a_space_names_keys_of_the_config(cli, demo):
     assert "optimiser" in result.err
     assert "optimizer" in result.err
     assert not (demo / "tuning").exists()
-
-
-def test_a_job_of_two_devices_is_done_by_a_python_of_its_own(demo):
-    config = Config.read(["config.yaml"], ["trainer.devices=2", "trainer.max_epochs=1"])
-    config.dump("two.yaml")
-    job = Job("fit", Path("runs/two"), Path("two.yaml"), Path("logs/two.log"))
-    process = start(job)
-    process.join()
-    assert read_outcome(job.outcome, process.exitcode).status == "done", job.log.read_text()
-    # The second process joined the first: it trained in the same run, and reported nothing.
-    assert [run.name for run in Path("runs").glob("[!.]*")] == ["two"]
-    assert job.log.read_text().count("run: runs/two\n") == 1
-    assert torch.load("runs/two/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
-    assert read_cost(job.run)["seconds"] > 0
-
-
-def test_a_job_that_is_killed_is_lost_and_one_that_is_stopped_is_interrupted(demo):
-    text = (demo / "config.yaml").read_text()
-    (demo / "config.yaml").write_text(text.replace("max_epochs: 2", "max_epochs: 10_000"))
-    Config.read(["config.yaml"]).dump("long.yaml")
-    for number, status in ((signal.SIGKILL, "lost"), (signal.SIGTERM, "interrupted")):
-        name = signal.Signals(number).name
-        job = Job("fit", Path("runs") / name, Path("long.yaml"), Path("logs") / f"{name}.log")
-        process = start(job)
-        while not (job.run / "checkpoints" / "last.ckpt").exists():
-            process.join(0.01)
-        os.kill(process.pid, number)
-        process.join()
-        assert read_outcome(job.outcome, process.exitcode).status == status
-        assert not job.is_done

@@ -4,7 +4,6 @@ import csv
 import gzip
 import importlib.util
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from polytask.predictions import read_predictions
+from tests.forkserver import ForkServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist"
 FILES = (
@@ -49,10 +49,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def polytask(root: Path, command: str, *words: str) -> subprocess.CompletedProcess[str]:
-    call = [sys.executable, "-W", "error", "-m", "polytask", command, str(EXAMPLE / "config.yaml")]
-    words = (f"vars.root={root}", "--run-dir", "run", *SMALL, *words)
-    return subprocess.run([*call, *words], cwd=root, capture_output=True, text=True, check=False)
+def polytask(server: ForkServer, root: Path, command: str) -> subprocess.CompletedProcess[str]:
+    words = (str(EXAMPLE / "config.yaml"), f"vars.root={root}", "--run-dir", "run", *SMALL)
+    return server.run("polytask", command, *words, cwd=root)
 
 
 def module() -> ModuleType:
@@ -64,9 +63,9 @@ def module() -> ModuleType:
     return found
 
 
-def test_fit_test_and_predict(root: Path) -> None:
+def test_fit_test_and_predict(root: Path, forkserver: ForkServer) -> None:
     for command in ("fit", "test", "predict"):
-        done = polytask(root, command)
+        done = polytask(forkserver, root, command)
         assert done.returncode == 0, done.stderr
     with (root / "run" / "test" / "metrics.csv").open() as file:
         values = list(csv.DictReader(file))[-1]
@@ -78,11 +77,11 @@ def test_fit_test_and_predict(root: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision downloads them")
-def test_missing_files_are_named_with_their_place(root: Path) -> None:
+def test_missing_files_are_named_with_their_place(root: Path, forkserver: ForkServer) -> None:
     folder = root / "MNIST" / "raw"
     for path in folder.iterdir():
         path.unlink()
-    done = polytask(root, "fit")
+    done = polytask(forkserver, root, "fit")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     for text in (*FILES, str(folder), "torchvision"):

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from polytask import weighting
 from polytask.compare import Result, Table
-from polytask.compare._candidates import method_changes
 from polytask.predictions import read_predictions
 
 ROOT = Path(__file__).parents[2]
@@ -174,7 +174,8 @@ def test_the_network_has_the_size_of_the_papers(two_digits):
 def test_the_benchmark_names_weightings(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     methods = importlib.import_module("multimnist_compare").METHODS
-    assert len({method_changes(name)[0] for name in methods}) == len(methods) == 7
+    assert len(set(methods)) == len(methods) == 7
+    assert set(methods) <= {name.lower() for name in weighting.__all__}
 
 
 @pytest.mark.usefixtures("_as_before")

@@ -1,24 +1,22 @@
 """The example with task ids, through the command line."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 from polytask.config import Config
 from polytask.predictions import read_predictions
+from tests.forkserver import ForkServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "task_id"
 TASKS = ("task0", "task1", "task2")
 
 
-def polytask(folder: Path, command: str, *configs: str) -> None:
+def polytask(forkserver: ForkServer, folder: Path, command: str, *configs: str) -> None:
     files = [str(EXAMPLE / name) for name in configs]
     words = ("--run-dir", "run", "trainer.max_epochs=3")
-    call = [sys.executable, "-W", "error", "-m", "polytask", command, *files, *words]
-    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
+    done = forkserver.run("polytask", command, *files, *words, cwd=folder)
     assert done.returncode == 0, done.stderr
 
 
@@ -34,9 +32,9 @@ def assert_learned(values: dict[str, float], stage: str) -> None:
     assert min(accuracies.values()) > 0.75, accuracies
 
 
-def test_batches_of_mixed_tasks(tmp_path: Path) -> None:
+def test_batches_of_mixed_tasks(tmp_path: Path, forkserver: ForkServer) -> None:
     for command in ("fit", "test", "predict"):
-        polytask(tmp_path, command, "config.yaml")
+        polytask(forkserver, tmp_path, command, "config.yaml")
     assert_learned(last_values(tmp_path / "run" / "test" / "metrics.csv"), "test")
     predictions = read_predictions(tmp_path / "run" / "predictions")
     answered = {
@@ -46,8 +44,8 @@ def test_batches_of_mixed_tasks(tmp_path: Path) -> None:
     assert answered == {task: list(range(i, 1500, 3)) for i, task in enumerate(TASKS)}
 
 
-def test_batches_of_one_task(tmp_path: Path) -> None:
-    polytask(tmp_path, "fit", "config.yaml", "one_task_batches.yaml")
+def test_batches_of_one_task(tmp_path: Path, forkserver: ForkServer) -> None:
+    polytask(forkserver, tmp_path, "fit", "config.yaml", "one_task_batches.yaml")
     assert_learned(last_values(tmp_path / "run" / "metrics.csv"), "val")
 
 

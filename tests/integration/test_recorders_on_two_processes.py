@@ -1,8 +1,5 @@
 """Two processes record what one process records of the joined batch, labels missing in unequal numbers."""
 
-import subprocess
-import sys
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,8 +15,8 @@ RECORDERS = [
 ]
 
 
-@pytest.mark.parametrize("weighting", ["Equal", "UPGrad"])
-def test_two_processes_record_what_one_does(tmp_path, monkeypatch, weighting):
+@pytest.mark.parametrize("weighting", [pytest.param("Equal", marks=pytest.mark.long), "UPGrad"])
+def test_two_processes_record_what_one_does(tmp_path, monkeypatch, forkserver, weighting):
     monkeypatch.chdir(tmp_path)
     assert main(["init", "demo"]) == 0
     file = tmp_path / "demo" / "config.yaml"
@@ -32,7 +29,8 @@ def test_two_processes_record_what_one_does(tmp_path, monkeypatch, weighting):
     size = "system.dataloaders.train.batch_size"
     assert main([*words, f"{size}=1024", "--run-dir", "one"]) == 0
     parallel = [f"{size}=512", "trainer.devices=2", "trainer.strategy=ddp", "--run-dir", "two"]
-    subprocess.run([sys.executable, "-m", "polytask", *words, *parallel], check=True)
+    done = forkserver.run("polytask", *words, *parallel, cwd=tmp_path, warnings="default")
+    assert done.returncode == 0, done.stderr
     names = ("affinity", "gradients", "losses", "weights")
     for one, two in (
         [pq.read_table(f"{run}/records/{name}.parquet") for run in ("one", "two")] for name in names

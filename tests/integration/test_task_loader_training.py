@@ -3,8 +3,6 @@
 import functools
 import itertools
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -258,8 +256,8 @@ def test_what_a_stage_refuses(stages, message):
     assert str(caught.value).startswith(message)
 
 
-def test_two_processes_draw_the_same_tasks_and_see_every_row_once(tmp_path):
-    script = tmp_path / "run.py"
+def test_two_processes_draw_the_same_tasks_and_see_every_row_once(tmp_path, forkserver):
+    script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
             """
@@ -311,9 +309,7 @@ def test_two_processes_draw_the_same_tasks_and_see_every_row_once(tmp_path):
             """
         )
     )
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
-    )
+    done = forkserver.run("script", cwd=tmp_path, warnings="default")
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert [list(step) for step in ranks[0]["seen"]] == [list(step) for step in ranks[1]["seen"]]

@@ -1,8 +1,6 @@
 """Two processes log what one process logs, with labels missing in unequal numbers on each."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ def values(path: Path) -> dict[str, float]:
     return {key: float(value) for key, value in row.items() if key not in ("epoch", "step")}
 
 
-def test_validation_on_two_processes_logs_what_one_does(tmp_path, monkeypatch):
+def test_validation_on_two_processes_logs_what_one_does(tmp_path, monkeypatch, forkserver):
     monkeypatch.chdir(tmp_path)
     assert main(["init", "demo"]) == 0
     config = ["demo/config.yaml", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
@@ -26,5 +24,6 @@ def test_validation_on_two_processes_logs_what_one_does(tmp_path, monkeypatch):
     one = values(written)
     written.unlink()
     parallel = ["trainer.devices=2", "trainer.strategy=ddp"]
-    subprocess.run([sys.executable, "-m", "polytask", *validate, *parallel], check=True)
+    done = forkserver.run("polytask", *validate, *parallel, cwd=tmp_path, warnings="default")
+    assert done.returncode == 0, done.stderr
     assert values(written) == pytest.approx(one, rel=1e-5)

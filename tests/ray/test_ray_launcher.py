@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("optuna")
 ray = pytest.importorskip("ray")
 
-from polytask._errors import RunError, UserError  # noqa: E402
+from polytask import RunError, UserError  # noqa: E402
 from polytask.compare import Comparison, RayCluster, compare  # noqa: E402
 from polytask.compare._job import Job  # noqa: E402
 from polytask.compare._ray import _work_there  # noqa: E402

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.gradients import Engine
 from polytask.models import (
     MLP,

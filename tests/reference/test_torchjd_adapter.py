@@ -5,8 +5,7 @@ import torch
 from torchjd import aggregation
 
 from polytask.weighting import TorchJDAggregator, TorchJDWeighting
-from polytask.weighting._random_stream import RandomStream
-from tests.gramians import KINDS, jacobian
+from tests.gramians import KINDS, jacobian, random_numbers
 
 STEPS = 4
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -15,10 +14,10 @@ sizes = pytest.mark.parametrize("tasks", [1, 2, 3, 8])
 
 def alone(method, matrices, seed):
     """TorchJD's results, with torch's own generator brought to where the adapter's draws begin."""
-    draws, results = RandomStream(seed), []
+    results = []
     with torch.random.fork_rng([]):
-        for matrix in matrices:
-            torch.set_rng_state(draws.step().get_state())
+        for step, matrix in enumerate(matrices):
+            torch.set_rng_state(random_numbers(seed, step).get_state())
             results.append(method(matrix))
     return results
 

@@ -145,6 +145,7 @@ def test_targets_of_the_toy_regression_differ_in_scale():
     assert problem.imbalance(torch.tensor([even, 1.0])) == pytest.approx(1, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "arguments", "columns", "said"),
     [

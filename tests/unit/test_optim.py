@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, HardParameterSharing, TaskHead
 from polytask.optim import OptimizerFactory, SchedulerFactory, named_parameters, parameter_groups

@@ -65,6 +65,7 @@ def test_check_imports_what_the_config_names_only(demo):
     assert not LATER & imported(CHECK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["report", "comparison"], ["report", "run"], ["group", "--run", "run", "--groups", "2"]],

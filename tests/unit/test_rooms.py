@@ -170,6 +170,7 @@ def test_what_help_needs_imports_nothing_heavy(place):
             assert not [name for name in imported(path, top_level_only=True) if third_party(name)], path.name
 
 
+@pytest.mark.slow
 def test_only_the_command_line_prints():
     for path in ROOT.rglob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask._tasks import RESERVED, TaskModules, check_known, check_task_names
 
 

@@ -85,6 +85,7 @@ def module(name: str) -> ModuleType:
     return found
 
 
+@pytest.mark.slow
 def test_fit_test_and_predict(tmp_path: Path, small: tuple[Path, dict[str, str]]) -> None:
     root, sums = small
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({"vars": {"root": str(root), "checksums": sums}}))

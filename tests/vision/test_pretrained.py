@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.models import HuggingFaceEncoder, LoRA, MultiHead, TimmBackbone, TorchvisionBackbone
 from polytask.optim import parameter_groups
 

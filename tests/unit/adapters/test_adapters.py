@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.adapters import BatchAdapter, CriterionAdapter, LoggingAdapter, MetricsAdapter
 from polytask.losses import MultiTaskLoss, Targets
 

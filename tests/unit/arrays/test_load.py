@@ -71,6 +71,7 @@ def test_inputs_of_any_kind_and_dropout_is_off(run, tmp_path):
     assert not predictor.model.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.batch import Batch, access, check_accessor, count_rows, find, move, take_rows
 from polytask.losses import Targets
 

@@ -176,6 +176,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_reaches_workers_and_does_not_end_them(tmp_path):
     """The whole process group gets the signal; the group of batches needs twelve more of them."""
     script = tmp_path / "script.py"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.callbacks import Freezer, LogExpertLoad
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, MMoE, MultiHead

@@ -8,16 +8,19 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from polytask import System
-from polytask._errors import UserError
-from polytask._lightning._noise import SILENT
+from polytask import System, UserError
 from polytask.callbacks import OneTask
-from polytask.compare._candidates import one_task
 from polytask.data import ReplayableLoader
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, HardParameterSharing, SoftParameterSharing
 from polytask.weighting import Fixed
 
+SILENT = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 NAMES = ("a", "b")
 
 
@@ -140,20 +143,3 @@ def test_towers_that_are_kept_alike_are_let_go():
 def test_an_unknown_task_has_its_nearest_name():
     with pytest.raises(UserError, match=r"OneTask\.task.*Tasks: a, b"):
         trained(sharing(NAMES), NAMES, [OneTask("c")], batches(NAMES), {"a": 1.0, "b": 0.0})
-
-
-NODE = {"_target_": "polytask.callbacks.OneTask", "task": "a"}
-STOP = {"_target_": "mine.Stop"}
-
-
-@pytest.mark.parametrize(
-    ("callbacks", "expected"),
-    [
-        (None, [None, [NODE]]),
-        ([STOP], [None, [STOP, NODE]]),
-        (STOP, [None, [STOP, NODE]]),
-        ({"stop": STOP}, [{"one_task": NODE}]),
-    ],
-)
-def test_it_stands_beside_the_configs_own_callbacks(callbacks, expected):
-    assert one_task("a", callbacks) == expected

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from polytask import __version__, cli
-from polytask._errors import UserError
+from polytask import UserError, __version__, cli
 from polytask.cli import _main
 
 HEAVY = ("torch", "numpy", "omegaconf", "rich", "pytorch_lightning", "torchmetrics", "pyarrow", "tensorboard")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["--version"], ["init", "new"], ["fitt"]])
 def test_what_needs_no_torch_imports_none(words, tmp_path):
     program = f"""

@@ -1,13 +1,13 @@
 """From a config with recorders to a proposal of groups, on the command line."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from polytask import cli
 from polytask.diagnostics import read_affinity, read_gradients
-from polytask.diagnostics._store import AFFINITY
 
 RECORDERS = {
     "gradients": {"_target_": "polytask.diagnostics.GradientRecorder", "every": 2, "groups": "layers"},
@@ -25,7 +25,7 @@ def recorded(folder, values, tasks, notes=None):
         for i, one in enumerate(tasks)
         for j, other in enumerate(tasks)
     ]
-    table = AFFINITY.empty_table().from_pylist(rows, schema=AFFINITY)
+    table = pa.Table.from_pylist(rows)
     pq.write_table(table.replace_schema_metadata(notes), folder / "records" / "affinity.parquet")
     return folder
 
@@ -57,6 +57,7 @@ def trained(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_config_records_into_the_run(trained):
     files = sorted(file.name for file in (trained / "records").iterdir())
     assert files == ["affinity.parquet", "gradients.parquet", "losses.parquet", "weights.parquet"]

@@ -2,13 +2,14 @@
 
 import pytest
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.compare._candidates import (
     architecture_changes,
     by_name,
     candidates,
     check_monitors,
     method_changes,
+    one_task,
 )
 
 
@@ -208,3 +209,20 @@ def test_an_architecture_leaves_the_weighting_to_the_rows(tmp_path):
         architecture_changes(str(file))
     file.write_text("system: {criterion: {reduction: sum}}")
     assert architecture_changes(str(file))[0] == "wide"
+
+
+NODE = {"_target_": "polytask.callbacks.OneTask", "task": "a"}
+STOP = {"_target_": "mine.Stop"}
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "expected"),
+    [
+        (None, [None, [NODE]]),
+        ([STOP], [None, [STOP, NODE]]),
+        (STOP, [None, [STOP, NODE]]),
+        ({"stop": STOP}, [{"one_task": NODE}]),
+    ],
+)
+def test_it_stands_beside_the_configs_own_callbacks(callbacks, expected):
+    assert one_task("a", callbacks) == expected

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from polytask._errors import RunError, UserError
+from polytask import RunError, UserError
 from polytask.compare import Launcher, Processes, RayCluster
 from polytask.compare._job import Job
 from polytask.compare._jobs import run_jobs
@@ -157,6 +157,7 @@ def test_the_gpus_that_a_trainer_takes(trainer, expected):
     assert gpus(trainer) == expected
 
 
+@pytest.mark.slow
 def test_ctrl_c_waits_until_a_process_does_its_job(tmp_path):
     """In a Python of its own, so that nothing has begun a process before."""
     code = (

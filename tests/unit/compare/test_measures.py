@@ -5,8 +5,7 @@ from torch import nn
 from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 from torchmetrics.classification import MulticlassAccuracy
 
-from polytask import System
-from polytask._errors import RunError, UserError
+from polytask import RunError, System, UserError
 from polytask.compare._measures import Measure, last_values, measures
 from polytask.losses import MultiTaskLoss
 

@@ -7,10 +7,12 @@ pytest.importorskip("optuna")
 import optuna
 from omegaconf import OmegaConf
 
-from polytask._errors import RunError, UserError
+from polytask import RunError, UserError
 from polytask.compare import Search, tune
 from polytask.compare._lock import locked
 from polytask.compare._outcome import Outcome
+
+pytestmark = pytest.mark.slow
 
 SPACE = {"system.optimizer.lr": {"low": 0.01, "high": 1.0}}
 

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.compare import Space
 from polytask.compare._space import overrides, trial_seed
-from polytask.config._read import parse
+from polytask.config import Config
 
 SPACE = {
     "system.optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -35,10 +35,12 @@ def test_a_logarithmic_range_is_drawn_from_evenly_by_order_of_magnitude():
     assert sum(rate < math.sqrt(1e-4 * 1e-1) for rate in rates) == pytest.approx(100, abs=25)
 
 
-def test_values_survive_as_overrides():
+def test_values_survive_as_overrides(tmp_path):
     drawn = {"a.b": 1e-7, "c": "1", "d": None, "e": False, "f": 3, "g": "it's", "h": "''"}
-    read = dict(text.split("=", 1) for text in overrides(drawn))
-    assert {key: parse(text, "x") for key, text in read.items()} == drawn
+    file = tmp_path / "config.yaml"
+    file.write_text("a: {b: 0}\nc: 0\nd: 0\ne: 0\nf: 0\ng: 0\nh: 0\n")
+    read = Config.read([file], overrides(drawn)).plain
+    assert {"a.b": read["a"]["b"], **{key: read[key] for key in "cdefgh"}} == drawn
 
 
 def test_seeds_of_trials_have_no_pattern():

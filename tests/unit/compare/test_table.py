@@ -10,7 +10,7 @@ import re
 import pyarrow.parquet
 import pytest
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.compare import Result, Table, read_results
 from polytask.compare._names import RESULTS
 from polytask.compare._results import write_results

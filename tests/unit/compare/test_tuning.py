@@ -8,7 +8,7 @@ pytest.importorskip("optuna")
 
 import optuna
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.compare import Space
 from polytask.compare._measures import Measure
 from polytask.compare._tuning import FILE, best, draw, keep_trials, scores, storage
@@ -56,6 +56,7 @@ def test_the_best_has_the_highest_score_and_the_lowest_number():
     assert best({0: 0.0, 2: 3.0, 1: 3.0}) == 1
 
 
+@pytest.mark.slow
 def test_trials_are_kept_once_with_what_became_of_them(tmp_path):
     drawn = {number: draw(SPACE, 0, number) for number in range(3)}
     for _ in range(2):

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from polytask._errors import RunError, UserError
+from polytask import RunError, UserError
 from polytask.compare._command import earlier_seconds, perform, session_file
 from polytask.compare._job import Job
 from polytask.compare._outcome import Outcome, read_outcome
@@ -66,6 +66,7 @@ work(Job("fit", run, config, log))
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_that_came_before_a_job_ends_it_without_a_word(tmp_path):
     files = [str(tmp_path / name) for name in ("run", "c.yaml", "log")]
     done = subprocess.run([sys.executable, "-c", HELD, *files], capture_output=True, text=True, check=False)

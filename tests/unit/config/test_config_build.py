@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 
-from polytask._errors import RunError, UserError
+from polytask import RunError, UserError
 from polytask.config import Config
 from polytask.optim import OptimizerFactory, SchedulerFactory
 
@@ -142,7 +142,7 @@ def test_an_error_of_our_own_keeps_its_rule_and_fix():
 
 def test_a_run_error_passes(project):
     (project / "fails.py").write_text(
-        "from polytask._errors import RunError\ndef run():\n    raise RunError('here', 'rule')\n"
+        "from polytask import RunError\ndef run():\n    raise RunError('here', 'rule')\n"
     )
 
     with pytest.raises(RunError, match=r"^here: rule"):

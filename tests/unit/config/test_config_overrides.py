@@ -1,6 +1,6 @@
 import pytest
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.config import Config
 
 TEXT = """

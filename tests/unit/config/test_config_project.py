@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.config import Config
 from polytask.config._project import VARIABLE, holds
 
@@ -105,6 +105,7 @@ def test_packages_that_we_need_are_never_hidden(project):
     assert sys.modules["torch"].__file__ != str(project / "torch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("context", "follows"),
     [("spawn", True), ("forkserver", True), ("fork", False)],

@@ -3,12 +3,12 @@ import sys
 
 import pytest
 
-from polytask import _errors
+from polytask import UserError
 from polytask.config import Config, closest
 
 
 def fails(call, *parts):
-    with pytest.raises(_errors.UserError) as caught:
+    with pytest.raises(UserError) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,7 @@ mappings = st.dictionaries(names, nested, max_size=4)
 several_per_folder = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @several_per_folder
 @given(mappings, nested)
 def test_a_dumped_config_reads_as_itself(tmp_path, values, other):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import polytask
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.config import Config
 
 SITE = Path(torch.__file__).parents[1]

@@ -261,6 +261,7 @@ def test_files_without_rows(tmp_path):
 
 
 # Lightning cannot know that workers share the rows.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__` defined")
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("workers", [None, 2])

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_pairs_are_found_and_the_adversary_is_alone(tmp_path, seed):
     problem, tasks = grouping.Problem(seed, 40), list(grouping.READS)

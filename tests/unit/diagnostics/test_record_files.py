@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.diagnostics import Gramians, read_affinity, read_gradients, read_losses
 from polytask.diagnostics._store import AFFINITY, GRADIENTS, LOSSES, RecordFile, read
 

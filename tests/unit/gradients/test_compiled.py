@@ -37,6 +37,7 @@ def points(seed: int) -> Tensor:
     return torch.randn(5, 4, generator=torch.Generator().manual_seed(seed)).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "weighting", "first"),
     [
@@ -64,6 +65,7 @@ def test_a_compiled_backbone_has_the_same_gradients(
 
 
 # The compiler itself looks at gradients of what is no leaf where a graph ends, as before each head.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_the_representation_of_a_compiled_model(backend: str) -> None:

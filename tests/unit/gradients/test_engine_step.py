@@ -480,6 +480,7 @@ def test_no_input_of_a_layer_is_kept(every: int) -> None:
         assert engine._level.layers.calls == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2])
 def test_no_representation_is_kept(every: int) -> None:
     model, kept = network(), []

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.losses import MultiTaskLoss, Targets, TaskLosses
 from polytask.weighting import (
     DBMTL,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.batch import Labels, is_missing
 from polytask.losses import MultiTaskLoss
 from polytask.losses._masked_loss import MaskedLoss

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask import weighting
-from polytask._errors import UserError
+from polytask import UserError, weighting
 from polytask.losses import DynamicWeightAverage, GradNorm, MultiTaskLoss, UncertaintyWeighting
 
 OUTPUTS = {"digit": torch.zeros(2, 3), "height": torch.tensor([1.0, 3.0])}

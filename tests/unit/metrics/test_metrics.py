@@ -20,7 +20,7 @@ from torchmetrics.regression import PearsonCorrCoef, R2Score
 from torchmetrics.segmentation import DiceScore
 from torchmetrics.wrappers import ClasswiseWrapper, MinMaxMetric
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.adapters import MetricsAdapter
 from polytask.metrics import StageMetrics, metric_names
 from polytask.metrics import _stage_metrics as module

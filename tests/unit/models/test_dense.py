@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.models import MLP, TaskHead
 from polytask.models._dense import dense
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.models import MLP, FiLM, SimpleCNN
 
 X = torch.rand(3, 5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.models import CGC, MLP, PLE, DSelectK, ExpertLoad, MMoE
 from polytask.models._dselect_k import smooth_step
 

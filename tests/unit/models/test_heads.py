@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.losses import MultiTaskLoss
 from polytask.models import (
     MLP,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.models import MLP, LoRA, SimpleCNN
 
 X = torch.rand(3, 5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.models import HuggingFaceEncoder, TimmBackbone, TorchvisionBackbone
 
 
@@ -97,6 +97,7 @@ def test_an_encoder_that_returns_no_tokens_of_that_size(monkeypatch, returned, f
         backbone(torch.zeros(2, 5))
 
 
+@pytest.mark.slow
 def test_importing_the_models_imports_none_of_them():
     extras = "{'timm', 'torchvision', 'transformers'}"
     code = f"import sys, polytask.models; print(sorted({extras} & set(sys.modules)))"

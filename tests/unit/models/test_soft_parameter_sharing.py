@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.models import MLP, SimpleCNN, SoftParameterSharing, create_soft_sharing_model
 
 LINEAR1 = ("layers.linear1.weight", "layers.linear1.bias")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.models._taps import StagedForward, check_channels, check_taps, features_at
 
 

@@ -181,6 +181,7 @@ def test_own_weights_that_are_the_effective_ones_are_not_drawn_twice(tmp_path):
     assert "before loss_weights" not in chart.note
 
 
+@pytest.mark.slow
 def test_own_weights_are_those_of_the_seeds_that_recorded_them(tmp_path):
     folder = write_comparison(tmp_path / "cmp", methods=("equal",), seeds=2)
     write_weights(folder / "runs" / "equal-base-seed1", TASKS, {"parity": 3.0})
@@ -263,6 +264,7 @@ def test_layer_groups_are_chosen_from_a_list(tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("square", "inner"), [(4.0, 5.0), (0.0, 0.0)])
 def test_gradients_that_follow_from_each_other_leave_a_gap_in_the_condition(tmp_path, square, inner):
     run = write_run(tmp_path / "one", records=False)

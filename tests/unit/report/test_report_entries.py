@@ -1,5 +1,6 @@
 """What runs and comparisons are read as, and what is said where they cannot be read."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,12 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from polytask._errors import UserError
-from polytask.compare._remarks import Remarks, write_remarks
-from polytask.compare._results import read_results, write_results
+from polytask import UserError
+from polytask.compare import read_results
 from polytask.report import collect, page
 from polytask.report._records import read_run
-from tests.report_folders import TASKS, write_comparison, write_parquet, write_run
+from tests.report_folders import TASKS, write_comparison, write_parquet, write_results, write_run
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_a_table_that_lacks_runs_says_so(tmp_path):
     definition["methods"]["late"] = []
     (folder / "comparison.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
     assert collect([folder]).note == "the table lacks 2 of the 12 runs of the definition"
-    write_remarks(folder, Remarks(left_out={"late-base": "failed with seed 0"}))
+    (folder / "remarks.json").write_text(json.dumps({"left_out": {"late-base": "failed with seed 0"}}))
     assert collect([folder]).note == ""
 
 
@@ -358,7 +358,9 @@ def test_the_config_is_kept_as_it_is(run):
 
 def test_the_remarks_of_a_comparison_stand_under_its_table(tmp_path):
     folder = write_comparison(tmp_path / "digits")
-    write_remarks(folder, Remarks(left_out={"pcgrad-base": "failed with seed 0: the loss"}))
+    (folder / "remarks.json").write_text(
+        json.dumps({"left_out": {"pcgrad-base": "failed with seed 0: the loss"}})
+    )
     notes = collect([folder]).table.notes
     assert "Left out: pcgrad-base failed with seed 0: the loss." in notes
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.report import LiveServer
 from tests.report_folders import write_comparison, write_metrics, write_run
 

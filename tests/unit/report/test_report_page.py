@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.report import collect, page, write_figures
 from polytask.report._page import figures_json
 from polytask.report._plotly import figures
@@ -179,6 +179,7 @@ def drawn(tmp_path_factory):
     return found, write_figures(found, root / "figures")
 
 
+@pytest.mark.slow
 def test_figures_are_files_named_by_their_charts(drawn):
     _, files = drawn
     assert {file.suffix for file in files} == {".png", ".svg"}
@@ -214,6 +215,7 @@ def test_figures_of_names_that_a_file_cannot_tell_apart_are_all_kept(tmp_path):
     assert {"loss-of-digit.png", "loss-of-digit-2.png"} <= {file.name for file in files}
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_figures(tmp_path):
     run = write_run(tmp_path / "one", ("digit",), records=False)
     found = collect([run])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.checkpoint import check_optimizer, load_weights, read_checkpoint
 from polytask.weighting import MoCo
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from polytask import System
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.adapters import BatchAdapter, LoggingAdapter
 from polytask.predictions import PredictionWriter, read_predictions
 

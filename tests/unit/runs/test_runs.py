@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from polytask import runs
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.runs import Run
 
 

@@ -12,8 +12,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from polytask import System
-from polytask._errors import UserError
+from polytask import System, UserError
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, Separate, SoftParameterSharing
 from polytask.system._sharing_penalty import penalty_of, with_penalty

@@ -3,7 +3,7 @@
 import pytest
 from torchmetrics import MeanSquaredError
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.system._stages import STAGES, adapters_by_stage, by_stage
 
 

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanSquaredError
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from polytask import System
-from polytask._errors import RunError, UserError
+from polytask import RunError, System, UserError
 from polytask.adapters import BatchAdapter, CriterionAdapter, LoggingAdapter, MetricsAdapter
 from polytask.losses import MultiTaskLoss
 from polytask.models import MultiHead

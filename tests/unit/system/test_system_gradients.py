@@ -12,8 +12,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader
 
-from polytask import System
-from polytask._errors import RunError, UserError
+from polytask import RunError, System, UserError
 from polytask.callbacks import Freezer
 from polytask.gradients import Engine
 from polytask.losses import MultiTaskLoss

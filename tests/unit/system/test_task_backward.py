@@ -10,8 +10,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from polytask import System
-from polytask._errors import RunError, UserError
+from polytask import RunError, System, UserError
 from polytask.losses import MultiTaskLoss, UncertaintyWeighting
 from polytask.models import MultiHead
 from polytask.optim import OptimizerFactory

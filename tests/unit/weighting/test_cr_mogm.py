@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import CRMOGM, IMTLG, MGDA, UW, GradNorm, MoDo, NashMTL, SolverWarning
 
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import FAMO
 
 LOSSES = torch.tensor([1.0, 3.0])

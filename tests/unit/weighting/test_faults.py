@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from polytask._errors import RunError, UserError
+from polytask import RunError, UserError
 from polytask.weighting import MGDA, NashMTL, SolverWarning
 
 OPPOSED = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import Fixed
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import GradVac, PCGrad
 from tests.gramians import gramian
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import PCGrad
 from polytask.weighting._surgery import random_order
 from tests.gramians import gramian

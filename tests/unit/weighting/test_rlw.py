@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import RLW
 from polytask.weighting._random_stream import RandomStream
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import STCH
 
 NADIR = torch.tensor([1.0, 4.0])

@@ -15,7 +15,7 @@ from torchjd import aggregation
 from torchjd.aggregation import Aggregator, GramianWeightedAggregator, WeightedAggregator
 from torchjd.linalg import PSDMatrix
 
-from polytask._errors import RunError, UserError
+from polytask import RunError, UserError
 from polytask.config import Config
 from polytask.weighting import CRMOGM, TorchJDAggregator, TorchJDWeighting
 from tests.gramians import gramian, jacobian
@@ -330,6 +330,7 @@ def test_it_may_be_smoothed_by_ours():
     torch.testing.assert_close(weighting(second), expected)
 
 
+@pytest.mark.slow
 def test_torchjd_is_never_imported_by_us():
     code = (
         "import sys, polytask.weighting as w\n"

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.weighting import IMTLL, UW, UWRevised
 
 

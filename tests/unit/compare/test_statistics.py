@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from polytask._errors import UserError
+from polytask import UserError
 from polytask.compare import Interval, Paired, delta_by_task, delta_m, holm, ranks
 from polytask.compare._student import t_quantile, t_shift, t_within
 
