@@ -1,5 +1,6 @@
 """Sphinx settings; `make docs` builds the pages and runs their code."""
 
+import runpy
 from pathlib import Path
 
 from polytask import __version__
@@ -43,6 +44,11 @@ doctest_test_doctest_blocks = ""
 _build = Path(__file__).parent / "_build"
 _build.mkdir(exist_ok=True)
 (_build / "methods.md").write_text(page(methods()))
+
+# The table of explanation/architecture.md: the one that a test holds the code to.
+_root = Path(__file__).parents[1]
+_imports = runpy.run_path(str(_root / "scripts" / "imports.py"))
+(_build / "rooms.md").write_text(_imports["page"](_root / "src" / "polytask"))
 
 smartquotes = False  # options begin with two dashes
 html_theme = "furo"

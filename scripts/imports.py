@@ -15,35 +15,69 @@ from pathlib import Path
 
 Graph = dict[str, set[str]]
 
-# From the bottom to the top: a room may import rooms before it.
-ORDER = (
-    *(
-        "_version",
-        "_errors",
-        "_files",
-        "_lazy",
-        "_checks",
-        "_tasks",
-        "_distributed",
-        "_lightning",
-        "_console",
+_BASE = ("_errors", "_checks", "_tasks", "batch")
+
+# Every room with the rooms that it may import, from the bottom to the top. A test holds the code to this table,
+# and the page "Architecture" shows it.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "_version": (),
+    "_errors": (),
+    "_files": (),
+    "_lazy": (),
+    "_checks": ("_errors",),
+    "_tasks": ("_errors", "_checks"),
+    "_distributed": ("_errors",),
+    "_lightning": (),
+    "_console": (),
+    "batch": ("_errors", "_checks", "_tasks"),
+    "_linalg": (),
+    "weighting": (*_BASE, "_linalg"),
+    "losses": (*_BASE, "_distributed", "weighting"),
+    "models": _BASE,
+    "gradients": (*_BASE, "_distributed", "weighting", "losses"),
+    "optim": ("_errors", "_checks", "_tasks"),
+    "adapters": (*_BASE, "losses"),
+    "data": (*_BASE, "_lazy", "_lightning"),
+    "metrics": (*_BASE, "_lightning", "adapters", "data"),
+    "system": (
+        *(*_BASE, "_lazy", "_distributed", "_lightning", "weighting", "losses", "gradients"),
+        *("optim", "adapters", "data", "metrics"),
     ),
-    *(
-        "batch",
-        "_linalg",
-        "weighting",
-        "losses",
-        "models",
-        "gradients",
-        "optim",
-        "adapters",
-        "data",
-        "metrics",
+    "config": ("_errors", "_files", "_lazy", "_checks"),
+    "runs": ("_errors", "_files", "_checks", "_lightning", "config"),
+    "callbacks": (
+        *(*_BASE, "_files", "_lightning", "_console", "losses", "models", "optim", "data", "system", "runs"),
     ),
-    *("system", "config", "runs", "callbacks", "diagnostics", "checkpoint", "predictions", "loggers"),
-    *("arrays", "experiment", "trainer", "estimator", "predictor", "compare", "report", "cli"),
-    *("__init__", "__main__"),
-)
+    "diagnostics": (
+        *("_errors", "_files", "_lazy", "_checks", "_tasks", "weighting", "losses", "gradients"),
+        *("system", "runs"),
+    ),
+    "checkpoint": ("callbacks", "runs"),
+    "predictions": ("runs",),
+    "loggers": ("runs",),
+    "arrays": (*_BASE, "_lightning", "adapters", "data", "system"),
+    "experiment": (
+        *("_errors", "_checks", "_lightning", "_console", "data", "system", "config"),
+        *("runs", "callbacks", "diagnostics"),
+    ),
+    "trainer": ("_errors", "_console", "losses", "callbacks", "arrays"),
+    "estimator": (*_BASE, "weighting", "losses", "models", "data", "system", "arrays"),
+    "predictor": (*_BASE, "losses", "data", "system", "config", "runs", "arrays", "experiment"),
+    "compare": (
+        *("_errors", "_files", "_lazy", "_checks", "weighting", "metrics", "system", "config", "runs"),
+        "experiment",
+    ),
+    "report": ("_version", "_errors", "_checks", "runs", "diagnostics", "compare"),
+    "cli": (
+        *("_version", "_errors", "_lazy", "_lightning", "_console", "weighting", "config", "runs"),
+        *("diagnostics", "experiment", "compare", "report"),
+    ),
+    "__init__": (
+        *("_version", "_errors", "_lazy", "losses", "optim", "system", "trainer", "estimator", "predictor"),
+    ),
+    "__main__": ("cli",),
+}
+ORDER = tuple(MAY_IMPORT)
 
 
 def modules(folder: Path) -> dict[str, Path]:
@@ -158,6 +192,22 @@ def upwards(between: Graph) -> list[tuple[str, str]]:
         for other in sorted(others)
         if name in ORDER and other in ORDER and ORDER.index(other) > ORDER.index(name)
     ]
+
+
+def page(folder: Path) -> str:
+    """The table of the allowed imports, in Markdown, with the first sentence of each room's docstring.
+
+    Args:
+        folder: The package's folder.
+    """
+    lines = ["| room | what it is for | may import |", "|---|---|---|"]
+    for name, others in MAY_IMPORT.items():
+        file = folder / name / "__init__.py"
+        file = file if file.is_file() else folder / f"{name}.py"
+        text = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]
+        rooms_below = ", ".join(f"`{other}`" for other in sorted(others)) or "–"
+        lines.append(f"| `{name}` | {text.rstrip('.')} | {rooms_below} |")
+    return "\n".join(lines) + "\n"
 
 
 def main(folder: Path) -> None:
