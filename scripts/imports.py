@@ -17,7 +17,7 @@ Graph = dict[str, set[str]]
 
 _BASE = ("_errors", "_checks", "_tasks", "batch")
 
-# Every room with the rooms that it may import, from the bottom to the top. A test holds the code to this table,
+# Every room with the rooms that it may import, from the bottom to the top. A test holds the code to it,
 # and the page "Architecture" shows it.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_version": (),
