@@ -190,6 +190,8 @@ def test_allow_does_not_reach_another_package():
         "pytorch_lightning.plugins.MixedPrecision",
         "pytorch_lightning.accelerators.CPUAccelerator",
         "polytask.callbacks.StopOnSignal",
+        "polytask.loggers.CSVLogger",
+        "polytask.predictions.PredictionWriter",
         "polytask.optim.OptimizerFactory",
         "polytask.data.ReplayableLoader",
         "polytask.weighting.Fixed",

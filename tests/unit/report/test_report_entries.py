@@ -47,7 +47,7 @@ def test_a_line_that_is_still_being_written_is_left_out(run):
     [
         ("", "metrics.csv: must begin with the names of its columns, and have `step`, got an empty file"),
         ("a,b\n1,2\n", "got a, b"),
-        ("step", "got no whole line"),
+        ("step", "got no complete line"),
         ("epoch,step,x\n0,9,0.5\n0,ten,0.5\n", "metrics.csv, line 3: must have a number"),
         ("epoch,step,x\n0,9,0.5,7\n", "metrics.csv, line 2: must have a number for every column"),
         ("epoch,step,x\n0,9,half\n", "metrics.csv, line 2"),
@@ -131,7 +131,7 @@ def test_a_record_file_cut_short_is_named(run):
 
 def test_a_record_file_with_other_columns_is_named(run):
     write_parquet(run / "records" / "weights.parquet", {"step": [1], "weight": [0.5]})
-    with pytest.raises(UserError, match=r"weights\.parquet: has the columns step, epoch, task, weight, eff"):
+    with pytest.raises(UserError, match=r"weights\.parquet: must have the columns step, epoch, task, weight, eff"):
         collect([run])
 
 
