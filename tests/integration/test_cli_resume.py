@@ -107,7 +107,7 @@ def test_a_finished_run_has_nothing_to_go_on_with(cli, demo):
         ("system.model.width=6", "another architecture"),
         ("optimizer._target_=torch.optim.Adam", "must be resumed with the same optimizer, got Adam"),
         ("optimizer.groups={backbone: {lr: 0.01}}", "must be resumed with the same optimizer"),
-        ("system.dataloaders.train.batch_size=6", "as many batches"),
+        ("system.dataloaders.train.batch_size=6", "the same number of batches"),
     ],
 )
 def test_what_cannot_be_resumed_leaves_the_run_as_it_was(cli, demo, change, named):

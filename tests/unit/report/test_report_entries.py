@@ -131,7 +131,7 @@ def test_a_record_file_cut_short_is_named(run):
 
 def test_a_record_file_with_other_columns_is_named(run):
     write_parquet(run / "records" / "weights.parquet", {"step": [1], "weight": [0.5]})
-    with pytest.raises(UserError, match=r"weights\.parquet: must have the columns step, epoch, task, weight, eff"):
+    with pytest.raises(UserError, match=r"weights\.parquet: must have the columns step, epoch, task, weight"):
         collect([run])
 
 
