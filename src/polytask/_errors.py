@@ -8,6 +8,24 @@ from typing import Self
 _LONGEST = 200
 
 
+class Reason(str):
+    """The line of another error, which a message shows whole: its end may say what to do.
+
+    Example:
+        >>> Reason.of(KeyError("image"))
+        "KeyError: 'image'"
+    """
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """The class and the message of an error, in one line.
+
+        Args:
+            error: The error.
+        """
+        return cls(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
 class _FieldsError(Exception):
     """What the two errors have in common: four fields, and the line made of them."""
 
@@ -27,7 +45,8 @@ class _FieldsError(Exception):
     def __str__(self) -> str:
         line = f"{self.where}: {self.rule}"
         if self.found is not None:
-            line = f"{line.rstrip('.')}, got {one_line(self.found)}"
+            found = self.found if isinstance(self.found, Reason) else one_line(self.found)
+            line = f"{line.rstrip('.')}, got {found}"
         parts = [line] if self.fix is None else [line, self.fix]
         return " ".join(part if part.endswith(("?", "!")) else part.rstrip(".") + "." for part in parts)
 
@@ -40,7 +59,8 @@ class UserError(_FieldsError, ValueError):
     Args:
         where: The key, argument or task at fault.
         rule: What must hold there, without a full stop.
-        found: The value that was given instead; it is shown on one line, and a long one is cut.
+        found: The value that was given instead, which is shown on one line and cut after 200 characters; or
+            the `Reason` of another error.
         fix: What to do about it.
 
     Attributes:

@@ -1,3 +1,3 @@
-"""The version, in one file so that building the package does not import it."""
+"""The version, which the build reads without importing the package."""
 
 __version__ = "0.1.0"

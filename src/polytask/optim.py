@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from polytask._errors import UserError, hint
+from polytask._errors import Reason, UserError, hint
 from polytask._tasks import PREFIX, TaskModules
 
 Group = dict[str, Any]
@@ -191,9 +191,7 @@ class OptimizerFactory:
         try:
             return self.build(groups)
         except (ValueError, TypeError) as error:
-            raise UserError(
-                "optimizer", "could not be built", f"{type(error).__name__}: {' '.join(str(error).split())}"
-            ) from error
+            raise UserError("optimizer", "could not be built", Reason.of(error)) from error
 
 
 class SchedulerFactory:

@@ -64,11 +64,11 @@ def test_a_conditioned_backbone_trains_and_is_tested(cli, demo, scheme):
     ("scheme", "arguments", "words"),
     [
         ("DSelectK", {**SCHEMES["DSelectK"], "k": 4}, ["k: must be at most the number of experts, 3"]),
-        ("MMoE", {**SCHEMES["MMoE"], "expert": LAYER}, ["expert: must make a module", "_partial_: true"]),
+        ("MMoE", {**SCHEMES["MMoE"], "expert": LAYER}, ["expert: must return a module", "_partial_: true"]),
         (
             "LoRA",
             {"backbone": LAYER, "tasks": HEADS, "rank": 3, "targets": ["linear1"]},
-            ["the rank is at most the layer's size, 2"],
+            ["the rank must be at most the layer's size, 2"],
         ),
         (
             "FiLM",

@@ -79,5 +79,5 @@ def test_a_ragged_row_is_named_with_its_line(cli, tmp_path, monkeypatch, people)
     found = cli("fit", CONFIG, write(tmp_path / "people.data", people))
     assert found.code == 2
     assert found.err.count("\n") == 1
-    assert "people.data, line 7: a row has 42 cells, got 41." in found.err
+    assert "people.data, line 7: a row must have 42 cells, got 41." in found.err
     assert not Path("runs").exists()

@@ -29,7 +29,7 @@ def test_cameras_share_one_encoder_that_is_called_once():
     assert len(model.encoders) == 1
     calls = []
     model.encoders[0].register_forward_pre_hook(lambda module, args: calls.append(args[0].shape))
-    outputs = model({camera: torch.rand(2, 3, 16, 16) for camera in model.places})
+    outputs = model({camera: torch.rand(2, 3, 16, 16) for camera in model.encoder_indices})
     assert calls == [(16, 3, 16, 16)]
     assert {task: tuple(output.shape) for task, output in outputs.items()} == {
         "vehicle": (2, 8),

@@ -97,7 +97,7 @@ OVERRIDES = [
 FILES = [
     edited("not_yaml", "seed: 0", "seed: [0", "config.yaml"),
     edited("tab", "  max_epochs: 2", "\tmax_epochs: 2", "config.yaml:4", "tab"),
-    edited("duplicate_key", "seed: 0", "seed: 0\nseed: 1", "config.yaml:3", "'seed'", "twice"),
+    edited("duplicate_key", "seed: 0", "seed: 0\nseed: 1", "config.yaml:3", "duplicate key 'seed'"),
     edited("unknown_key_in_the_file", "seed: 0", "sed: 0", "'sed'", "'seed'"),
     edited("unknown_key_of_the_system", "  optimizer:", "  optimiser:", "'optimiser'", "'optimizer'"),
     edited("unknown_key_of_the_trainer", "max_epochs: 2", "max_epoch: 2", "'max_epoch'", "'max_epochs'"),
@@ -124,7 +124,7 @@ FILES = [
     edited("bad_reference", "width: 8", 'width: "@system.size"', "system.size", "system.model.width"),
     edited("unquoted_reference", "width: 8", "width: @seed", "config.yaml:8", "quoted"),
     edited("reference_to_itself", "width: 8", "width: $@system.model.width", "system.model.width"),
-    edited("cycle", "width: 8", "width: $@system.model", "system.model", "circle"),
+    edited("cycle", "width: 8", "width: $@system.model", "system.model", "must not need itself"),
     edited("expression", "width: 8", "width: $len('abc')", "width", "len"),
     edited(
         "interpolation_that_is_not_there", "width: 8", "width: '${trainer.max_epoch}'", "trainer.max_epochs"
@@ -245,7 +245,7 @@ FILES = [
         "adapter_kind",
         "  metrics:\n",
         "  adapters: {bach: {_target_: polytask.adapters.BatchAdapter}}\n  metrics:\n",
-        "adapters.bach",
+        "'bach'. Did you mean 'batch'",
         "'batch'",
     ),
     edited(

@@ -237,11 +237,11 @@ def test_tasks_whose_inputs_differ_in_kind():
     [
         (
             {"train": TaskLoader(loaders())},
-            "dataloaders.train: needs a sampler, which draws the tasks of each step, got none. Pass",
+            "dataloaders.train: must have a sampler that chooses the tasks of each step, got none. Pass",
         ),
         (
             {"train": loaders()["kind"], "val": TaskLoader(loaders(), Uniform())},
-            "dataloaders.val: sees every task's data once, so without a sampler, got Uniform(). Leave",
+            "dataloaders.val: must yield the data of every task once, so without a sampler, got Uniform().",
         ),
         (
             {"train": TaskLoader({"knd": loaders()["kind"]}, Uniform())},

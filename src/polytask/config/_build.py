@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from polytask._errors import RunError, UserError
+from polytask._errors import Reason, RunError, UserError
 from polytask.config._kinds import check_arguments, is_kind, is_value
 from polytask.config._read import KeyPath, Plain, dotted
 from polytask.config._references import References, Where, at, meant, referred
@@ -165,5 +165,5 @@ class Builder:
         except UserError as error:
             raise error.at(f"{self._where(path)}: {error.where}") from error
         except Exception as error:
-            found = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise UserError(self._where(path), f"'{name}' could not be built", found) from error
+            rule = f"'{name}' could not be built"
+            raise UserError(self._where(path), rule, Reason.of(error)) from error

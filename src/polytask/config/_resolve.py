@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 from polytask._lazy import uncollected
 from polytask.config._kinds import full_name, is_allowed, is_value
 from polytask.config._project import forget, holds, install, is_from
@@ -106,12 +106,11 @@ class TargetResolver:
 
     def _broken(self, name: str, error: Exception, where: str) -> UserError:
         location = _location(error, self.project)
-        found = f"{type(error).__name__}: {' '.join(str(error).split())}"
         fix = "See --debug for the traceback"
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             package = error.name.partition(".")[0]
             fix = f"pip install {_EXTRAS.get(package, package)}"
-        return UserError(where, f"importing '{name}' failed{location}", found, fix)
+        return UserError(where, f"importing '{name}' failed{location}", Reason.of(error), fix)
 
     def _member(self, parent: Any, name: str, path: str, where: str) -> Any:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from polytask._errors import RunError, UserError
+from polytask._errors import Reason, RunError, UserError
 from polytask._lightning._loaders import failed_dataset
 
 
@@ -48,9 +48,9 @@ def _dataset(loader: Any) -> Any:
     return getattr(loader, "dataset", None)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception) -> Reason:
     """The error in one line; a worker sends its traceback as a string, whose last line is the error."""
     text = str(error)
     if "Original Traceback" in text:
-        return text.strip().splitlines()[-1]
-    return f"{type(error).__name__}: {' '.join(text.split())}"
+        return Reason(text.strip().splitlines()[-1])
+    return Reason.of(error)

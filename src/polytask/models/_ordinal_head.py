@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from polytask._errors import UserError
-from polytask.models._argument_checks import check_size
+from polytask._checks import check_integer
 from polytask.models._dense import Activation
 from polytask.models._heads import PooledHead
 
@@ -60,8 +59,7 @@ class OrdinalHead(PooledHead):
         activation: Activation = None,
         dropout: float = 0.0,
     ) -> None:
-        if check_size(num_levels, "num_levels") < 2:
-            raise UserError("num_levels", "must be at least 2", num_levels)
+        num_levels = check_integer(num_levels, "num_levels", 2)
         super().__init__(input_dim, 1, hidden_dims, activation, dropout)
         self.output_dim = num_levels
         # Levels that are equally likely at a score of 0.

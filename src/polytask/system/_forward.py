@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 from polytask.adapters import LoggingAdapter
 from polytask.batch import Batch, describe
 
@@ -64,7 +64,7 @@ def _call(model: nn.Module, inputs: Any, task: int | None = None) -> Any:
         raise UserError(
             "model",
             f"{type(model).__name__} failed on {describe(inputs)}",
-            f"{type(error).__name__}: {' '.join(str(error).split())}",
+            Reason.of(error),
             "Check that the batch has the inputs that the model expects; --debug shows the traceback",
         ) from error
 

@@ -128,15 +128,27 @@ def test_rows_for_metrics_are_all_where_no_whole_row_is_missing():
             {},
             "targets: must be a dict by task, or a list in the order digit, parity, got Tensor.",
         ),
-        ((X,), {}, "adapters.batch.target_accessor: no 1 in the batch, got a tuple of 1 parts."),
+        (
+            (X,),
+            {},
+            "adapters.batch.target_accessor: must name a part of the batch, not 1, got a tuple of 1 parts.",
+        ),
         (X, {}, "adapters.batch.target_accessor: targets are required in this stage, got a Tensor"),
         (
             (X, 1),
             {"target_accessor": None},
             "adapters.batch.target_accessor: targets are required in this stage",
         ),
-        ({"y": X}, {"input_accessor": "x"}, "adapters.batch.input_accessor: no 'x' in the batch"),
-        ({"y": X}, {"input_accessor": {"a": "x"}}, "adapters.batch.input_accessor.a: no 'x' in the batch"),
+        (
+            {"y": X},
+            {"input_accessor": "x"},
+            "adapters.batch.input_accessor: must name a part of the batch, not 'x'",
+        ),
+        (
+            {"y": X},
+            {"input_accessor": {"a": "x"}},
+            "adapters.batch.input_accessor.a: must name a part of the batch, not 'x'",
+        ),
         (
             (X, DIGIT),
             {"target_accessor": {"digt": 1}},
@@ -153,10 +165,10 @@ def test_batches_that_do_not_fit(batch, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_accessor": None}, "BatchAdapter.input_accessor: is an index"),
-        ({"target_accessor": 1.5}, "BatchAdapter.target_accessor: is an index"),
-        ({"target_accessor": {"digit": []}}, "BatchAdapter.target_accessor.digit: is an index"),
-        ({"task_accessor": {"digit": 1}}, "BatchAdapter.task_accessor: is an index"),
+        ({"input_accessor": None}, "BatchAdapter.input_accessor: must be an index"),
+        ({"target_accessor": 1.5}, "BatchAdapter.target_accessor: must be an index"),
+        ({"target_accessor": {"digit": []}}, "BatchAdapter.target_accessor.digit: must be an index"),
+        ({"task_accessor": {"digit": 1}}, "BatchAdapter.task_accessor: must be an index"),
     ],
 )
 def test_accessors_that_are_none(options, message):

@@ -310,7 +310,7 @@ def test_targets_that_cannot_be_used(targets, message):
         ({"task_types": {"sume": "regression"}}, "task_types: no task is called 'sume'"),
         ({"task_types": {"sum": "regresion"}}, "Did you mean 'regression'"),
         ({"task_types": {"side": "regression"}}, "task 'side': targets of a regression must be numbers"),
-        ({"task_types": {"sum": "classification"}}, "task 'sum': classes must be integers"),
+        ({"task_types": {"sum": "classification"}}, "task 'sum': class labels must be whole numbers"),
         ({"loss_weights": {"sides": 2.0}}, "loss_weights: no task is called 'sides'"),
         ({"epochs": 0}, "epochs: must be an integer of at least 1"),
         ({"batch_size": 0}, "batch_size"),

@@ -89,7 +89,7 @@ def test_groups_are_printed(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--groups", "4"], "groups: must be an integer from 1 to 3, the number of tasks, got 4."),
+        (["--groups", "4"], "groups: must be an integer from 1 to 3, got 4."),
         (["--groups", "0"], "groups: must be an integer from 1 to 3"),
         (["--groups", "two"], "invalid int value"),
         (["--groups", "2", "--budget", "9"], "budget: requires the numbers of parameters"),

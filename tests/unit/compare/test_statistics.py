@@ -119,9 +119,9 @@ def test_a_value_that_is_not_finite_has_no_mean(bad):
 
 
 def test_no_values_are_said():
-    with pytest.raises(UserError, match="an interval needs one value at least"):
+    with pytest.raises(UserError, match="values: must have at least one value"):
         Interval.of([])
-    with pytest.raises(UserError, match="an interval needs one value at least"):
+    with pytest.raises(UserError, match="values: must have at least one value"):
         Paired.of({}, {})
 
 
@@ -131,7 +131,9 @@ def test_p_is_never_below_0():
 
 
 def test_other_seeds_are_refused():
-    with pytest.raises(UserError, match=r"same seeds on both sides, got \[0, 1\] and \[0, 2\]"):
+    with pytest.raises(
+        UserError, match=r"the same on both sides of a paired test, got \[0, 1\] and \[0, 2\]"
+    ):
         Paired.of({0: 1.0, 1: 1.0}, {0: 1.0, 2: 1.0})
 
 
@@ -183,10 +185,10 @@ def test_a_gain_over_a_negative_baseline_is_positive():
 
 def test_a_baseline_of_0_is_said():
     key = ("a", "Accuracy")
-    with pytest.raises(UserError, match=r"a/Accuracy: delta_m is undefined where the baseline's metric is 0"):
+    with pytest.raises(UserError, match=r"a/Accuracy: the baseline's metric must not be 0 for delta_m"):
         delta_by_task({key: 0.5}, {key: 0.0}, {key: True})
 
 
 def test_other_tasks_are_said():
-    with pytest.raises(UserError, match=r"every task, got a/Accuracy and b/Accuracy"):
+    with pytest.raises(UserError, match=r"the same metrics, got a/Accuracy and b/Accuracy"):
         delta_by_task({("a", "Accuracy"): 1.0}, {("b", "Accuracy"): 1.0}, {("a", "Accuracy"): True})

@@ -88,7 +88,7 @@ def test_a_budget_bounds_the_models():
     given = affinities(np.full((4, 4), -0.1), shared_parameters=100, task_parameters={"t00": 10, "t03": 5})
     assert [len(group_tasks(given, 4, budget).groups) for budget in (115, 214, 215, 10_000)] == [1, 1, 2, 4]
     assert group_tasks(given, 4, 215).parameters == 215
-    with pytest.raises(UserError, match="one model at least, of 115 parameters"):
+    with pytest.raises(UserError, match="must allow one model, which has 115 parameters"):
         group_tasks(given, 4, 114)
 
 

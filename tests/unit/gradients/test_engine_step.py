@@ -167,7 +167,7 @@ FORMS = {
         zip(TASKS, 4 * stacked(model, x) / torch.tensor([2.0, 2.0, 2.0]) / 2, strict=True)
     ),
     "taken one by one": lambda model, x: dict(zip(TASKS, list(stacked(model, x)), strict=True)),
-    "criterion": lambda model, x: CRITERION.measure(model(x), targets(x)),
+    "criterion": lambda model, x: CRITERION.measurement.measure(model(x), targets(x)),
     "criterion by task": lambda model, x: CRITERION.compute_task_losses(model(x), targets(x)),
 }
 
