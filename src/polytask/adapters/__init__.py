@@ -4,8 +4,8 @@ What it is for: an adapter says where inputs, targets and task ids are in a batc
 is called, and what is transformed on the way. It knows no trainer, stages, configs or files.
 
 Begin with `BatchAdapter` in ``_batch_adapter.py``. `CriterionAdapter`, `MetricsAdapter` and `LoggingAdapter`
-hold the transforms of ``_transforms.py``; the first two also hold the arguments of a call,
-``_call_arguments.py``.
+share the base classes of ``_base.py``: all three hold the transforms of ``_transforms.py``, and the first
+two also hold the arguments of a call, ``_call_arguments.py``.
 """
 
 from polytask.adapters._batch_adapter import BatchAdapter

@@ -3,19 +3,19 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from polytask._checks import is_integer, is_number
 from polytask._errors import UserError
-from polytask.adapters._call_arguments import Argument, CallArguments
-from polytask.adapters._transforms import TaskTransforms, Transforms, apply
+from polytask.adapters._base import CallAdapter
+from polytask.adapters._transforms import Transforms, apply
 from polytask.losses import MultiTaskLoss, Targets
 
 
-class CriterionAdapter:
+class CriterionAdapter(CallAdapter):
     """How the criterion is called, by position or by keyword.
 
     Args:
@@ -38,39 +38,7 @@ class CriterionAdapter:
         tensor(4.)
     """
 
-    def __init__(
-        self,
-        pred_argument: Argument = 0,
-        target_argument: Argument = 1,
-        input_argument: Argument = None,
-        *,
-        input_transforms: Transforms = None,
-        pred_transforms: Transforms = None,
-        target_transforms: Transforms = None,
-    ) -> None:
-        owner = type(self).__name__
-        self._transforms = TaskTransforms(input_transforms, pred_transforms, target_transforms, owner)
-        if isinstance(input_transforms, Mapping):
-            where, rule = (
-                f"{owner}.input_transforms",
-                "must be a callable or a list: all tasks share the inputs",
-            )
-            raise UserError(where, rule, "a mapping by task")
-        self._arguments = CallArguments(pred_argument, target_argument, input_argument, owner)
-
-    def tasks(self) -> set[str]:
-        """The tasks that have a transform by name."""
-        return self._transforms.tasks()
-
-    def arguments(self, inputs: Any, pred: Any, target: Any) -> tuple[list[Any], dict[str, Any]]:
-        """The positional and keyword arguments of the criterion's call.
-
-        Args:
-            inputs: The model's inputs.
-            pred: The outputs by task.
-            target: The targets by task.
-        """
-        return self._arguments.of(inputs, pred, target)
+    inputs_by_task: ClassVar[bool] = False
 
     def __call__(
         self, criterion: nn.Module, inputs: Any, outputs: Any, targets: Any

@@ -1,12 +1,9 @@
 """How metrics are called."""
 
-from typing import Any
-
-from polytask.adapters._call_arguments import Argument, CallArguments
-from polytask.adapters._transforms import TaskTransforms, Transforms
+from polytask.adapters._base import CallAdapter
 
 
-class MetricsAdapter:
+class MetricsAdapter(CallAdapter):
     """How metrics are called, by position or by keyword.
 
     Args:
@@ -26,46 +23,7 @@ class MetricsAdapter:
         ([], {'preds': 1, 'target': 2})
     """
 
-    def __init__(
-        self,
-        pred_argument: Argument = 0,
-        target_argument: Argument = 1,
-        input_argument: Argument = None,
-        *,
-        input_transforms: Transforms = None,
-        pred_transforms: Transforms = None,
-        target_transforms: Transforms = None,
-    ) -> None:
-        owner = type(self).__name__
-        self._transforms = TaskTransforms(input_transforms, pred_transforms, target_transforms, owner)
-        self._arguments = CallArguments(pred_argument, target_argument, input_argument, owner)
-
     @property
     def passes_inputs(self) -> bool:
         """Whether the metrics are called with the model's inputs."""
         return self._arguments.has_inputs
-
-    def tasks(self) -> set[str]:
-        """The tasks that have a transform by name."""
-        return self._transforms.tasks()
-
-    def transformed(self, task: str, inputs: Any, pred: Any, target: Any) -> tuple[Any, Any, Any]:
-        """Inputs, prediction and target of a task, transformed.
-
-        Args:
-            task: The task.
-            inputs: The model's inputs.
-            pred: The task's prediction.
-            target: The task's target.
-        """
-        return self._transforms.of(task, inputs, pred, target)
-
-    def arguments(self, inputs: Any, pred: Any, target: Any) -> tuple[list[Any], dict[str, Any]]:
-        """The positional and keyword arguments of a metric's call.
-
-        Args:
-            inputs: The model's inputs.
-            pred: The task's prediction.
-            target: The task's target.
-        """
-        return self._arguments.of(inputs, pred, target)

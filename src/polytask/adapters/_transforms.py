@@ -41,14 +41,7 @@ class TaskTransforms:
         return {name for transforms in given if isinstance(transforms, Mapping) for name in transforms}
 
     def of(self, task: str, inputs: Any, pred: Any, target: Any) -> tuple[Any, Any, Any]:
-        """Inputs, prediction and target of a task, transformed.
-
-        Args:
-            task: The task.
-            inputs: The model's inputs.
-            pred: The task's prediction.
-            target: The task's target.
-        """
+        """Inputs, prediction and target of a task, transformed."""
         if self.plain:
             return inputs, pred, target
         return (
