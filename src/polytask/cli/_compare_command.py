@@ -72,14 +72,11 @@ def add(command: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Run a comparison, and print its table.
 
     Args:
         options: The parsed command line.
-
-    Returns:
-        0.
 
     Raises:
         UserError: If the options or the config cannot be used.
@@ -115,7 +112,6 @@ def run(options: argparse.Namespace) -> int:
     plain_console().print(f"comparison: {folder}")
     if left_out := table.remarks.left_out:
         raise RunError("polytask compare", "every row must have a result", f"none for {', '.join(left_out)}")
-    return 0
 
 
 def directions(given: list[str] | tuple[str, ...]) -> dict[str, str]:

@@ -20,14 +20,11 @@ def add(command: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Print which tasks to train together.
 
     Args:
         options: The parsed command line.
-
-    Returns:
-        0.
 
     Raises:
         UserError: If the run's records cannot be used, or the tasks cannot be split into such groups.
@@ -46,4 +43,3 @@ def run(options: argparse.Namespace) -> int:
     console.print(f"{search}; {what}, over {affinities.records} steps")
     if found.parameters is not None:
         console.print(f"{found.parameters} parameters in all")
-    return 0

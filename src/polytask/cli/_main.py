@@ -56,10 +56,14 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "methods":
         return _methods()
     if options.command in MODULES:
-        return int(MODULES[options.command].run(options))
+        MODULES[options.command].run(options)
+        return 0
     config = read_config(options) if options.command == "check" else None
     preload("pytorch_lightning")
-    return _run_commands.run(options) if config is None else _run_commands.check(config)
+    if config is not None:
+        return _run_commands.check(config)
+    _run_commands.run(options)
+    return 0
 
 
 def read_config(options: argparse.Namespace) -> "Config":

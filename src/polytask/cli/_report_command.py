@@ -1,6 +1,7 @@
 """``polytask report``: an HTML page about runs or a comparison."""
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +43,11 @@ def add(command: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Write the page, and the figures if requested; or serve the page.
 
     Args:
         options: The parsed command line.
-
-    Returns:
-        0.
 
     Raises:
         UserError: If the folders or their records cannot be used.
@@ -59,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     console = plain_console()
     paths = [Path(path) for path in options.paths]
     if options.live:
-        return _serve(_server(options, paths), console)
+        _serve(_server(options, paths), console)
+        return
     from polytask.report import collect, page, write_figures
 
     collection = collect(paths, options.single_task)
@@ -73,7 +72,6 @@ def run(options: argparse.Namespace) -> int:
         files = write_figures(collection, options.figures)
         console.print(f"{options.figures}: {len(files)} files")
     console.print(str(output))
-    return 0
 
 
 def _default_output(paths: list[Path]) -> Path:
@@ -90,11 +88,7 @@ def _server(options: argparse.Namespace, paths: list[Path]) -> "LiveServer":
     return LiveServer(paths[0], options.port)
 
 
-def _serve(server: "LiveServer", console: Any) -> int:
+def _serve(server: "LiveServer", console: Any) -> None:
     console.print(f"{server.address} (stop with Ctrl-C)")
-    with server:
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return 0
-    return 0
+    with server, contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()

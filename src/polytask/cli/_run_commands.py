@@ -39,14 +39,11 @@ def check(config: "Config") -> int:
     return 0
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Args:
         options: The parsed command line.
-
-    Returns:
-        0.
 
     Raises:
         UserError: If the options or the config cannot be used.
@@ -72,7 +69,6 @@ def run(options: argparse.Namespace) -> int:
     # What scripts read is printed with --quiet too, but once, whatever the number of devices.
     if result is not None and is_first_process():
         print(result)
-    return 0
 
 
 def _fit(named: "Selection", options: argparse.Namespace, console: "Console") -> str | None:
@@ -113,7 +109,7 @@ def _predict(named: "Selection", options: argparse.Namespace, console: "Console"
 
 
 class Printed:
-    """A reporter that prints.
+    """A `polytask.experiment._reporter.Reporter` that prints.
 
     Args:
         console: Where.
@@ -126,13 +122,7 @@ class Printed:
         self.console = console
 
     def resuming(self, run: Path, step: int, changed: Sequence[str]) -> None:
-        """Print where the run continues, and what differs.
-
-        Args:
-            run: The run's folder.
-            step: Optimizer steps made so far.
-            changed: Keys of the config that differ from the run's own.
-        """
+        """Print where the run continues, and what differs."""
         self.console.print(
             f"resuming {run} at step {step}: model, optimizer, scheduler, weighting, epoch, data order and "
             "random states"
@@ -141,22 +131,11 @@ class Printed:
             self.console.print(f"changed since: {', '.join(changed)}")
 
     def loading(self, checkpoint: Path) -> None:
-        """Print which checkpoint is loaded.
-
-        Args:
-            checkpoint: Its file.
-        """
+        """Print which checkpoint is loaded."""
         self.console.print(f"checkpoint: {checkpoint}")
 
     def stopped(self, run: Path, signal: str, epoch: int, step: int) -> None:
-        """Print how to resume.
-
-        Args:
-            run: The run's folder.
-            signal: The signal's name.
-            epoch: The epoch in which the run continues, from 0.
-            step: Optimizer steps made.
-        """
+        """Print how to resume."""
         self.console.print(
             f"stopped by {signal} in epoch {epoch + 1} after step {step}; "
             f"resume with: polytask fit --resume --run-dir {run}"

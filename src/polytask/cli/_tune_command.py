@@ -35,14 +35,11 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="print the search's folder and nothing else")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Run a search, and print the best trials.
 
     Args:
         options: The parsed command line.
-
-    Returns:
-        0.
 
     Raises:
         UserError: If the options or the config cannot be used.
@@ -81,4 +78,3 @@ def run(options: argparse.Namespace) -> int:
             f"best: trial {trial.number} with {values}: {' '.join(overrides(trial.drawn)) or 'the config'}"
         )
     plain_console().print(f"tuning: {folder}")
-    return 0
