@@ -4,6 +4,7 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
@@ -62,9 +63,7 @@ def fetched_batches(trainer: Trainer) -> int:
     Args:
         trainer: A trainer that trains.
     """
-    fetcher = trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    return int(fetcher.fetched)
+    return int(_fetcher(trainer).fetched)
 
 
 def fetch_again(trainer: Trainer) -> None:
@@ -73,9 +72,13 @@ def fetch_again(trainer: Trainer) -> None:
     Args:
         trainer: A trainer that trains.
     """
+    iter(_fetcher(trainer))
+
+
+def _fetcher(trainer: Trainer) -> _DataFetcher:
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    iter(fetcher)
+    return fetcher
 
 
 def request_stop(trainer: Trainer, stop: bool) -> None:

@@ -58,12 +58,7 @@ class Uniform(TaskSampler):
     """
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
-        """The tasks' probabilities, ``(tasks,)``.
-
-        Args:
-            sizes: Batches of each task's loader.
-            number: The epoch, from 0.
-        """
+        """The tasks' probabilities, see `TaskSampler.probabilities`."""
         return torch.full((len(sizes),), 1.0 / len(sizes))
 
 
@@ -80,15 +75,7 @@ class RoundRobin(Uniform):
     def draw(
         self, sizes: Sizes, number: int, first: int, shape: tuple[int, int], generator: torch.Generator
     ) -> Tensor:
-        """Indices of tasks, ``(steps, tasks_per_step)``.
-
-        Args:
-            sizes: Batches of each task's loader.
-            number: The epoch, from 0.
-            first: The first step's number in the epoch.
-            shape: Steps, and tasks in a step.
-            generator: Not used.
-        """
+        """Indices of tasks, see `TaskSampler.draw`; the generator is not used."""
         steps, tasks = shape
         turns = torch.arange(first * tasks, (first + steps) * tasks) + number
         return (turns % len(sizes)).view(steps, tasks)
@@ -106,12 +93,7 @@ class Proportional(TaskSampler):
     """
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
-        """The tasks' probabilities, ``(tasks,)``.
-
-        Args:
-            sizes: Batches of each task's loader.
-            number: The epoch, from 0.
-        """
+        """The tasks' probabilities, see `TaskSampler.probabilities`."""
         return _shares(_known(sizes, self), 1.0)
 
 
@@ -144,12 +126,7 @@ class Temperature(TaskSampler):
         self.cap = None if cap is None else check_number(cap, "Temperature.cap", above=0)
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
-        """The tasks' probabilities, ``(tasks,)``.
-
-        Args:
-            sizes: Batches of each task's loader.
-            number: The epoch, from 0.
-        """
+        """The tasks' probabilities, see `TaskSampler.probabilities`."""
         known = _known(sizes, self)
         return _shares(known if self.cap is None else known.clamp(max=self.cap), 1.0 / self.tau)
 
@@ -187,12 +164,7 @@ class Annealed(TaskSampler):
         self.end = check_number(end, "Annealed.end", least=0)
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
-        """The tasks' probabilities, ``(tasks,)``.
-
-        Args:
-            sizes: Batches of each task's loader.
-            number: The epoch, from 0.
-        """
+        """The tasks' probabilities, see `TaskSampler.probabilities`."""
         done = min(1.0, number / max(1, self.epochs - 1))
         return _shares(_known(sizes, self), self.start + (self.end - self.start) * done)
 
@@ -221,12 +193,7 @@ class FixedProbabilities(TaskSampler):
             raise UserError("FixedProbabilities", "must have a number above 0", "0 for every task")
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
-        """The tasks' probabilities, ``(tasks,)``.
-
-        Args:
-            sizes: Batches of each task's loader.
-            number: The epoch, from 0.
-        """
+        """The tasks' probabilities, see `TaskSampler.probabilities`."""
         check_known(self.values, sizes, "FixedProbabilities")
         for name in sizes:
             if name not in self.values:

@@ -174,11 +174,8 @@ def read_gradients(run: str | Path, group: str | None = None) -> Gramians:
         UserError: If there are none, the group is unknown, or the file is damaged.
     """
     path, table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
-    groups = _names(table, "group")
-    if group is not None and group not in groups:
-        rule = f"no group is called '{group}'"
-        raise UserError(str(run), rule, None, hint(group, groups, "Groups"))
-    return _gramians(path, table, groups[0] if group is None else group)
+    rule = f"no group is called '{group}'"
+    return _gramians(path, table, _chosen(run, group, _names(table, "group"), rule, "Groups"))
 
 
 def gradients_by_group(run: str | Path) -> dict[str, Gramians]:
@@ -215,11 +212,8 @@ def read_affinity(run: str | Path, form: str | None = None) -> Affinities:
         UserError: If there are none, none of this form, or the file is damaged.
     """
     path, table = _table(run, "affinity", AFFINITY, "Affinity")
-    forms = _forms(table)
-    if form is not None and form not in forms:
-        rule = f"no affinity of the form '{form}' was recorded"
-        raise UserError(str(run), rule, None, hint(form, forms, "Recorded"))
-    return _mean(path, table, forms[0] if form is None else form)
+    rule = f"no affinity of the form '{form}' was recorded"
+    return _mean(path, table, _chosen(run, form, _forms(table), rule, "Recorded"))
 
 
 def affinities_by_form(run: str | Path) -> dict[str, Affinities]:
@@ -230,6 +224,15 @@ def affinities_by_form(run: str | Path) -> dict[str, Affinities]:
     """
     path, table = _table(run, "affinity", AFFINITY, "Affinity")
     return {form: _mean(path, table, form) for form in _forms(table)}
+
+
+def _chosen(run: str | Path, name: str | None, recorded: Sequence[str], rule: str, what: str) -> str:
+    """The name, or the first that was recorded if it is None; an error if it was not recorded."""
+    if name is None:
+        return recorded[0]
+    if name not in recorded:
+        raise UserError(str(run), rule, None, hint(name, recorded, what))
+    return name
 
 
 def _forms(table: pa.Table) -> list[str]:
