@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 
 from tests.cases import TASKS
+from tests.training import quiet_trainer
 
 
 def rows(number: int, missing: Sequence[Any] = ()) -> list[Any]:
@@ -23,14 +24,5 @@ def rows(number: int, missing: Sequence[Any] = ()) -> list[Any]:
 
 
 def plain(**options: Any) -> pl.Trainer:
-    """A Trainer for one epoch; ``options`` go before its own."""
-    defaults: dict[str, Any] = {
-        "max_epochs": 1,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 1,
-    }
-    return pl.Trainer(**{**defaults, **options})
+    """A quiet Trainer that logs each step; ``options`` go before its own."""
+    return quiet_trainer(**{"log_every_n_steps": 1, **options})

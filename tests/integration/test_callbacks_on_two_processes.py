@@ -16,6 +16,7 @@ from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, MMoE, MultiHead
 from polytask.optim import OptimizerFactory
 from tests.processes import join, run_on_two
+from tests.training import quiet_trainer
 
 STEPS, SIZE = 6, 8
 TASKS = ("a", "b")
@@ -92,16 +93,10 @@ def trained(make, rank=None):
     )
     data, kept = list(batches(ids)), Kept()
     data = data if rank is None else [share(batch, rank) for batch in data]
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
+    trainer = quiet_trainer(
         devices=1 if rank is None else 2,
         strategy="auto" if rank is None else "ddp",
         callbacks=[callback, kept],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,
     )
     trainer.fit(system, DataLoader(data, batch_size=None))

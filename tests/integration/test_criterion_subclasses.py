@@ -5,7 +5,6 @@ import textwrap
 
 import pyarrow.parquet as pq
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -17,6 +16,7 @@ from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, create_hard_sharing_model
 from polytask.trainer import MultiTaskTrainer
 from polytask.weighting import DWA, FAMO, UPGrad
+from tests.training import quiet_trainer
 
 TASKS = ("height", "shape")
 
@@ -143,15 +143,9 @@ def fitted(criterion, folder, *callbacks):
         lambda parameters: torch.optim.SGD(parameters, lr=0.05),
         dataloaders={"train": DataLoader(Rows(), batch_size=8)},
     )
-    pl.Trainer(
+    quiet_trainer(
         default_root_dir=folder,
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
         callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     ).fit(system)
     return system
 

@@ -5,7 +5,6 @@ import sys
 from functools import partial
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -18,6 +17,7 @@ from polytask.optim import OptimizerFactory
 from polytask.weighting import MGDA, GradNorm, PCGrad, SDMGrad
 from tests.cases import TASKS, WEIGHTINGS, Case
 from tests.processes import join, run_on_two
+from tests.training import quiet_trainer
 
 NAN = math.nan
 STEPS, SIZE = 20, 8
@@ -70,15 +70,9 @@ def trained(case, options, window, rank=None):
     system = System(net(), criterion, optimizer, **options)
     data = batches(window)
     data = data if rank is None else [share(batch, rank) for batch in data]
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
+    trainer = quiet_trainer(
         devices=1 if rank is None else 2,
         strategy="auto" if rank is None else "ddp",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
         accumulate_grad_batches=window,

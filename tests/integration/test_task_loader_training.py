@@ -27,6 +27,7 @@ from polytask.gradients import Engine
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, MultiHead, MultiInput
 from polytask.weighting import UW, UPGrad
+from tests.training import quiet_trainer as trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
@@ -68,11 +69,6 @@ def system(train, val=None, **options):
         metrics={"kind": MulticlassAccuracy(2, average="micro"), "height": MeanSquaredError()},
         dataloaders={"train": train} | ({} if val is None else {"val": val}),
     )
-
-
-def trainer(**options):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return pl.Trainer(**{"logger": False, "enable_checkpointing": False, "max_epochs": 1, **quiet, **options})
 
 
 def parameters(run):

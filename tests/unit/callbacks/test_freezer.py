@@ -14,6 +14,7 @@ from polytask.callbacks import Freezer, LogExpertLoad
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, MMoE, MultiHead
 from polytask.system import System
+from tests.training import quiet_trainer
 
 STEPS = 3
 
@@ -61,14 +62,9 @@ def loader():
 
 
 def trainer(*callbacks, epochs=2, **options):
-    return pl.Trainer(
+    return quiet_trainer(
         max_epochs=epochs,
         callbacks=list(callbacks),
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         **options,
     )
 

@@ -4,7 +4,6 @@ import copy
 import functools
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -14,13 +13,8 @@ from polytask.data import ReplayableLoader
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, HardParameterSharing, SoftParameterSharing
 from polytask.weighting import Fixed
+from tests.training import quiet_trainer
 
-SILENT = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 NAMES = ("a", "b")
 
 
@@ -71,10 +65,8 @@ def trained(model, names, callbacks=(), data=None, weights=None):
     criterion = MultiTaskLoss({name: nn.MSELoss() for name in names}, weighting=weighting)
     system = System(model, criterion, functools.partial(torch.optim.AdamW, lr=0.05, weight_decay=0.1))
     system.dataloaders = {"train": ReplayableLoader(data), "val": ReplayableLoader(data)}
-    trainer = pl.Trainer(
-        **SILENT,
+    trainer = quiet_trainer(
         max_epochs=2,
-        accelerator="cpu",
         gradient_clip_val=1.0,
         callbacks=[*callbacks],
         num_sanity_val_steps=0,
@@ -127,7 +119,7 @@ def test_another_tasks_loss_that_is_not_finite_does_not_matter():
         functools.partial(torch.optim.SGD, lr=0.1),
     )
     system.dataloaders = {"train": ReplayableLoader(data)}
-    pl.Trainer(**SILENT, max_epochs=1, accelerator="cpu", callbacks=[OneTask("a")]).fit(system)
+    quiet_trainer(callbacks=[OneTask("a")]).fit(system)
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 

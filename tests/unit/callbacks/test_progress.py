@@ -4,7 +4,6 @@ import io
 import re
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from rich.console import Console
 from torch import nn
@@ -15,6 +14,7 @@ from polytask import System
 from polytask.callbacks._progress import ProgressReport, summary
 from polytask.losses import MultiTaskLoss
 from polytask.models import MultiHead
+from tests.training import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers"
@@ -36,13 +36,8 @@ def system() -> System:
 def shown(tmp_path, *, terminal: bool, val: bool = True, width: int = 200, **options) -> str:
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=terminal, color_system=None, soft_wrap=True)
-    trainer = pl.Trainer(
+    trainer = quiet_trainer(
         **{"max_epochs": 2, **options},
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         log_every_n_steps=1,
         default_root_dir=tmp_path,
         callbacks=[ProgressReport(console)],
@@ -86,13 +81,7 @@ def test_the_bar_ends_with_the_run(tmp_path):
     text = io.StringIO()
     console = Console(file=text, width=120, force_terminal=True)
     report = ProgressReport(console)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+    trainer = quiet_trainer(
         default_root_dir=tmp_path,
         callbacks=[report],
     )

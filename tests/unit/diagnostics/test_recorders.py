@@ -29,6 +29,7 @@ from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, HardParameterSharing, MultiHead, TaskHead
 from polytask.system import System
 from polytask.weighting import DWA, MGDA, UW, GradNorm, MoDo, PCGrad, UPGrad
+from tests.training import quiet_trainer
 
 TASKS = ("a", "b", "c")
 pytestmark = pytest.mark.filterwarnings(
@@ -71,12 +72,7 @@ def system(weighting=None, model=None, data=None, lr=0.1, loss_weights=None, **o
 
 def fit(folder, made, *callbacks, checkpoint=None, **options):
     given = {"max_epochs": 1, "log_every_n_steps": 3, **options}
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+    trainer = quiet_trainer(
         default_root_dir=folder,
         callbacks=list(callbacks),
         **given,

@@ -6,7 +6,6 @@ import pickle
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -27,6 +26,7 @@ from polytask.models import MultiHead
 from polytask.system import System
 from polytask.weighting import UW, Equal, UPGrad
 from tests.cases import TASKS, WEIGHTINGS
+from tests.training import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*",
@@ -63,13 +63,7 @@ def train(folder, weighting, callbacks, data=None, adapters=None, **options):
         adapters=adapters,
         dataloaders={"train": DataLoader(data or batches(), batch_size=None)},
     )
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+    trainer = quiet_trainer(
         default_root_dir=folder,
         callbacks=callbacks,
         log_every_n_steps=2,

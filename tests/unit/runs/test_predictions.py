@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -12,6 +11,7 @@ from polytask import System
 from polytask import UserError
 from polytask.adapters import BatchAdapter, LoggingAdapter
 from polytask.predictions import PredictionWriter, read_predictions
+from tests.training import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*:FutureWarning", "ignore:.*does not have many workers"
@@ -35,12 +35,7 @@ class Routed(nn.Module):
 
 
 def predict(tmp_path, system, rows, batch_size=4):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+    trainer = quiet_trainer(
         default_root_dir=tmp_path,
         callbacks=[PredictionWriter(tmp_path / "predictions")],
     )

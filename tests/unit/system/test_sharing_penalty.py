@@ -5,7 +5,6 @@ import math
 from functools import partial
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
@@ -17,6 +16,7 @@ from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, Separate, SoftParameterSharing
 from polytask.system._sharing_penalty import penalty_of, with_penalty
 from polytask.weighting import UW
+from tests.training import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*LeafSpec.*:FutureWarning",
@@ -56,15 +56,12 @@ def system(model, **options):
 
 
 def fit(module, folder, *callbacks):
-    trainer = pl.Trainer(
+    trainer = quiet_trainer(
         max_epochs=2,
-        accelerator="cpu",
         default_root_dir=folder,
         logger=CSVLogger(folder),
         callbacks=list(callbacks),
         log_every_n_steps=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         enable_checkpointing=bool(callbacks),
     )
     trainer.fit(module)
