@@ -47,13 +47,7 @@ def add(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what is tuned, a YAML file; by default the learning rate",
     )
-    command.add_argument(
-        "--direction",
-        metavar="TASK/METRIC=max|min",
-        action="extend",
-        nargs="+",
-        help="for metrics that do not say which direction is better",
-    )
+    add_direction(command)
     command.add_argument(
         "--launcher",
         choices=("processes", "ray"),
@@ -112,6 +106,21 @@ def run(options: argparse.Namespace) -> None:
     plain_console().print(f"comparison: {folder}")
     if left_out := table.remarks.left_out:
         raise RunError("polytask compare", "every row must have a result", f"none for {', '.join(left_out)}")
+
+
+def add_direction(command: argparse.ArgumentParser) -> None:
+    """Add the option that `directions` reads.
+
+    Args:
+        command: The subcommand's parser.
+    """
+    command.add_argument(
+        "--direction",
+        metavar="TASK/METRIC=max|min",
+        action="extend",
+        nargs="+",
+        help="for metrics that do not say which direction is better",
+    )
 
 
 def directions(given: list[str] | tuple[str, ...]) -> dict[str, str]:

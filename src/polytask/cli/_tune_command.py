@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from polytask._errors import UserError
+from polytask.cli._compare_command import add_direction, directions
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -23,13 +24,7 @@ def add(command: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="TASK/METRIC, TASK/loss or delta_m, the default; several for a Pareto front",
     )
-    command.add_argument(
-        "--direction",
-        metavar="TASK/METRIC=max|min",
-        action="extend",
-        nargs="+",
-        help="for metrics that do not say which direction is better",
-    )
+    add_direction(command)
     command.add_argument("--prune", action="store_true", help="stop trials that are worse than the median")
     command.add_argument("--dir", type=Path, metavar="DIR", help="the search's folder")
     command.add_argument("--quiet", action="store_true", help="print the search's folder and nothing else")
@@ -46,7 +41,6 @@ def run(options: argparse.Namespace) -> None:
         RunError: If every trial failed.
     """
     from polytask._console import plain_console
-    from polytask.cli._compare_command import directions
     from polytask.compare import Search, tune
     from polytask.compare._space import overrides
     from polytask.config._read import read_file
