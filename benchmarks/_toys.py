@@ -1,5 +1,6 @@
 """What the toy problems share: all weightings, and walks with a bare weighting from several starts."""
 
+import argparse
 import functools
 import inspect
 import pickle
@@ -178,6 +179,13 @@ def in_processes(run: Callable[[str], Result], names: Iterable[str]) -> dict[str
             found[name] = pickle.loads(sent)
             print(name, flush=True)
     return found
+
+
+def steps_given(description: str | None, default: int) -> int:
+    """The value of ``--steps`` on the command line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--steps", type=int, default=default)
+    return int(parser.parse_args().steps)
 
 
 def _send(run: Callable[[str], Any], name: str) -> bytes:

@@ -7,13 +7,12 @@ its minima at the ends only, close to t = 1 and t = -1.
     python benchmarks/fonseca.py [--steps 600]
 """
 
-import argparse
 import functools
 import math
 
 import torch
 from _sheet import sheet, trace
-from _toys import Walk, Walked, all_weightings, in_processes, keep
+from _toys import Walk, Walked, all_weightings, in_processes, keep, steps_given
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -95,9 +94,7 @@ def picture(paths: dict[str, Tensor]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
-    steps = parser.parse_args().steps
+    steps = steps_given(__doc__, 600)
     found = in_processes(functools.partial(run, steps), WEIGHTINGS)
     ends = {name: walked.path[-1] for name, walked in found.items()}
     title = f"Where every weighting ends on Fonseca's problem, after {steps} steps at the most"

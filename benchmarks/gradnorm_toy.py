@@ -9,7 +9,6 @@ tasks those of the paper. What counts is the task-normalised loss L_i / L_i(0) o
     python benchmarks/gradnorm_toy.py [--steps 300]
 """
 
-import argparse
 import functools
 import math
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 from _sheet import sheet
-from _toys import Make, all_weightings, in_processes, keep
+from _toys import Make, all_weightings, in_processes, keep, steps_given
 from _training import Batch, Training
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -138,9 +137,7 @@ def picture(ten: dict[str, Run], steps: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=300)
-    steps = parser.parse_args().steps
+    steps = steps_given(__doc__, 300)
     names = list(weightings(SCALES[10]))
     two, ten = (in_processes(functools.partial(run, scales, steps), names) for scales in SCALES.values())
     header = [

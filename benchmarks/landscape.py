@@ -11,12 +11,11 @@ as many, and Adam's moments forget ten times as fast, which goes the same way.
     python benchmarks/landscape.py [--steps 3500]
 """
 
-import argparse
 import functools
 
 import torch
 from _sheet import sheet, trace
-from _toys import Walk, Walked, all_weightings, in_processes, keep
+from _toys import Walk, Walked, all_weightings, in_processes, keep, steps_given
 from matplotlib.axes import Axes
 from torch import Tensor
 
@@ -116,9 +115,7 @@ def picture(paths: dict[str, Tensor]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=3500)
-    steps = parser.parse_args().steps
+    steps = steps_given(__doc__, 3500)
     found = in_processes(functools.partial(run, steps), WEIGHTINGS)
     ends = {name: walked.path[-1] for name, walked in found.items()}
     title = f"Where every weighting ends on the two-task landscape, after {steps} steps at the most"
