@@ -6,32 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from polytask.models import (
-    CGC,
-    MLP,
-    MTAN,
-    NDDR,
-    PLE,
-    ClassificationHead,
-    CrossStitch,
-    DSelectK,
-    FiLM,
-    HardParameterSharing,
-    LearningToBranch,
-    LoRA,
-    MMoE,
-    MultiHead,
-    MultiInput,
-    Separate,
-    SimpleCNN,
-    Sluice,
-    SoftParameterSharing,
-    create_hard_sharing_model,
-    create_soft_sharing_model,
-)
+from polytask import models
 from tests.cases import MODELS
 
-EXPERT = partial(MLP, 12, [7], 6)
+EXPERT = partial(models.MLP, 12, [7], 6)
 TAPS = {"layers.activation1": 7}
 ONE = {"output_dim": 2}
 
@@ -41,28 +19,28 @@ def head():
 
 
 def trunk():
-    return SimpleCNN(2, 6, 8).features
+    return models.SimpleCNN(2, 6, 8).features
 
 
 BUILDERS = {
-    "HardParameterSharing": lambda: HardParameterSharing(EXPERT(), head()),
-    "create_hard_sharing_model": lambda: create_hard_sharing_model(EXPERT(), {"only": ONE}),
-    "MultiHead": lambda: MultiHead(EXPERT(), head()),
-    "MultiInput": lambda: MultiInput({"points": EXPERT()}, head()),
-    "Separate": lambda: Separate({"only": MLP(12, [7], 2)}),
-    "SoftParameterSharing": lambda: SoftParameterSharing({"only": MLP(12, [7], 2)}),
-    "create_soft_sharing_model": lambda: create_soft_sharing_model(12, {"only": ONE}),
-    "CrossStitch": lambda: CrossStitch(EXPERT(), head(), TAPS),
-    "Sluice": lambda: Sluice(EXPERT(), head(), TAPS, subspaces=7),
-    "NDDR": lambda: NDDR(EXPERT(), head(), TAPS),
-    "LearningToBranch": lambda: LearningToBranch(EXPERT(), head(), TAPS),
-    "MTAN": lambda: MTAN(trunk(), {"only": ClassificationHead(64, 2)}, {"2": 32, "3": 64}),
-    "MMoE": lambda: MMoE(EXPERT, head(), gate=12, num_experts=3),
-    "CGC": lambda: CGC(EXPERT, head(), gate=12),
-    "PLE": lambda: PLE([EXPERT, partial(MLP, 6, [], 6)], head(), gates=[12, 6]),
-    "DSelectK": lambda: DSelectK(EXPERT, head(), num_experts=3),
-    "FiLM": lambda: FiLM(EXPERT(), head(), TAPS),
-    "LoRA": lambda: LoRA(EXPERT(), head(), 2, ["linear1"], train_backbone=True),
+    "HardParameterSharing": lambda: models.HardParameterSharing(EXPERT(), head()),
+    "create_hard_sharing_model": lambda: models.create_hard_sharing_model(EXPERT(), {"only": ONE}),
+    "MultiHead": lambda: models.MultiHead(EXPERT(), head()),
+    "MultiInput": lambda: models.MultiInput({"points": EXPERT()}, head()),
+    "Separate": lambda: models.Separate({"only": models.MLP(12, [7], 2)}),
+    "SoftParameterSharing": lambda: models.SoftParameterSharing({"only": models.MLP(12, [7], 2)}),
+    "create_soft_sharing_model": lambda: models.create_soft_sharing_model(12, {"only": ONE}),
+    "CrossStitch": lambda: models.CrossStitch(EXPERT(), head(), TAPS),
+    "Sluice": lambda: models.Sluice(EXPERT(), head(), TAPS, subspaces=7),
+    "NDDR": lambda: models.NDDR(EXPERT(), head(), TAPS),
+    "LearningToBranch": lambda: models.LearningToBranch(EXPERT(), head(), TAPS),
+    "MTAN": lambda: models.MTAN(trunk(), {"only": models.ClassificationHead(64, 2)}, {"2": 32, "3": 64}),
+    "MMoE": lambda: models.MMoE(EXPERT, head(), gate=12, num_experts=3),
+    "CGC": lambda: models.CGC(EXPERT, head(), gate=12),
+    "PLE": lambda: models.PLE([EXPERT, partial(models.MLP, 6, [], 6)], head(), gates=[12, 6]),
+    "DSelectK": lambda: models.DSelectK(EXPERT, head(), num_experts=3),
+    "FiLM": lambda: models.FiLM(EXPERT(), head(), TAPS),
+    "LoRA": lambda: models.LoRA(EXPERT(), head(), 2, ["linear1"], train_backbone=True),
 }
 INPUTS = {"MTAN": torch.randn(5, 2, 8, 8), "MultiInput": {"points": torch.randn(5, 12)}}
 builders = pytest.mark.parametrize("name", BUILDERS)

@@ -304,14 +304,21 @@ def gathered(parameters: list[Tensor]) -> Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in parameters])
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
-def test_gramian_and_update_are_those_of_the_jacobian(kind: str) -> None:
+def forward(
+    kind: str, weighting: GramianWeighting | JacobianAggregator
+) -> tuple[Multi, Engine, dict[str, Tensor], list[Tensor], Tensor]:
+    """A model after a forward, its engine, the losses, the shared parameters and the explicit Jacobian."""
     model, x = build(kind)
-    weighting = Recorder()
     engine = Engine(model, weighting)
     losses = losses_of(model(x))
     shared = trained(model.backbone)
-    jacobian = explicit(losses, shared)
+    return model, engine, losses, shared, explicit(losses, shared)
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_gramian_and_update_are_those_of_the_jacobian(kind: str) -> None:
+    weighting = Recorder()
+    model, engine, losses, shared, jacobian = forward(kind, weighting)
     own = explicit(losses, trained(model.heads)).sum(0)
     engine.backward(losses)
     gramian = jacobian @ jacobian.mT
@@ -323,12 +330,8 @@ def test_gramian_and_update_are_those_of_the_jacobian(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_an_aggregator_is_given_the_jacobian(kind: str) -> None:
-    model, x = build(kind)
     keeper = Keeper()
-    engine = Engine(model, keeper)
-    losses = losses_of(model(x))
-    shared = trained(model.backbone)
-    jacobian = explicit(losses, shared)
+    _, engine, losses, shared, jacobian = forward(kind, keeper)
     engine.backward(losses)
     assert torch.allclose(keeper.jacobian, jacobian, rtol=1e-12, atol=1e-13)
     assert torch.allclose(gathered(shared), jacobian.sum(0), rtol=1e-12, atol=1e-13)
