@@ -13,6 +13,7 @@ import torch
 
 from polytask.predictions import read_predictions
 from tests.forkserver import ForkServer
+from tests.scripts import load_script
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist"
 FILES = (
@@ -55,12 +56,7 @@ def polytask(server: ForkServer, root: Path, command: str) -> subprocess.Complet
 
 
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mnist_example", EXAMPLE / "mnist.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load_script("mnist_example", EXAMPLE / "mnist.py")
 
 
 def test_fit_test_and_predict(root: Path, forkserver: ForkServer) -> None:

@@ -2,7 +2,6 @@
 
 import gzip
 import importlib
-import importlib.util
 import logging
 import math
 import shutil
@@ -18,6 +17,7 @@ import torch
 from polytask import weighting
 from polytask.compare import Result, Table
 from polytask.predictions import read_predictions
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "multimnist"
@@ -47,12 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def two_digits() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("two_digits_example", EXAMPLE / "two_digits.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load_script("two_digits_example", EXAMPLE / "two_digits.py")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import importlib.util
 import random
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from polytask.predictions import read_predictions
+from tests.scripts import load_script
 
 pytest.importorskip("sklearn")
 
@@ -39,10 +39,7 @@ def molecules(tmp_path):
 
 
 def module():
-    spec = importlib.util.spec_from_file_location("tox21_seeds", EXAMPLE / "seeds.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load_script("tox21_seeds", EXAMPLE / "seeds.py")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The quick start word for word, and the scripts of examples/arrays."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -13,17 +12,13 @@ from torch.utils.data import DataLoader
 from polytask.losses import UncertaintyWeighting
 from polytask.models import MLP, create_hard_sharing_model
 from polytask.trainer import MultiTaskTrainer
+from tests.scripts import load_script
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "arrays"
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"arrays_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(f"arrays_{name}", EXAMPLES / f"{name}.py")
 
 
 class Rows(torch.utils.data.Dataset):

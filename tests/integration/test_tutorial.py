@@ -1,6 +1,5 @@
 """The tutorial's page and its notebook: one source, and what it says is what happens."""
 
-import importlib.util
 import json
 import os
 import re
@@ -10,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.scripts import load_script
 
 pytest.importorskip("sklearn")
 
@@ -37,12 +38,7 @@ TASK = re.compile(r"(digit|parity) 0 %")
 
 
 def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_notebook", ROOT / "docs" / "make_notebook.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("make_notebook", ROOT / "docs" / "make_notebook.py")
 
 
 def form(text: str) -> str:

@@ -1,13 +1,13 @@
 """Which room may import which: no circle, no arrow upwards, and mathematics rests on torch alone."""
 
 import ast
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
 import polytask
+from tests.scripts import load_script
 
 ROOT = Path(polytask.__file__).parent
 SCRIPT = Path(__file__).parents[2] / "scripts" / "imports.py"
@@ -29,10 +29,7 @@ LIGHT = (
 
 
 def script():
-    spec = importlib.util.spec_from_file_location("imports", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("imports", SCRIPT)
 
 
 IMPORTS = script()

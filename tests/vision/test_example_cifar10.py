@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import importlib.util
 import io
 import os
 import pickle
@@ -19,6 +18,7 @@ import yaml
 from torchvision.transforms import v2
 
 from polytask.predictions import read_predictions
+from tests.scripts import load_script
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cifar10"
 SITE = Path(__file__).parent / "site"
@@ -77,12 +77,7 @@ def polytask(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"cifar10_{Path(name).stem}", EXAMPLE / name)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load_script(f"cifar10_{Path(name).stem}", EXAMPLE / name)
 
 
 @pytest.mark.slow

@@ -1,23 +1,19 @@
 """What the MNIST example asks of torchvision where its files are missing."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from torchvision import datasets
 
+from tests.scripts import load_script
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist" / "mnist.py"
 
 
 @pytest.fixture
 def mnist() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mnist_download", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load_script("mnist_download", EXAMPLE)
 
 
 def test_torchvision_downloads_to_where_the_files_are_read(
