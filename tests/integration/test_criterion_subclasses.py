@@ -185,6 +185,22 @@ def test_a_weighting_by_gradients_is_never_silently_equal(kind):
         criterion(net(x), targets)
 
 
+class TotalAlone(MultiTaskLoss):
+    """Its forward returns no losses by task."""
+
+    def forward(self, outputs, targets):
+        return sum(self.compute_task_losses(outputs, targets).values())
+
+
+def test_a_total_alone_is_enough_for_a_loss_weighting():
+    same(with_trainer(TotalAlone(losses(), weighting=DWA())), by_hand(MultiTaskLoss(losses())))
+
+
+def test_a_weighting_by_gradients_requires_the_losses_by_task():
+    with pytest.raises(UserError, match=r"^criterion: must return the losses by task.*from TotalAlone"):
+        with_trainer(TotalAlone(losses(), weighting=UPGrad()))
+
+
 @pytest.mark.parametrize("kind", ["losses", "losses alone"])
 def test_records_show_the_losses_of_the_subclass(kind, tmp_path):
     for key in (kind, "loss_weights"):

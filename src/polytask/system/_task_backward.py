@@ -174,7 +174,8 @@ class TaskBackward:
         elif step is not None and loss.requires_grad:
             total, losses = step
             scale = _scale(loss, total) * batches if scaled and self.engine.observed else 1.0
-            self.engine.notify_observers(self._weighed(losses), scale=scale, last=last)
+            if self.engine.observed or self._by_task(losses):
+                self.engine.notify_observers(self._weighed(losses), scale=scale, last=last)
             loss.backward()  # type: ignore[no-untyped-call]
         if last:
             self.engine.finish()
@@ -191,9 +192,16 @@ class TaskBackward:
         if parts:
             torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
 
+    def _by_task(self, losses: Mapping[str, Tensor]) -> tuple[str, ...]:
+        return tuple(name for name in self.criterion.names if name in losses)
+
     def _weighed(self, losses: Mapping[str, Tensor]) -> TaskLosses:
         """The losses that the weighting sees, with their graphs."""
-        names = tuple(name for name in self.criterion.names if name in losses)
+        names = self._by_task(losses)
+        if not names:
+            rule = "must return the losses by task for a gradient-based weighting or a recorder of gradients"
+            kind = type(self.criterion).__name__
+            raise UserError("criterion", rule, f"a total alone from {kind}", "Accept return_dict in its forward")
         means = self.criterion.combination.weighed(torch.stack([losses[name] for name in names]), names)
         last = self.criterion.measurement.last
         if last is None or last.names != names:
