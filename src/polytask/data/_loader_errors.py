@@ -40,7 +40,7 @@ def data_errors(dataloaders: Mapping[str, Any]) -> Iterator[None]:
             ".".join(["system.dataloaders", *stages[:1]]),
             f"a batch of {type(dataset).__name__} could not be loaded",
             _reason(error),
-            "--debug shows where",
+            "Run with --debug for the traceback",
         ) from error
 
 
