@@ -201,7 +201,9 @@ class TaskBackward:
         if not names:
             rule = "must return the losses by task for a gradient-based weighting or a recorder of gradients"
             kind = type(self.criterion).__name__
-            raise UserError("criterion", rule, f"a total alone from {kind}", "Accept return_dict in its forward")
+            raise UserError(
+                "criterion", rule, f"a total alone from {kind}", "Accept return_dict in its forward"
+            )
         means = self.criterion.combination.weighed(torch.stack([losses[name] for name in names]), names)
         last = self.criterion.measurement.last
         if last is None or last.names != names:
