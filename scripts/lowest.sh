@@ -20,7 +20,11 @@ if [ "$(cat .venv-lowest/made-from 2>/dev/null)" != "$wanted" ]; then
         -e ".[$(echo $extras | tr ' ' ',')]" pytest pytest-xdist hypothesis 'pandas<3' 'polars<2'
     echo "$wanted" > .venv-lowest/made-from
 fi
-OMP_NUM_THREADS=1 exec .venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile --disable-warnings \
-    -o filterwarnings=default -m "not slow and not long" --sample 4 \
-    tests/contracts tests/unit tests/integration/test_cli_run.py tests/integration/test_cli_resume.py \
-    tests/integration/test_resume_lightning.py tests/vision "$@"
+run() {
+    OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile --disable-warnings \
+        -o filterwarnings=default -m "not slow and not long" --sample 4 "$@"
+}
+run tests/contracts tests/unit tests/integration/test_cli_run.py tests/integration/test_cli_resume.py \
+    tests/integration/test_resume_lightning.py
+# Separately, as in scripts/vision.sh: other suites hide the packages that these need.
+run tests/vision

@@ -87,6 +87,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     return folder / "digits", json.loads((folder / "printed.json").read_text())
 
 
+@pytest.mark.long
 def test_every_cell_prints_what_the_page_shows(executed: tuple[Path, list[str]]) -> None:
     _, printed = executed
     code = code_cells()
@@ -98,12 +99,14 @@ def test_every_cell_prints_what_the_page_shows(executed: tuple[Path, list[str]])
         assert agrees(cell["output"], shown), f"{cell['source']}\nprinted\n{found}"
 
 
+@pytest.mark.long
 def test_the_project_is_that_of_the_example(executed: tuple[Path, list[str]]) -> None:
     folder, _ = executed
     for name in ("data.py", "config.yaml"):
         assert (folder / name).read_text() == (ROOT / "examples" / "digits" / name).read_text()
 
 
+@pytest.mark.long
 def test_the_run_folder_holds_what_the_page_lists(executed: tuple[Path, list[str]]) -> None:
     folder, _ = executed
     ((_, listing),) = blocks("{code-block} text")
@@ -114,6 +117,7 @@ def test_the_run_folder_holds_what_the_page_lists(executed: tuple[Path, list[str
     assert {path.name for path in run.iterdir()} == listed | {"test", "predictions"}
 
 
+@pytest.mark.long
 def test_the_numbers_are_good_ones(executed: tuple[Path, list[str]]) -> None:
     """The form alone would hold for a model that learns nothing."""
     _, printed = executed

@@ -57,10 +57,12 @@ def run(demo: Path, cli) -> Path:
     return done.run
 
 
+@pytest.mark.slow
 def test_a_loaded_model_predicts_without_lightning(run):
     assert not (LIGHTNING | LATER) & imported(PREDICT, str(run))
 
 
+@pytest.mark.slow
 def test_check_imports_what_the_config_names_only(demo):
     assert not LATER & imported(CHECK)
 

@@ -111,7 +111,7 @@ def test_weights_are_loaded_or_not(bert):
 
 def test_a_name_that_transformers_cannot_load():
     pytest.importorskip("transformers")
-    with pytest.raises(UserError, match="transformers must be able to load 'no/such-model'"):
+    with pytest.raises(UserError, match=r"must be loadable by transformers, but 'no/such-model' is not"):
         HuggingFaceEncoder("no/such-model")
 
 

@@ -1,6 +1,5 @@
 """Launchers: how many jobs at a time, what a failure says, and what happens without Ray."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -158,15 +157,19 @@ def test_the_gpus_that_a_trainer_takes(trainer, expected):
 
 
 @pytest.mark.slow
-def test_ctrl_c_waits_until_a_process_does_its_job(tmp_path):
-    """In a Python of its own, so that nothing has begun a process before."""
+def test_ctrl_c_waits_until_a_process_does_its_job(tmp_path, forkserver):
+    """In a process in which nothing has begun another before."""
     code = (
+        f"import sys\nsys.path.append({str(ROOT)!r})\n"
         "from pathlib import Path\nfrom polytask.compare import _launcher\n"
         "from polytask.compare._job import Job\nfrom tests.comparisons import note_mask, note_mask_for\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "job = Job('fit', folder / 'held', folder / 'c.yaml', folder / 'fit.log')\n"
-        "_launcher.work = note_mask_for\n_launcher.start(job).join()\nnote_mask(folder / 'here')\n"
+        "_launcher.work = note_mask_for\n"
+        "if __name__ == '__main__':\n    _launcher.start(job).join()\n    note_mask(folder / 'here')\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    (tmp_path / "held_back.py").write_text(code)
+    done = forkserver.run("held_back", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "held").read_text() == "True"
     assert (tmp_path / "here").read_text() == "False"

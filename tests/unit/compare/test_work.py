@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -67,11 +65,12 @@ work(Job("fit", run, config, log))
 
 
 @pytest.mark.slow
-def test_ctrl_c_that_came_before_a_job_ends_it_without_a_word(tmp_path):
+def test_ctrl_c_that_came_before_a_job_ends_it_without_a_word(tmp_path, forkserver):
     files = [str(tmp_path / name) for name in ("run", "c.yaml", "log")]
-    done = subprocess.run([sys.executable, "-c", HELD, *files], capture_output=True, text=True, check=False)
+    (tmp_path / "held.py").write_text(HELD)
+    done = forkserver.run("held", *files, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == ["held.py"]
 
 
 def test_a_mistake_in_the_config_is_left_as_data(tmp_path, capsys):

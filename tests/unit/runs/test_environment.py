@@ -23,7 +23,8 @@ def test_a_run_notes_it_once_also_where_it_is_resumed(cli, demo):
     assert cli("fit", "config.yaml", "--run-dir", "run", "--quiet").code == 0
     (found,) = read(Path("run"))
     assert found["device"] == "cpu"
-    assert found["torch"] == torch.__version__
+    # The metadata of some builds lacks the name of the build.
+    assert torch.__version__.startswith(found["torch"])
     assert {"system", "Python", "polytask", "pytorch-lightning", "torchmetrics"} < found.keys()
     assert cli("fit", "--resume", "--run-dir", "run", "--quiet").code == 0
     assert read(Path("run")) == [found]

@@ -1,4 +1,5 @@
 import csv
+import itertools
 
 import pytest
 import torch
@@ -97,8 +98,11 @@ def test_places(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_tensorboard_in_the_run_folder_forgets_the_steps_after_a_resume(tmp_path):
+def test_tensorboard_in_the_run_folder_forgets_the_steps_after_a_resume(tmp_path, monkeypatch):
     """Not ours, but the setting that the command line relies on."""
+    # Event files are read in the order of their names, which begin with the second.
+    seconds = itertools.count(1_000_000_000)
+    monkeypatch.setattr("time.time", lambda: float(next(seconds)))
     for purge, steps in ((None, (0, 1, 2, 3)), (2, (2,))):
         logger = TensorBoardLogger(tmp_path, name="", version="", default_hp_metric=False, purge_step=purge)
         for step in steps:
