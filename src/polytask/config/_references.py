@@ -166,6 +166,7 @@ class References:
         self.where = where
         self.problems: list[UserError] = []
         self._interpolated: DictConfig | None = None
+        self._single: set[KeyPath] = set()  # strings whose inner keys have been followed
 
     def find(self, key: str, where: str, trail: tuple[str, ...] = ()) -> KeyPath:
         """The path of the node that ``key`` refers to, directly or through other references.
@@ -242,9 +243,7 @@ class References:
             raise UserError(self.where(path), rule, repr(text), r"A literal ${ is written \${")
         if not _EMBEDDED.search(_ENVIRONMENT.sub("", text)):
             return text
-        for key in _INNER.findall(text):
-            if isinstance(at(self.tree, self.find(key, self.where(path))), dict | list):
-                raise self._not_single(text, path)
+        self._check_inner(text, path, (path,))
         try:
             if self._interpolated is None:
                 self._interpolated = OmegaConf.create(_interpolations(self.tree))
@@ -260,6 +259,19 @@ class References:
             raise self._not_single(text, path)
         return _KEPT.sub(r"${\1}", escape(node)) if isinstance(node, str) else node
 
+    def _check_inner(self, text: str, path: KeyPath, trail: tuple[KeyPath, ...]) -> None:
+        """Check that the keys inside a string lead to single values, and not back to it."""
+        for key in _INNER.findall(text):
+            found = self.find(key, self.where(path))
+            if found in trail:
+                raise _cycle(self.where(path), (*map(dotted, trail[trail.index(found) :]), dotted(found)))
+            node = at(self.tree, found)
+            if isinstance(node, dict | list):
+                raise self._not_single(text, path)
+            if isinstance(node, str) and found not in self._single:
+                self._check_inner(node, found, (*trail, found))
+                self._single.add(found)
+
     def _not_single(self, text: str, path: KeyPath) -> UserError:
         rule = "a string must be made of single values"
         fix = "Refer to a mapping or list by its key alone, $@a.b"
@@ -268,8 +280,6 @@ class References:
     def _interpolation_error(self, error: OmegaConfBaseException, text: str, path: KeyPath) -> UserError:
         where = self.where(path)
         first = str(error).splitlines()[0]
-        if "Recursive interpolation" in first:
-            return _cycle(where, (dotted(path), text))
         return UserError(where, f"{text!r} cannot be resolved", first, r"A literal ${ is written \${")
 
 

@@ -121,14 +121,22 @@ class CSVFormat:
         if quotes % 2 == 0:
             return
         with _opened(path) as lines:
-            reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+            size = 0  # of the row so far, in characters
+
+            def measured() -> Iterator[str]:
+                nonlocal size
+                for line in lines:
+                    size += len(line)
+                    yield line
+
+            reader = csv.reader(measured(), delimiter=self.delimiter, strict=True)
             begin = 1
             try:
                 for _ in reader:
-                    begin = reader.line_num + 1
+                    begin, size = reader.line_num + 1, 0
             except csv.Error as error:
                 # Arrow does not limit a cell's length, and reports all other errors better.
-                if "field limit" in str(error):
+                if size > csv.field_size_limit():
                     return
                 rule = "a quoted cell must end with a quote"
                 raise UserError(f"{path}, line {begin}", rule, str(error), "Close the quote") from error

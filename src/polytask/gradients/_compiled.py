@@ -54,6 +54,7 @@ def repeatable() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # Torch has no type for this error, and no public way to ask whether a graph donates its buffers.
         if "donated buffer" not in str(error):
             raise
         raise UserError(

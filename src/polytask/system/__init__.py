@@ -16,7 +16,7 @@ Begin with `System` in ``_system.py``. What happens between a batch and ``.grad`
 5. Lightning clips and steps the optimizer; ``TaskBackward.after_step`` passes the losses to the weighting.
 
 The other modules: ``_stages.py`` (arguments given once or by stage), ``_task_order.py``, ``_fit_checks.py``
-(checks before a fit), ``_loaders.py``, ``_optimizers.py``, ``_sharing_penalty.py``, ``_nonfinite.py``.
+(checks before a fit), ``_stage_loaders.py``, ``_optimizers.py``, ``_sharing_penalty.py``, ``_nonfinite.py``.
 """
 
 from typing import TYPE_CHECKING

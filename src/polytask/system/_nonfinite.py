@@ -18,7 +18,7 @@ def nonfinite(name: str, value: float, step: int, trainer: pl.Trainer) -> RunErr
 
     Example:
         >>> trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-        >>> nonfinite("digit", float("nan"), 3, trainer).args[2]
+        >>> nonfinite("digit", float("nan"), 3, trainer).found
         'nan at step 3 in epoch 0'
     """
     paths = [

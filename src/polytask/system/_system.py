@@ -28,7 +28,7 @@ from polytask.system._fit_checks import (
     monitors_of,
 )
 from polytask.system._forward import outputs_by_task, predictions
-from polytask.system._loaders import loader_of, loaders_by_stage, replayable
+from polytask.system._stage_loaders import loader_of, loaders_by_stage, replayable
 from polytask.system._nonfinite import check_weights, nonfinite
 from polytask.system._optimizers import optimizer_config, step_plateaus
 from polytask.system._sharing_penalty import penalty_of, with_penalty

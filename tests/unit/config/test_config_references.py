@@ -150,7 +150,7 @@ def test_an_escape_before_a_reference_in_a_text():
         ({"a": "$@vars.b", "b": "${vars.a}"}, ["circle", "vars.a", "vars.b"]),
         ({"a": {"b": "$@vars.a"}}, ["circle"]),
         ({"a": {"x": "$@vars.b"}, "b": {"y": "$@vars.a"}}, ["circle"]),
-        ({"a": "x${vars.b}", "b": "y${vars.a}"}, ["circle", "vars.a -> x${vars.b}"]),
+        ({"a": "x${vars.b}", "b": "y${vars.a}"}, ["circle", "vars.a -> vars.b -> vars.a"]),
         ({"a": "x ${.zz}"}, ["'x ${.zz}' cannot be resolved", "'.zz' not found"]),
         ({"a": r"x \@b ${oc.env:N", "N": 1}, ["must not call resolvers"]),
         ({"r": '$__import__("os")'}, ["Python expressions", "__import__"]),
