@@ -28,10 +28,10 @@ from polytask.system._fit_checks import (
     monitors_of,
 )
 from polytask.system._forward import outputs_by_task, predictions
-from polytask.system._stage_loaders import loader_of, loaders_by_stage, replayable
 from polytask.system._nonfinite import check_weights, nonfinite
 from polytask.system._optimizers import optimizer_config, step_plateaus
 from polytask.system._sharing_penalty import penalty_of, with_penalty
+from polytask.system._stage_loaders import loader_of, loaders_by_stage, replayable
 from polytask.system._stage_log import StageLog
 from polytask.system._stages import STAGES, adapters_by_stage, by_stage
 from polytask.system._task_backward import TaskBackward
