@@ -52,11 +52,9 @@ def programs(folder: Path) -> dict[str, list[str]]:
     new, digits = project(folder), str(DIGITS / "config.yaml")
     for name, config in (("digits", digits), ("new", str(new / "config.yaml"))):
         polytask(["fit", config, "trainer.max_epochs=1", "--quiet", "--run-dir", str(folder / f"run-{name}")])
-    scikit_learn = "import torch; from sklearn.datasets import load_digits"
     return {
         "import torch": ["-c", "import torch"],
         "import pytorch_lightning": ["-c", "import pytorch_lightning"],
-        "import torch and sklearn.datasets, as examples/digits/data.py does": ["-c", scikit_learn],
         "polytask --help": ["-m", "polytask", "--help"],
         "polytask check examples/digits/config.yaml": ["-m", "polytask", "check", digits],
         "polytask fit examples/digits/config.yaml, to the first step": ["-c", FIT, "fit", digits, "--quiet"],

@@ -3,7 +3,6 @@
 from typing import Literal
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,6 +17,8 @@ class Digits(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, part: Literal["train", "val", "test"]) -> None:
+        from sklearn.datasets import load_digits  # here, since predictions with `Argmax` do not need it
+
         digits = load_digits()
         order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
         chosen = order[slice(*PARTS[part])]
