@@ -80,7 +80,8 @@ class Config:
         """The config of some files, merged from left to right.
 
         Args:
-            files: YAML files; mappings are merged, any other value replaces the earlier one.
+            files: YAML files; mappings are merged, but a mapping with another ``_target_`` and any other
+                value replaces the earlier one.
             overrides: ``key=value`` strings, applied last.
             allow: Dotted names that targets may use in addition to those of the known kinds.
 
@@ -259,8 +260,21 @@ def _no_project(written: object, folder: Path, trusted: bool) -> tuple[str, str,
 
 
 def merge(left: Any, right: Any) -> Any:
-    """``right`` merged over ``left``: mappings key by key, any other value replaces the earlier one."""
+    """``right`` merged over ``left``: mappings key by key, any other value replaces the earlier one.
+
+    A mapping whose ``_target_`` differs from that of the earlier one describes another object, for which the
+    earlier arguments were not meant, and replaces it.
+
+    Example:
+        >>> sgd = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
+        >>> merge(sgd, {"lr": 0.2})
+        {'_target_': 'torch.optim.SGD', 'lr': 0.2, 'momentum': 0.9}
+        >>> merge(sgd, {"_target_": "torch.optim.Adam", "lr": 0.2})
+        {'_target_': 'torch.optim.Adam', 'lr': 0.2}
+    """
     if not (isinstance(left, dict) and isinstance(right, dict)):
+        return right
+    if "_target_" in left and right.get("_target_", left["_target_"]) != left["_target_"]:
         return right
     return {
         **left,

@@ -25,6 +25,35 @@ def test_files_merge_from_left_to_right_and_lists_replace(write):
     assert config.plain["vars"] == {"a": 1, "list": [3], "b": {"c": 1, "d": 0.001}}
 
 
+@pytest.mark.parametrize(
+    ("later", "merged"),
+    [
+        ("{_target_: torch.optim.Adam}", {"_target_": "torch.optim.Adam"}),
+        ("{_target_: torch.optim.Adam, eps: 2}", {"_target_": "torch.optim.Adam", "eps": 2}),
+        ("{_target_: torch.optim.SGD, lr: 2}", {"_target_": "torch.optim.SGD", "lr": 2, "momentum": 0.9}),
+        ("{lr: 2}", {"_target_": "torch.optim.SGD", "lr": 2, "momentum": 0.9}),
+    ],
+)
+@pytest.mark.parametrize("place", ["optimizer: VALUE", "system: {optimizer: VALUE}", "vars: {a: {b: VALUE}}"])
+def test_a_mapping_with_another_target_replaces_the_earlier_one(write, later, merged, place):
+    first = write(place.replace("VALUE", "{_target_: torch.optim.SGD, lr: 1, momentum: 0.9}"), "a.yaml")
+    second = write(place.replace("VALUE", later), "b.yaml")
+
+    plain = Config.read([first, second]).plain
+
+    found = plain["vars"]["a"]["b"] if "vars" in plain else plain["system"]["optimizer"]
+    assert found == merged
+
+
+def test_a_target_is_added_to_a_mapping_that_has_none(write):
+    first = write("trainer: {max_epochs: 3}", "a.yaml")
+    second = write("trainer: {_target_: pytorch_lightning.Trainer, devices: 1}", "b.yaml")
+
+    trainer = Config.read([first, second]).plain["trainer"]
+
+    assert trainer == {"_target_": "pytorch_lightning.Trainer", "max_epochs": 3, "devices": 1}
+
+
 def test_a_mapping_replaces_a_value_and_the_other_way_round(write):
     first = write("vars: {a: {b: 1}, c: 1}", "a.yaml")
     second = write("vars: {a: 2, c: {d: 3}}", "b.yaml")
