@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from polytask._errors import UserError, hint
@@ -83,8 +84,8 @@ def _shape(groups: Iterable[Mapping[str, Any]]) -> list[tuple[int, set[str]]]:
 
 
 def _fits(own: Any, saved: Any) -> bool:
-    """Whether the shapes are equal; a state without a size yet gets that of the saved one."""
-    if own.shape == saved.shape:
+    """Whether the shapes are equal; a state without a shape or size yet gets that of the saved one."""
+    if is_lazy(own) or own.shape == saved.shape:
         return True
     return bool(own.numel() == 0 and own.ndim == saved.ndim and own.shape[0] == saved.shape[0])
 
