@@ -1,6 +1,7 @@
 """The arguments of all commands."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -119,8 +120,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             raise UserError(where, f"unknown option '{argument}'", None, fix)
         getattr(options, positional[0]).append(argument)
     if hasattr(options, "arguments"):
-        # A path may contain an equals sign too.
-        files = [one for one in options.arguments if "=" not in one or Path(one).is_file()]
+        files = [one for one in options.arguments if _is_path(one)]
         options.overrides = [one for one in options.arguments if one not in files]
         options.config += files
         if options.seed is not None:
@@ -128,3 +128,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         if options.project is not None and options.config:
             options.overrides.append(f"project={options.project.resolve()}")
     return options
+
+
+def _is_path(argument: str) -> bool:
+    """Whether an argument is a config file's path, which may contain an equals sign as an override does."""
+    key, equals, _ = argument.partition("=")
+    if not equals or "/" in key:
+        return True
+    return argument.endswith((".yaml", ".yml")) and os.path.isfile(argument)

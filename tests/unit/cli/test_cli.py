@@ -39,6 +39,35 @@ def test_files_and_overrides_may_come_anywhere_among_the_options():
     assert options.quiet
 
 
+@pytest.mark.parametrize("name", ["vars.title=cats", "vars.title=a b.c", "lr=0.1.txt"])
+def test_a_text_that_is_also_the_name_of_a_file_is_an_override(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+
+    options = cli.parse(["fit", "config.yaml", name])
+
+    assert (options.config, options.overrides) == (["config.yaml"], [name])
+
+
+@pytest.mark.parametrize("path", ["lr=0.1.yaml", "lr=0.1/config.yml", "runs/lr=0.1/config.yaml"])
+def test_a_path_may_have_an_equals_sign(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).touch()
+
+    options = cli.parse(["fit", path, "seed=1"])
+
+    assert (options.config, options.overrides) == ([path], ["seed=1"])
+
+
+@pytest.mark.parametrize("size", [255, 256, 5000, 100_000])
+@pytest.mark.parametrize("end", ["", ".yaml", "é", "\0"])
+def test_an_override_may_be_longer_than_the_name_of_a_file(size, end):
+    long = f"vars.title={'x' * size}{end}"
+
+    assert cli.parse(["fit", "config.yaml", long]).overrides == [long]
+
+
 def test_config_options_are_files_too_and_repeat():
     assert cli.parse(["check", "--config", "a.yaml", "--config", "b.yaml"]).config == ["a.yaml", "b.yaml"]
 
