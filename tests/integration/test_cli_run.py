@@ -288,13 +288,26 @@ def test_a_dry_run_sends_one_batch_through_every_stage_and_writes_nothing(cli, d
     before = files(demo)
     result = cli("fit", "config.yaml", "--dry-run")
     assert (result.code, result.err) == (0, "")
-    assert result.out == "dry run: one batch of train, val, test, predict went through\n"
+    assert result.out == "dry run: completed one batch of train, val, test, predict\n"
     assert files(demo) == before
 
 
 def test_a_dry_run_of_a_task_without_labels_in_that_batch_is_fine(cli, demo):
     edit(demo / "config.yaml", ("{_target_: data.Points, rows: 24}", "{_target_: data.Unlabelled, rows: 24}"))
-    assert cli("fit", "config.yaml", "--dry-run").code == 0
+    result = cli("fit", "config.yaml", "--dry-run")
+    assert result.code == 0
+    assert result.out.splitlines()[1].startswith("no label in the training batch for height: check adapters")
+
+
+def test_a_dry_run_names_a_task_whose_targets_are_not_found(cli, demo):
+    adapter = "{batch: {_target_: polytask.adapters.BatchAdapter, input_accessor: 0, target_accessor: PATHS}}"
+    paths = "{shape: 1.shape, height: 1.hieght}"
+    edit(
+        demo / "config.yaml",
+        ("  dataloaders:", f"  adapters: {adapter.replace('PATHS', paths)}\n  dataloaders:"),
+    )
+    result = cli("fit", "config.yaml", "--dry-run")
+    assert "no label in the training batch for height" in result.out
 
 
 def test_a_dry_run_finds_what_only_the_test_stage_would(cli, demo):

@@ -105,8 +105,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         arguments: The arguments after ``polytask``.
 
     Raises:
-        UserError: If an option is unknown, with the nearest one.
+        UserError: If a command or an option is unknown, with the nearest one.
     """
+    commands = [*COMMANDS, "completion"]
+    for command in arguments[:1]:
+        if not command.startswith("-") and command not in commands:
+            fix = hint(command, commands, "Commands")
+            raise UserError("polytask", f"unknown command '{command}'", None, fix)
     options, rest = parser().parse_known_args(arguments)
     positional = [name for name in _POSITIONAL if hasattr(options, name)]
     for argument in rest:

@@ -88,7 +88,11 @@ def _dry_run(named: "Selection", options: argparse.Namespace, console: "Console"
 
     if options.resume:
         raise UserError("--dry-run", "cannot be combined with --resume", None, "Leave one of them out")
-    console.print(f"dry run: one batch of {', '.join(dry_run(named))} went through")
+    tried = dry_run(named)
+    console.print(f"dry run: completed one batch of {', '.join(tried.stages)}")
+    if tried.unlabelled:
+        found = f"no label in the training batch for {', '.join(tried.unlabelled)}"
+        console.print(f"{found}: check adapters.batch.target_accessor, unless the labels are rare")
     return None
 
 

@@ -1,5 +1,7 @@
 """One batch of every stage, which shows that model, data, losses and metrics fit each other."""
 
+from dataclasses import dataclass
+
 from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT
 from polytask.data._loader_errors import data_errors
@@ -10,14 +12,24 @@ from polytask.runs._lookup import Selection
 from polytask.system._stages import STAGES
 
 
-def dry_run(selection: Selection) -> list[str]:
+@dataclass(frozen=True)
+class Tried:
+    """What one batch of every stage went through.
+
+    Attributes:
+        stages: The stages that the config has data for.
+        unlabelled: The tasks that had no label in the batch of the training.
+    """
+
+    stages: list[str]
+    unlabelled: list[str]
+
+
+def dry_run(selection: Selection) -> Tried:
     """Train, validate, test and predict on one batch each; nothing is written.
 
     Args:
         selection: Which config, and which checkpoint the weights come from.
-
-    Returns:
-        The stages that the config has data for.
 
     Raises:
         UserError: If the config, the checkpoint or the data cannot be used.
@@ -34,11 +46,14 @@ def dry_run(selection: Selection) -> list[str]:
         trainer = config.build("trainer", {**given, "max_epochs": epochs})
         system.dataloaders = make_loaders(config, STAGES)
         stages = [stage for stage in STAGES if stage in system.dataloaders]
+        unlabelled: list[str] = []
         with data_errors(system.dataloaders):
             if "train" in stages:
                 trainer.fit(system)
+                if system.task_backward is not None:
+                    unlabelled = [name for name in system.names if name not in system.labelled_tasks]
             if "test" in stages:
                 trainer.test(system, verbose=False)
             if "predict" in stages:
                 trainer.predict(system, return_predictions=False)
-    return stages
+    return Tried(stages, unlabelled)

@@ -225,6 +225,9 @@ class MaskedLoss:
         """The target in the shape and dtype that torch's loss requires, if there is one way to read it."""
         if output.ndim == 0 or target.ndim == 0 or output.shape[0] != target.shape[0]:
             raise self._misfit(output, target)
+        if self.indexed and output.ndim == 1 and _is_torchs_own(self.loss):
+            # Torch reads it as the classes of a single row.
+            raise self._misfit(output, target, " (a row must have an output for each class)")
         if not target.is_floating_point():
             if self.indexed:
                 if output.ndim == target.ndim > 1 and target.shape[1] == 1:

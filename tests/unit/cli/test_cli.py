@@ -77,6 +77,11 @@ def test_options_are_not_abbreviated():
         cli.parse(["fit", "a.yaml", "--resu"])
 
 
+def test_a_misspelt_command_gets_the_nearest_one():
+    with pytest.raises(UserError, match=r"unknown command 'completoin'. Did you mean 'completion'"):
+        cli.parse(["completoin", "bash"])
+
+
 def test_every_command_has_a_line_of_help(capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(["--help"])

@@ -418,6 +418,15 @@ def test_texts_are_no_targets_of_torchs_losses(loss):
     )
 
 
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), nn.MultiMarginLoss()])
+@pytest.mark.parametrize("target", [torch.rand(4), torch.tensor([0, 1, 1, 0]), torch.rand(4).double()])
+def test_a_loss_of_classes_requires_an_output_for_each_class(loss, target):
+    """Torch reads output and target of shape (rows,) as one row of so many classes."""
+    found = message(loss, torch.rand(4), target)
+    assert found.startswith(f"task 'a': output and target must fit {type(loss).__name__}, got output (4,)")
+    assert "a row must have an output for each class" in found
+
+
 def test_targets_of_another_kind_do_not_fit_a_loss_of_classes():
     found = message(nn.CrossEntropyLoss(), torch.rand(2, 3), [0, 1])
     assert found.startswith("task 'a': output and target must fit CrossEntropyLoss, got output")
