@@ -23,10 +23,10 @@ def collect(paths: Sequence[Path], single_task: Sequence[Path] = ()) -> Collecti
             file is empty or damaged.
 
     Example:
-        >>> collect([Path("runs/digits/20260131-120000-123-1a2b3c")])
+        >>> collect([Path("runs/digits/20260131-120000-1a2b3c")])
         Traceback (most recent call last):
         ...
-        polytask._errors.UserError: runs/digits/20260131-120000-123-1a2b3c: must be the folder of a run or of ...
+        polytask._errors.UserError: runs/digits/20260131-120000-1a2b3c: must be the folder of a run or of ...
     """
     comparisons = [path for path in paths if (path / DEFINITION).is_file()]
     if not paths:
