@@ -95,6 +95,15 @@ def test_a_config_trains(page: Path, text: str, tmp_path: Path, monkeypatch: pyt
     assert cli.main(["fit", str(file), "--quiet", "--dry-run", "trainer.accelerator=cpu"]) == 0
 
 
+def test_the_keys_of_a_search_space_are_those_of_a_new_project(tmp_path: Path, cli: Cli) -> None:
+    page = DOCS / "how-to" / "tune.md"
+    (space,) = blocks(page, "text")
+    file = config_file(page, "{}", tmp_path)
+    for key, values in yaml.safe_load(space).items():
+        value = values[0] if isinstance(values, list) else values["low"]
+        assert cli("check", file, f"{key}={value}").code == 0, key
+
+
 @pytest.mark.parametrize(("page", "text"), cases("sh"))
 def test_a_command_parses(page: Path, text: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
