@@ -13,6 +13,8 @@ from polytask._tasks import check_known, check_task_names
 from polytask.batch import HALF
 from polytask.weighting._faults import Faults
 
+# Rounding of an inner product of a million float64 numbers, relative to the norms: 2 ** 10 units.
+SUMMED = 2.0**-42
 Gradients = Literal["parameters", "representation", "last_shared"]
 
 
@@ -190,7 +192,8 @@ class GramianStep(NamedTuple):
     Attributes:
         gramian: Inner products of the present tasks' gradients, ``(tasks, tasks)``; finite. It is symmetric,
             unless the method takes several batches in a step.
-        rounding: Unit of rounding of the Gramian before the conversion to float64.
+        rounding: Relative error of the Gramian's entries: the unit of rounding of the dtype in which it was
+            given, but at least the error of long sums in float64.
         indices: Indices of the present tasks among all tasks; None if all are present.
         losses: Losses of the present tasks, ``(tasks,)``, or None if they were not given.
 
@@ -275,7 +278,8 @@ class GramianWeighting(Weighting):
         self._check_shapes(gramian, names, losses)
         values = exact(gramian, self.solves_on_host and len(gramian) > SMALL)
         losses = None if losses is None else exact(losses).to(values.device)
-        step = GramianStep(values, torch.finfo(gramian.dtype).eps, self.indices(names), losses)
+        rounding = max(torch.finfo(gramian.dtype).eps, SUMMED)
+        step = GramianStep(values, rounding, self.indices(names), losses)
         infinite, skew, step = self._examine(step)
         before = [buffer.clone() for buffer in self.buffers()]
         solution = self.solve(step)

@@ -13,8 +13,8 @@ class NashMTL(GramianWeighting):
     .. math:: G w = 1 / w, \qquad w > 0.
 
     Each task's gain :math:`g_i^\top d = 1/w_i` is positive, and a task's scale does not matter for
-    the direction. The update has norm :math:`\sqrt T` whatever the gradients are; it is therefore cut to
-    `max_norm`, as in the authors' code. The weights are not normalised otherwise. A head's own
+    the direction. The update has norm :math:`\sqrt T` whatever the gradients are; the weights are therefore
+    divided by :math:`\max(1, \sqrt T / \text{max\_norm})`. The weights are not normalised otherwise. A head's own
     parameters are scaled by the weights too.
 
     There are no such weights if a combination of the gradients is 0: no update helps all tasks.
@@ -45,7 +45,8 @@ class NashMTL(GramianWeighting):
         Solved by Newton's method to a relative residual of 1e-7; the paper linearises and stops after 20
         steps. No earlier weights are kept, so that none can leak from one batch into another. If there is no
         solution, the authors' code uses the last weights again; here the weights are 0 and a warning says
-        so. A task whose gradient is 0 has weight 0.
+        so. A task whose gradient is 0 has weight 0. The authors' code clips the shared parameters' gradient
+        alone to `max_norm`; here the weights are reduced, so that a head's own parameters are too.
     """
 
     solves_on_host = True
