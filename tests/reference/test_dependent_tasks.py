@@ -1,7 +1,7 @@
 """Tasks whose gradients depend on each other exactly, in rows as long as a network's.
 
-The rows are A Q with a small matrix A of integers and orthonormal Q, so that their Gramian is A Aᵀ, which has no
-rounding; that of the rows themselves has the rounding of a million products.
+The rows are A Q with a small matrix A of integers and orthonormal Q, so that their Gramian is A Aᵀ, which has
+no rounding; that of the rows themselves has the rounding of a million products.
 """
 
 from functools import cache

@@ -14,7 +14,7 @@ class NashMTL(GramianWeighting):
 
     Each task's gain :math:`g_i^\top d = 1/w_i` is positive, and a task's scale does not matter for
     the direction. The update has norm :math:`\sqrt T` whatever the gradients are; the weights are therefore
-    divided by :math:`\max(1, \sqrt T / \text{max\_norm})`. The weights are not normalised otherwise. A head's own
+    divided by :math:`\max(1, \sqrt T / \text{max\_norm})`. They are not normalised otherwise. A head's own
     parameters are scaled by the weights too.
 
     There are no such weights if a combination of the gradients is 0: no update helps all tasks.
