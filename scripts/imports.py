@@ -201,7 +201,7 @@ def page(folder: Path) -> str:
         folder: The package's folder.
     """
     lines = ["| room | what it is for | may import |", "|---|---|---|"]
-    for name, others in MAY_IMPORT.items():
+    for name, others in reversed(MAY_IMPORT.items()):
         file = folder / name / "__init__.py"
         file = file if file.is_file() else folder / f"{name}.py"
         text = (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]

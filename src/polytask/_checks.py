@@ -6,6 +6,7 @@ The scalars of numpy and torch count as those of Python; a boolean is never a nu
 
 import math
 import re
+import sys
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -30,7 +31,8 @@ def is_integer(value: object, least: int | None = None, most: int | None = None)
         (False, False)
     """
     value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    # A time span of numpy counts as Integral.
+    if isinstance(value, bool) or hasattr(value, "dtype") or not isinstance(value, Integral):
         return False
     return (least is None or int(value) >= least) and (most is None or int(value) <= most)
 
@@ -47,7 +49,7 @@ def is_number(value: object) -> TypeGuard[float]:
         (True, True, False, False)
     """
     value = _scalar(value)
-    return not isinstance(value, bool) and isinstance(value, Real)
+    return not isinstance(value, bool) and not hasattr(value, "dtype") and isinstance(value, Real)
 
 
 def is_finite(value: object) -> TypeGuard[float]:
@@ -57,10 +59,12 @@ def is_finite(value: object) -> TypeGuard[float]:
         value: The value.
 
     Example:
-        >>> is_finite(0.5), is_finite(float("nan")), is_finite(float("inf"))
-        (True, False, False)
+        >>> is_finite(0.5), is_finite(float("nan")), is_finite(float("inf")), is_finite(10**400)
+        (True, False, False, False)
     """
-    return is_number(value) and math.isfinite(value)
+    # Compared as it is: integers above the range of a float cannot be converted.
+    value = _scalar(value)
+    return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def is_name(value: object) -> TypeGuard[str]:
@@ -76,7 +80,15 @@ def is_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
-def check_integer(value: object, where: str, least: int | None = None, most: int | None = None) -> int:
+def check_integer(
+    value: object,
+    where: str,
+    least: int | None = None,
+    most: int | None = None,
+    *,
+    of: str = "",
+    optional: bool = False,
+) -> int:
     """The value as an ``int``.
 
     Args:
@@ -84,6 +96,8 @@ def check_integer(value: object, where: str, least: int | None = None, most: int
         where: The argument it was given for, for the message.
         least: The smallest integer in the range; None for any.
         most: The largest integer in the range; None for any.
+        of: What is counted, for the message.
+        optional: Whether the caller takes None too, for the message.
 
     Raises:
         UserError: If the value is no integer in the range.
@@ -94,7 +108,9 @@ def check_integer(value: object, where: str, least: int | None = None, most: int
         polytask._errors.UserError: batch_size: must be an integer of at least 1, got 0.
     """
     if not is_integer(value, least, most):
-        raise UserError(where, f"must be an integer{_range(least, most)}", shown(value))
+        end = f" {of}" * bool(of) + " or None" * optional
+        rule = f"must be an integer{_range(least, most)}{end}"
+        raise UserError(where, rule, shown(value))
     return int(value)
 
 
@@ -169,8 +185,15 @@ def shown(value: object) -> str:
 
 
 def _scalar(value: Any) -> object:
-    """The Python value of a scalar of numpy or torch, without importing either."""
+    """The Python value of a scalar of numpy or torch, without importing either.
+
+    A tensor that requires a gradient is none, since its gradient would be lost; nor are one without a value,
+    and numpy's dates and time spans.
+    """
     if isinstance(value, (bool, int, float, str)) or getattr(value, "ndim", None) != 0:
+        return value
+    of_numpy = getattr(getattr(value, "dtype", None), "kind", "f") in "biuf"
+    if not of_numpy or getattr(value, "requires_grad", False) or getattr(value, "is_meta", False):
         return value
     item = getattr(value, "item", None)
     return item() if callable(item) else value

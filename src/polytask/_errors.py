@@ -9,7 +9,10 @@ _LONGEST = 200
 
 
 class Reason(str):
-    """The line of another error, which a message shows whole: its end may say what to do.
+    """What another library or the system says about a failure.
+
+    A message has it after a colon, since it is no value that was given, and uncut, since the remedy may be at
+    the end.
 
     Example:
         >>> Reason.of(KeyError("image"))
@@ -24,6 +27,20 @@ class Reason(str):
             error: The error.
         """
         return cls(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+    @classmethod
+    def said(cls, error: BaseException) -> Self:
+        """The message of an error alone, in one line; for a system's error without the path.
+
+        Args:
+            error: The error.
+
+        Example:
+            >>> Reason.said(FileNotFoundError(2, "No such file or directory", "a.csv"))
+            'No such file or directory'
+        """
+        text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        return cls(" ".join(text.split()))
 
 
 class _FieldsError(Exception):
@@ -44,9 +61,10 @@ class _FieldsError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.rule}"
-        if self.found is not None:
-            found = self.found if isinstance(self.found, Reason) else one_line(self.found)
-            line = f"{line.rstrip('.')}, got {found}"
+        if isinstance(self.found, Reason):
+            line = f"{line}: {self.found}"
+        elif self.found is not None:
+            line = f"{line.rstrip('.')}, got {one_line(self.found)}"
         parts = [line] if self.fix is None else [line, self.fix]
         return " ".join(part if part.endswith(("?", "!")) else part.rstrip(".") + "." for part in parts)
 
@@ -54,13 +72,14 @@ class _FieldsError(Exception):
 class UserError(_FieldsError, ValueError):
     """An argument, a key or a file of the user that cannot be used; the command line exits with 2.
 
-    The message is one line: ``<where>: <rule>, got <found>. <fix>.``
+    The message is one line: ``<where>: <rule>, got <found>. <fix>.``, with a `Reason` in place of a value
+    ``<where>: <rule>: <reason>. <fix>.``
 
     Args:
         where: The key, argument or task at fault.
         rule: What must hold there, without a full stop.
         found: The value that was given instead, which is shown on one line and cut after 200 characters; or
-            the `Reason` of another error.
+            a `Reason`.
         fix: What to do about it.
 
     Attributes:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from polytask._checks import check_integer, is_finite
+from polytask._checks import check_integer, check_number, is_finite
 from polytask._errors import UserError
 from polytask._tasks import check_known
 from polytask.arrays._keep_best import KeepBest
@@ -165,6 +165,11 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         if fraction is not None and not (is_finite(fraction) and 0 < fraction < 1):
             raise UserError("validation_fraction", "must be between 0 and 1, or None", repr(fraction))
         check_integer(self.patience, "patience", 1)
+        check_number(self.lr, "lr", above=0)
+        check_number(self.weight_decay, "weight_decay", least=0)
+        if isinstance(self.random_state, bool | np.bool_):
+            rule = "must be None, an integer or a numpy.random.RandomState"
+            raise UserError("random_state", rule, repr(self.random_state))
         if self.weighting is not None and not isinstance(self.weighting, Weighting):
             raise UserError(
                 "weighting", "must be a polytask.weighting.Weighting", type(self.weighting).__name__

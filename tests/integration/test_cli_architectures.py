@@ -94,4 +94,6 @@ def test_a_wrong_tap_is_named_before_training(cli, demo):
     configure(demo, "CrossStitch")
     result = cli("fit", "config.yaml", "--quiet", "system.model.taps=[layers.activation2]")
     assert result.code == 2
-    assert "must be a module of MLP, got an unknown name. Did you mean 'layers.activation1'?" in result.err
+    assert (
+        "must be a module of MLP, got 'layers.activation2'. Did you mean 'layers.activation1'?" in result.err
+    )

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import polytask
 from polytask.adapters import BatchAdapter
+from polytask.checkpoint import load_weights
 from polytask.losses import MultiTaskLoss
 from polytask.predictions import read_predictions
-from polytask.runs._checkpoints import load_weights
 from polytask.system import System
 from tests.training import quiet_trainer
 

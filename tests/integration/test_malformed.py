@@ -49,7 +49,7 @@ WORDS = [
     called("option_without_value", "fit config.yaml --ckpt", "--ckpt", "argument"),
     called("seed_not_a_number", "fit config.yaml --seed one", "--seed", "'one'"),
     called("seed_negative", "fit config.yaml seed=-1", "seed", "-1", "integer"),
-    called("no_config", "fit", "config: is required, got none", "config.yaml"),
+    called("no_config", "fit", "polytask: a config file is required, got none", "config.yaml"),
     called("missing_file", "fit confg.yaml", "confg.yaml", "'config.yaml'"),
     called("folder_for_file", "fit .", "folder", "config.yaml"),
     called("resume_without_run", "fit config.yaml --resume", "runs/demo", "polytask fit"),
@@ -97,7 +97,9 @@ OVERRIDES = [
 FILES = [
     edited("not_yaml", "seed: 0", "seed: [0", "config.yaml"),
     edited("tab", "  max_epochs: 2", "\tmax_epochs: 2", "config.yaml:4", "tab"),
-    edited("duplicate_key", "seed: 0", "seed: 0\nseed: 1", "config.yaml:3", "duplicate key 'seed'"),
+    edited(
+        "duplicate_key", "seed: 0", "seed: 0\nseed: 1", "config.yaml:3", "the key 'seed' must be given once"
+    ),
     edited("unknown_key_in_the_file", "seed: 0", "sed: 0", "'sed'", "'seed'"),
     edited("unknown_key_of_the_system", "  optimizer:", "  optimiser:", "'optimiser'", "'optimizer'"),
     edited("unknown_key_of_the_trainer", "max_epochs: 2", "max_epoch: 2", "'max_epoch'", "'max_epochs'"),

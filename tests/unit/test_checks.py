@@ -51,7 +51,21 @@ def test_integers(value):
 
 @pytest.mark.parametrize(
     "value",
-    [True, np.True_, torch.tensor(True), 3.0, np.float64(3), "3", None, [3], np.array([3]), np.array("3")],
+    [
+        *(
+            True,
+            np.True_,
+            torch.tensor(True),
+            3.0,
+            np.float64(3),
+            "3",
+            None,
+            [3],
+            np.array([3]),
+            np.array("3"),
+        ),
+        *(np.timedelta64(3), np.timedelta64(3, "s"), np.datetime64(3, "s"), torch.tensor(3, device="meta")),
+    ],
     ids=repr,
 )
 def test_what_is_no_integer(value):
@@ -67,7 +81,14 @@ def test_numbers(value):
     assert type(check_number(value, "x")) is type(check_probability(value, "p")) is float
 
 
-@pytest.mark.parametrize("value", [True, np.True_, "0.5", None, 1j, [0.5], np.datetime64("2020-01-01")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(True, np.True_, "0.5", None, 1j, [0.5], np.datetime64("2020-01-01"), np.timedelta64(1)),
+        *(torch.tensor(0.5, requires_grad=True), torch.tensor(0.5, device="meta"), torch.tensor(1j)),
+    ],
+    ids=repr,
+)
 def test_what_is_no_number(value):
     assert not is_number(value)
     for check in (check_number, check_probability):
@@ -79,6 +100,7 @@ def test_what_is_no_number(value):
     ("limits", "value", "rule"),
     [
         ({}, float("nan"), "must be a finite number, got nan."),
+        ({}, 10**400, f"must be a finite number, got {10**199}…."),
         ({"above": 0}, 0, "must be a finite number above 0, got 0."),
         (
             {"least": 0, "below": 1},

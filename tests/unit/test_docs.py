@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -93,6 +94,20 @@ def test_a_config_trains(page: Path, text: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     file = config_file(page, text, tmp_path)
     assert cli.main(["fit", str(file), "--quiet", "--dry-run", "trainer.accelerator=cpu"]) == 0
+
+
+def test_extras_and_groups_that_are_named_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = {*project["project"]["optional-dependencies"]}
+    named = re.compile(r"(?:polytask|['\"]?\.)\[(?P<extras>[a-z,]+)\]")
+    sources = sorted((ROOT / "src").rglob("*.py"))
+    texts = {path: path.read_text() for path in (*PAGES, DOCS / "tutorial" / "digits.md", *sources)}
+    for path, text in texts.items():
+        for match in named.finditer(text):
+            assert set(match["extras"].split(",")) <= extras, f"{path}: {match[0]}"
+        for group in re.findall(r"--group[ =](\w+)", text):
+            assert group in project["dependency-groups"], f"{path}: {group}"
+    assert any(named.search(text) for text in texts.values())
 
 
 def test_the_keys_of_a_search_space_are_those_of_a_new_project(tmp_path: Path, cli: Cli) -> None:

@@ -181,9 +181,9 @@ def test_options_of_groups_reach_the_optimizer():
     [
         (
             functools.partial(SGD, lr=-1.0),
-            "optimizer: could not be built, got ValueError: Invalid learning rate",
+            "optimizer: could not be built: ValueError: Invalid learning rate",
         ),
-        (functools.partial(SGD, rate=1.0), "optimizer: could not be built, got TypeError"),
+        (functools.partial(SGD, rate=1.0), "optimizer: could not be built: TypeError"),
         (list, "optimizer: must build a torch.optim.Optimizer, got list"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from polytask._errors import RunError, UserError
+from polytask._errors import Reason, RunError, UserError
 from polytask._lazy import preload
 from polytask.cli import _run_commands
 from polytask.cli._notice import notice
@@ -126,7 +126,7 @@ def _init(folder: Path) -> int:
         try:
             shutil.copytree(template, folder, ignore=shutil.ignore_patterns("__pycache__"))
         except OSError as error:
-            raise UserError(where, "the folder must be writable", error.strerror) from error
+            raise UserError(where, "the folder must be writable", Reason.said(error)) from error
     print(f"{folder}: train it with `polytask fit {folder}/config.yaml`")
     return 0
 

@@ -1,5 +1,6 @@
 """What a terminal shows while a command imports its libraries."""
 
+import contextlib
 import os
 import sys
 
@@ -27,5 +28,8 @@ def notice(command: str, quiet: bool) -> None:
     """
     # Processes that Lightning starts for other devices repeat the command.
     is_repeated = os.environ.get("LOCAL_RANK", "0") != "0"
-    if command in _IMPORTS and not quiet and not is_repeated and sys.stderr.isatty():
-        print(f"polytask {command}: {_IMPORTS[command]} …", file=sys.stderr, flush=True)
+    # A process without standard error has None there.
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if command in _IMPORTS and not quiet and not is_repeated and is_terminal:
+        with contextlib.suppress(OSError):
+            print(f"polytask {command}: {_IMPORTS[command]} …", file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 
 if TYPE_CHECKING:
     from polytask.report import LiveServer
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--output {output}", "must be a writable file", error.strerror) from error
+        raise UserError(f"--output {output}", "must be a writable file", Reason.said(error)) from error
     if options.figures is not None:
         files = write_figures(collection, options.figures)
         console.print(f"{options.figures}: {len(files)} files")

@@ -4,9 +4,11 @@ A `Comparison` says what is compared and `compare` runs it; a `Search` says what
 Begin with ``_run.py``: candidates (``_candidates.py``) become jobs (``_job.py``), a launcher runs them in
 processes (``_launcher.py``; ``_ray.py`` on a cluster), each process trains or tests one run by
 `polytask.experiment` (``_command.py``) and leaves an outcome as data (``_outcome.py``), and the runs' numbers
-become a table (``_summary.py``, ``_table.py``). To add a launcher, subclass `Launcher` in a file of its own.
+become a table (``_summary.py``, ``_table.py``). To add a launcher, subclass `Launcher` in a file of its own,
+and name it in ``cli/_compare_command.py``.
 
-This room does not know the command line: it parses no arguments and prints nothing. It does not train a model
+This room does not know the command line: it parses no arguments, and prints nothing but the
+last line in the log of a job. It does not train a model
 itself, and a process never learns from another's exit code or log what went wrong.
 """
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from polytask._errors import RunError, UserError, one_line
+from polytask._errors import Reason, RunError, UserError
 from polytask._files import write_text
 from polytask.compare._job import TESTED, Job
 from polytask.compare._names import COST
@@ -159,7 +159,7 @@ def _read(file: Path, run: Path, names: Sequence[str]) -> dict[str, float]:
         return {name: float(values[name]) for name in names}
     except (OSError, ValueError, TypeError, KeyError) as error:
         rule, fix = f"must contain {' and '.join(names)}", f"Delete it and {run} to train again"
-        raise UserError(str(file), rule, one_line(error), fix) from error
+        raise UserError(str(file), rule, Reason.of(error), fix) from error
 
 
 def _end_with_input() -> None:

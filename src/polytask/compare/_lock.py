@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from polytask import _files
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 from polytask.config import closest
 from polytask.config._read import Plain, parse, read_file
 from polytask.runs import CONFIG
@@ -77,7 +77,7 @@ def _create(folder: Path, file: Path, noun: str) -> None:
             raise UserError(f"--dir {folder}", rule, None, "Name another one")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--dir {folder}", "the folder must be writable", error.strerror) from error
+        raise UserError(f"--dir {folder}", "the folder must be writable", Reason.said(error)) from error
 
 
 def _matters(key: str, earlier: Plain, own: Plain, free: Sequence[str], growing: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from polytask._errors import UserError, hint
+from polytask._errors import Reason, UserError, hint
 
 Key = str | int | float | bool
 KeyPath = tuple[Key, ...]
@@ -57,7 +57,7 @@ def read_file(path: str | Path) -> Source:
             name, "must be encoded in UTF-8", f"byte {error.object[error.start]:#04x} at {error.start}"
         ) from None
     except OSError as error:
-        raise UserError(name, "cannot be read", error.strerror) from None
+        raise UserError(name, "cannot be read", Reason.said(error)) from None
     values = parse(text, name)
     if not isinstance(values, dict):
         raise UserError(name, "must hold a mapping of keys", _kind(values), "Write 'key: value' lines")
@@ -84,7 +84,7 @@ def parse(text: str, name: str) -> Any:
     except OmegaConfBaseException as error:
         raise _value_error(error, name) from None
     except ValueError as error:  # a number of thousands of digits
-        raise UserError(name, "cannot be read", str(error).split(";")[0]) from None
+        raise UserError(name, "cannot be read", Reason(str(error).split(";")[0])) from None
     if _is_scalar(text):
         values = values["value"]  # type: ignore[index, call-overload]
     check_plain(values, (), name)
@@ -167,13 +167,15 @@ def _syntax_error(error: yaml.YAMLError, text: str, name: str) -> UserError:
             return UserError(where, "YAML must be indented by spaces", "a tab", "Replace the tab")
         return UserError(where, f"a string that starts with '{start}' must be quoted", line)
     if twice := re.search(r"duplicate key (\S+)", problem):
-        return UserError(where, f"duplicate key '{twice[1]}'", line, "Keep one of them")
+        return UserError(
+            where, f"the key '{twice[1]}' must be given once", f"it again in '{line}'", "Keep one of them"
+        )
     if "python/" in problem or "constructor" in problem:
         return UserError(where, "a config must hold plain data, without YAML tags", line, "Remove the tag")
-    return UserError(where, "must be valid YAML", f"{problem}" + (f" in: {line}" if line else ""))
+    return UserError(where, "must be valid YAML", Reason(problem + (f" in: {line}" if line else "")))
 
 
 def _value_error(error: OmegaConfBaseException, name: str) -> UserError:
     where = f"{name} {error.full_key}" if getattr(error, "full_key", None) else name
     first = str(error).splitlines()[0]
-    return UserError(where, "cannot be read", first, r"A literal ${ is written \${")
+    return UserError(where, "cannot be read", Reason(first), r"A literal ${ is written \${")

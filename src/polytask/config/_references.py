@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from polytask._errors import UserError, hint
+from polytask._errors import Reason, UserError, hint
 from polytask.config._read import Key, KeyPath, Plain, dotted
 
 Where = Callable[[KeyPath], str]
@@ -106,7 +106,9 @@ def _variable(call: str, where: str) -> str | None:
         if match := re.search(r"Environment variable '([^']+)' not found", first):
             rule, fix = f"the environment variable {match[1]} is not set", f"${{oc.env:{match[1]},value}}"
             raise UserError(where, rule, None, f"Set it, or give a default: {fix}") from None
-        raise UserError(where, f"'${{{call}}}' cannot be read", first, "Write ${oc.env:NAME}") from None
+        raise UserError(
+            where, f"'${{{call}}}' cannot be read", Reason(first), "Write ${oc.env:NAME}"
+        ) from None
 
 
 def step(node: object, segments: list[str]) -> tuple[Key, list[str]] | None:
@@ -280,7 +282,7 @@ class References:
     def _interpolation_error(self, error: OmegaConfBaseException, text: str, path: KeyPath) -> UserError:
         where = self.where(path)
         first = str(error).splitlines()[0]
-        return UserError(where, f"{text!r} cannot be resolved", first, r"A literal ${ is written \${")
+        return UserError(where, f"{text!r} cannot be resolved", Reason(first), r"A literal ${ is written \${")
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -87,9 +87,13 @@ class TargetResolver:
         if root in sys.stdlib_module_names:
             raise _refused(where, target, f"Python's own module '{root}'")
         searched = f" in {self.project}" if self.project else ", and the config names no project folder"
-        close = difflib.get_close_matches(root, ROOTS, n=1, cutoff=0.75)
-        fix = f"Did you mean '{close[0]}'?" if close else f"Set 'project: DIR', or pass --allow {root}"
-        raise UserError(where, f"'{target}' cannot be imported", f"no module '{root}'{searched}", fix)
+        own = [] if self.project is None else [file.stem for file in self.project.glob("*.py")]
+        close = difflib.get_close_matches(root, [*ROOTS, *own], n=1, cutoff=0.75)
+        add = "Set 'project: DIR'" if self.project is None else "Add it there"
+        fix = f"Did you mean '{close[0]}'?" if close else f"{add}, or pass --allow {root}"
+        raise UserError(
+            where, f"'{target}' cannot be imported", Reason(f"there is no module '{root}'{searched}"), fix
+        )
 
     def _module(self, name: str, where: str) -> ModuleType:
         try:
@@ -141,8 +145,8 @@ class TargetResolver:
 def _refused(where: str, target: str, found: str) -> UserError:
     return UserError(
         where,
-        f"'{target}' is not allowed in a config, which builds models, losses, metrics, callbacks, etc.",
-        found,
+        f"'{target}' is no model, loss, metric, callback, data set or other part that a config may build",
+        Reason(found),
         f"Put your own code into the project folder, or pass --allow {target} if you trust it",
     )
 

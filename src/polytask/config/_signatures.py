@@ -210,12 +210,21 @@ def _wrong_type(
     if annotation is None or (value is None and parameter.default is None) or _accepts(annotation, value):
         return None
     fix = None
-    if isinstance(value, str) and _is_number(value) and _accepts(annotation, float(value)):
+    if isinstance(value, str) and _is_written_number(value) and _accepts(annotation, float(value)):
         fix = "Write the number without quotes"
+    elif isinstance(value, str) and _names_objects(annotation):
+        fix = "Write a mapping with a _target_"
     return f"must be {_readable(annotation)}", repr(value), fix
 
 
-def _is_number(text: str) -> bool:
+def _names_objects(annotation: Any) -> bool:
+    """Whether an annotation, or one of its parts, is a class of objects that a config builds."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return any(map(_names_objects, get_args(annotation)))
+    return inspect.isclass(annotation) and _is_never_scalar(annotation, "")
+
+
+def _is_written_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -270,4 +279,6 @@ def _readable(annotation: Any) -> str:
     names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", Any: "any"}
     if annotation in (dict, Mapping):
         return "a mapping"
-    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    if annotation in names or not inspect.isclass(annotation):
+        return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    return f"{'an' if annotation.__name__[0] in 'AEIOU' else 'a'} {annotation.__name__}"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 from polytask.batch import (
     are_strings,
     check_labels,
@@ -55,7 +55,7 @@ def array_of(value: Any, where: str) -> np.ndarray[Any, Any]:
         try:
             return np.asarray(value)
         except ValueError as error:
-            raise UserError(where, "must have rows of one shape", str(error)) from error
+            raise UserError(where, "must have rows of one shape", Reason.said(error)) from error
     try:
         # Copy on write: writable, so that torch takes it, and never written back.
         array = np.load(value, mmap_mode="c")
@@ -65,7 +65,7 @@ def array_of(value: Any, where: str) -> np.ndarray[Any, Any]:
         raise UserError(
             where,
             "must be an .npy file of numbers",
-            f"{value}: {error}",
+            Reason(f"{value}: {error}"),
             "Write it with numpy.save",
         ) from error
     if not isinstance(array, np.ndarray):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from polytask._checks import check_integer
-from polytask._errors import UserError, hint
+from polytask._errors import Reason, UserError, hint
 from polytask.batch import IGNORE_INDEX, is_missing
 
 
@@ -50,7 +50,9 @@ class KorniaAugmentation:
             from kornia.augmentation import AugmentationSequential
         except ImportError as error:
             rule = "requires kornia"
-            raise UserError("KorniaAugmentation", rule, str(error), "pip install polytask[kornia]") from error
+            raise UserError(
+                "KorniaAugmentation", rule, Reason.said(error), "pip install polytask[kornia]"
+            ) from error
         given: list[Any] = list(transforms)
         for transform in given:
             if not isinstance(transform, nn.Module):

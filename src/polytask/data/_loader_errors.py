@@ -24,7 +24,7 @@ def data_errors(dataloaders: Mapping[str, Any]) -> Iterator[None]:
         >>> with data_errors({"train": loader}):
         ...     next(iter(loader))
         Traceback (most recent call last):
-        polytask._errors.UserError: system.dataloaders.train: a batch of list could not be loaded, got ...
+        polytask._errors.UserError: system.dataloaders.train: a batch of list could not be loaded: ...
     """
     try:
         yield

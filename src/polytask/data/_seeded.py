@@ -38,7 +38,7 @@ class SeededLoader(Resumable):
 
     def __init__(self, seed: int | None = None) -> None:
         self._given = seed is not None
-        self.seed = torch.initial_seed() if seed is None else check_integer(seed, "seed", 0)
+        self.seed = torch.initial_seed() if seed is None else check_integer(seed, "seed", 0, optional=True)
         self._passes = 0
         self._batches = 0
         self._resume = False

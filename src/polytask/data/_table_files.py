@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from polytask._errors import UserError, hint
+from polytask._errors import Reason, UserError, hint
 from polytask.data._table_values import cleaned
 
 PathLike = str | Path
@@ -139,7 +139,9 @@ class CSVFormat:
                 if size > csv.field_size_limit():
                     return
                 rule = "a quoted cell must end with a quote"
-                raise UserError(f"{path}, line {begin}", rule, str(error), "Close the quote") from error
+                raise UserError(
+                    f"{path}, line {begin}", rule, Reason.said(error), "Close the quote"
+                ) from error
 
     def _refuse_ragged(self, path: Path, width: int) -> None:
         with _opened(path) as lines:
@@ -219,7 +221,7 @@ def _one_type(files: Sequence[Path]) -> Iterator[None]:
         yield
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         rule = "a column must have one type in all files"
-        raise UserError(str(files[0].parent), rule, str(error)) from error
+        raise UserError(str(files[0].parent), rule, Reason.said(error)) from error
 
 
 def check_columns(columns: Sequence[str], header: Sequence[str], path: Path) -> None:
@@ -238,7 +240,7 @@ def whole(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         rule = f"must be a complete {'Parquet' if is_parquet(path) else 'CSV'} file"
-        raise UserError(str(path), rule, str(error), "Copy or write it again") from error
+        raise UserError(str(path), rule, Reason.said(error), "Copy or write it again") from error
 
 
 def _opened(path: Path) -> TextIO:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from polytask._checks import is_number
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 from polytask._lightning._metrics import set_update_count
 from polytask._tasks import TaskModules, check_task_names
 from polytask.adapters import MetricsAdapter
@@ -343,7 +343,7 @@ def _call(function: Any, task: str, name: str, positional: list[Any], named: dic
         raise UserError(
             f"metrics.{task}.{name}",
             f"{function.__name__} failed{given}",
-            " ".join(str(error).split()),
+            Reason.said(error),
             "Change the metric, or transform its arguments in adapters.metrics",
         ) from error
 

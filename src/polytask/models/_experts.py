@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 from polytask._tasks import check_known
 from polytask.models._argument_checks import check_count
 
@@ -31,7 +31,7 @@ def make(factory: Factory, where: str, *args: int) -> nn.Module:
     try:
         made = factory(*args)
     except TypeError as error:
-        raise UserError(where, f"must accept the arguments {args}", str(error), fix) from error
+        raise UserError(where, f"must accept the arguments {args}", Reason.said(error), fix) from error
     if not isinstance(made, nn.Module):
         raise UserError(where, "must return a torch.nn.Module", f"a {type(made).__name__}", fix)
     return made

@@ -209,7 +209,7 @@ def find_targets(backbone: nn.Module, targets: Sequence[str]) -> tuple[str, ...]
             names = dict.fromkeys([*layers, *(name.rpartition(".")[2] for name in layers)])
             fix = hint(str(target), names, "Layers")
             rule = f"must be a module of {type(backbone).__name__}"
-            raise UserError(f"targets.{target}", rule, "an unknown name", fix)
+            raise UserError("targets", rule, repr(target), fix)
         found.update(known[name] for name in fitting)
     # A module with two names has one adapter, by its first name.
     return tuple(name for name, module in backbone.named_modules() if module in found)

@@ -45,7 +45,7 @@ def check_taps(backbone: nn.Module, taps: Taps, where: str = "taps") -> tuple[st
         if name not in known:
             fix = hint(str(name), known, "Modules")
             rule = f"must be a module of {type(backbone).__name__}"
-            raise UserError(f"{where}.{name}", rule, "an unknown name", fix)
+            raise UserError(where, rule, repr(name), fix)
         first = tapped.setdefault(known[name], name)
         if first != name or names.count(name) > 1:
             found = f"'{name}' twice" if first == name else f"'{first}' and '{name}', which are one"

@@ -33,7 +33,7 @@ def from_config(make: Callable[..., Made], task: str, config: Mapping[str, Any])
     for option in check_mapping(config, where):
         if option not in OPTIONS:
             rule = "must be an option of a task"
-            raise UserError(f"{where}.{option}", rule, "an unknown one", hint(str(option), OPTIONS))
+            raise UserError(where, rule, repr(option), hint(str(option), OPTIONS))
     if "output_dim" not in config:
         raise UserError(f"{where}.output_dim", "is required", "nothing", "Set the task's number of outputs")
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 from polytask.report._charts import PALETTE, Chart, Heat, Lines, Points, View, key
 from polytask.report._collection import Collection
 from polytask.report._sections import sections
@@ -48,7 +48,7 @@ def write_figures(collection: Collection, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         return [file for name, (chart, view) in named.items() for file in _write(chart, view, folder / name)]
     except OSError as error:
-        raise UserError(f"--figures {folder}", "must be a writable folder", error.strerror) from error
+        raise UserError(f"--figures {folder}", "must be a writable folder", Reason.said(error)) from error
 
 
 def _unused(name: str, taken: Container[str]) -> str:

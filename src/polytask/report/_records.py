@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from polytask._errors import UserError, one_line
+from polytask._errors import Reason, UserError
 from polytask.runs import CONFIG
 from polytask.runs._environment import Environment, read
 from polytask.runs._metrics_csv import Series, last_of_epochs, read_logged
@@ -123,7 +123,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except _NO_YAML as error:
-        raise UserError(str(file), "must be YAML", one_line(error), _BROKEN) from error
+        raise UserError(str(file), "must be YAML", Reason.said(error), _BROKEN) from error
     if not isinstance(found, dict):
         kind = "nothing" if found is None else f"a {type(found).__name__}"
         raise UserError(str(file), "must hold a mapping", kind, _BROKEN)

@@ -6,7 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from polytask._errors import UserError, one_line
+from polytask._errors import Reason, UserError
 from polytask._files import write_text
 
 FILE = "environment.json"
@@ -88,7 +88,7 @@ def read(run: Path) -> list[Environment]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(str(file), "must be JSON", one_line(error), "Delete it") from error
+        raise UserError(str(file), "must be JSON", Reason.said(error), "Delete it") from error
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise UserError(str(file), "must hold a list of environments", type(found).__name__, "Delete it")
     return [{str(key): str(value) for key, value in one.items()} for one in found]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from polytask._errors import UserError
+from polytask._errors import Reason, UserError
 from polytask._files import locked
 
 CONFIG = "config.yaml"
@@ -113,7 +113,10 @@ def create(project: str, folder: Path | None = None) -> Run:
     except OSError as error:
         _remove(made)
         raise UserError(
-            str(folder), "the run's folder cannot be made", error.strerror, "Name another with --run-dir"
+            str(folder),
+            "the run's folder cannot be created",
+            Reason.said(error),
+            "Name another with --run-dir",
         ) from error
     return Run(folder, tuple(made))
 

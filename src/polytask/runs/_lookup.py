@@ -47,7 +47,9 @@ class Selection:
             return Config.read(self.files, self.overrides, allow=self.allow)
         if self.run_dir is not None:
             return saved_config(runs.latest(self.run_dir), self.overrides, self.allow)
-        raise UserError("config", "is required", "none", "Write for example config.yaml")
+        raise UserError(
+            "polytask", "a config file is required", "none", "Write it after the command: config.yaml"
+        )
 
     def find_run(self, config: Config, checkpoint: str, root: Path | None = None) -> Run:
         """The newest run with a config; a run that is named by its own folder may have another config.

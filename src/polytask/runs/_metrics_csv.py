@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from polytask._errors import UserError, one_line
+from polytask._errors import Reason, UserError, one_line
 
 Series = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Steps and values."""
@@ -29,7 +29,7 @@ def read_logged(file: Path) -> dict[str, Series]:
         text = file.read_text(encoding="utf-8")
         header, *rows = list(csv.reader(text[: text.rfind("\n") + 1].splitlines())) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(str(file), "must be a CSV file", one_line(error), _FIX) from error
+        raise UserError(str(file), "must be a CSV file", Reason.said(error), _FIX) from error
     if "step" not in header:
         found = "an empty file" if not text else ", ".join(header) or "no complete line"
         rule = "must begin with the names of its columns, and have `step`"
@@ -65,7 +65,7 @@ def _series(file: Path, header: list[str], rows: Iterable[list[str]]) -> dict[st
             step = np.int64(row[column] if cells else 0)
         except (ValueError, OverflowError) as error:
             rule = "must have a number for every column"
-            raise UserError(f"{file}, line {number}", rule, one_line(error), _FIX) from error
+            raise UserError(f"{file}, line {number}", rule, Reason(one_line(error)), _FIX) from error
         for key, value in cells.items():
             steps, values = found.setdefault(key, ([], []))
             steps.append(step)

@@ -59,7 +59,7 @@ class DWA(LossWeighting):
     def __init__(self, temperature: float = 2.0, window_size: int = 2) -> None:
         super().__init__()
         self.temperature = check_number(temperature, "DWA.temperature", above=0)
-        self.window_size = check_integer(window_size, "DWA.window_size", 2)
+        self.window_size = check_integer(window_size, "DWA.window_size", 2, of="epochs")
 
     def setup(self, names: Iterable[str]) -> None:
         """Make an empty history."""

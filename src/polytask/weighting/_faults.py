@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from polytask._errors import RunError, UserError
+from polytask._errors import Reason, RunError, UserError
 from polytask._linalg import condition
 
 
@@ -86,7 +86,7 @@ class Faults:
             rule = "a Gramian must be symmetric with a diagonal of 0 or more"
             raise UserError(method, rule, f"another matrix for {times}", "Pass J @ J.T")
         gramian = first[3][present][:, present].cpu().double()
-        found = f"a Gramian of condition {condition(gramian):.1e} for {times}"
+        found = Reason(f"a Gramian of condition {condition(gramian):.1e} for {times}")
         # The message of a RunError as a warning: the run continues, and that step has changed nothing.
         message = RunError(method, f"{unsolved}, so the weights were 0", found)
         warnings.warn(str(message), SolverWarning, stacklevel=4)

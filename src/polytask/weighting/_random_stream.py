@@ -25,7 +25,8 @@ class RandomStream(nn.Module):
 
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
-        self.seed = (torch.initial_seed() if seed is None else check_integer(seed, "seed")) % 2**63
+        given = torch.initial_seed() if seed is None else check_integer(seed, "seed", optional=True)
+        self.seed = given % 2**63
         self.steps = 0
 
     def step(self, device: torch.device | str = "cpu") -> torch.Generator:

@@ -66,7 +66,7 @@ class STCH(BoundedLossWeighting):
     ) -> None:
         super().__init__()
         self.mu = check_number(mu, "STCH.mu", above=0)
-        self.warmup_epochs = check_integer(warmup_epochs, "STCH.warmup_epochs", 1)
+        self.warmup_epochs = check_integer(warmup_epochs, "STCH.warmup_epochs", 1, of="epochs")
         self.preferences = preferences
 
     def setup(self, names: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from polytask._errors import RunError, UserError
+from polytask._errors import Reason, RunError, UserError
 from polytask.weighting._random_stream import RandomStream
 
 _INSIDE_MODULE = frozenset(vars(nn.Module()))
@@ -61,8 +61,8 @@ class ThirdPartyMethod(nn.Module):
                 result = method(given)
             except Exception as error:
                 tasks = ", ".join(self.names if indices is None else (self.names[i] for i in indices))
-                rule = f"{type(method).__name__} must not raise an error for tasks {tasks}"
-                raise RunError(self.where, rule, " ".join(str(error).split())) from error
+                rule = f"{type(method).__name__} failed for tasks {tasks}"
+                raise RunError(self.where, rule, Reason.said(error)) from error
         if result.shape != tuple(shape):
             rule = f"{type(method).__name__} must return the shape {tuple(shape)}"
             raise UserError(self.where, rule, f"shape {tuple(result.shape)}")

@@ -328,7 +328,7 @@ def test_a_metric_that_returns_no_number():
     ours = trainer(metric_fns={"shape": {"odd": lambda p, t: [1, 2]}})
     with pytest.raises(
         UserError,
-        match=r"metrics.shape.odd: compute failed, got .* must return a number, got \[1, 2\]",
+        match=r"metrics.shape.odd: compute failed: .* must return a number, got \[1, 2\]",
     ):
         ours.validate(batches())
 

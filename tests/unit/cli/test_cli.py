@@ -10,6 +10,7 @@ import pytest
 
 from polytask import UserError, __version__, cli
 from polytask.cli import _main
+from polytask.cli._notice import notice
 
 HEAVY = ("torch", "numpy", "omegaconf", "rich", "pytorch_lightning", "torchmetrics", "pyarrow", "tensorboard")
 
@@ -187,6 +188,11 @@ def test_with_quiet_a_terminal_stays_clean(tmp_path):
 def test_help_and_completion_stay_clean_on_a_terminal(tmp_path):
     assert lines_on_a_terminal(tmp_path, "completion", "bash")[1] == []
     assert lines_on_a_terminal(tmp_path, "fit", "--help")[1] == []
+
+
+def test_without_standard_error_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    notice("fit", quiet=False)
 
 
 def test_a_pipe_stays_clean(tmp_path):

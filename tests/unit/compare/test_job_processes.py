@@ -22,7 +22,7 @@ def test_a_runs_damaged_cost_says_what_to_delete(cli, demo, text):
     (run / "cost.json").write_text(text)
     with pytest.raises(
         UserError,
-        match=r"cost.json: must contain seconds and peak_memory_mb, got .*Delete it and .*one to train again",
+        match=r"cost.json: must contain seconds and peak_memory_mb: .*Delete it and .*one to train again",
     ):
         read_cost(run)
 

@@ -105,7 +105,7 @@ def test_an_optimizer_in_both_places_is_an_error(write):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("a: 1\nvars: {}\na: 2\n", [":3:", "duplicate key 'a'"]),
+        ("a: 1\nvars: {}\na: 2\n", [":3:", "the key 'a' must be given once"]),
         ("vars: [1, 2\n", ["valid YAML"]),
         ("vars:\n\ta: 1\n", [":2:", "spaces", "tab"]),
         ("vars: @a.b\n", [":1:", "quoted", '"@a.b"']),

@@ -67,7 +67,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path):
 def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path, text, line, found, ending):
     path = tmp_path / f"table.{ending}"
     path.write_bytes(gzip.compress(text.encode()) if ending == "csv.gz" else text.encode())
-    rule = f"a quoted cell must end with a quote, got {found}. Close the quote."
+    rule = f"a quoted cell must end with a quote: {found}. Close the quote."
     assert message(path) == f"{path}, line {line}: {rule}"
 
 

@@ -30,7 +30,7 @@ class Skips(nn.Module):
         (
             MLP(5, [7], 4),
             {"layers.linaer1": 7},
-            "must be a module of MLP, got an unknown name. Did you mean 'layers.linear1'",
+            "must be a module of MLP, got 'layers.linaer1'. Did you mean 'layers.linear1'",
         ),
         (MLP(5, [7], 4), ["layers.linear1"], "must be a mapping from modules"),
         (MLP(5, [7], 4), {"layers.linear1": 0}, "layers.linear1: must be an integer of at least 1"),

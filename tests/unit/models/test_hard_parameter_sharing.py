@@ -106,8 +106,7 @@ def test_what_does_not_fit_is_an_error(build, message):
         ({"a": {}}, "task_configs.a.output_dim: is required, got nothing. Set the task's number of outputs."),
         (
             {"a": {"output_dim": 1, "hidden_dim": [4]}},
-            "task_configs.a.hidden_dim: must be an option of a task, got an unknown one. Did you mean "
-            "'hidden_dims'?",
+            "task_configs.a: must be an option of a task, got 'hidden_dim'. Did you mean 'hidden_dims'?",
         ),
         (
             {"a": {"output_dim": 0}},

@@ -205,8 +205,7 @@ def test_the_factory_passes_every_option():
         ),
         (
             lambda: create_soft_sharing_model(3, {"a": {"output_dim": 2, "hiden_dims": [4]}}),
-            "task_configs.a.hiden_dims: must be an option of a task, got an unknown one. Did you mean "
-            "'hidden_dims'?",
+            "task_configs.a: must be an option of a task, got 'hiden_dims'. Did you mean 'hidden_dims'?",
         ),
         (
             lambda: create_soft_sharing_model(3, {"a": {"output_dim": 0}}),

@@ -315,17 +315,17 @@ def test_a_module_in_two_places_is_tapped_once():
     [
         (
             ["stage.0"],
-            "taps.stage.0: must be a module of Residual, got an unknown name. Did you mean 'stages.0'?",
+            "taps: must be a module of Residual, got 'stage.0'. Did you mean 'stages.0'?",
         ),
         (["stem", "stem"], "taps: a module must be tapped once only, got 'stem' twice."),
         ([], "taps: at least one module of the backbone is required, got none. Modules: stem, stages, "),
         ("stem", "taps: must be a list of module names, got 'stem'. Write [stem]."),
         (
             ["zzzzzzzzzz"],
-            "taps.zzzzzzzzzz: must be a module of Residual, got an unknown name. Modules: stem, ",
+            "taps: must be a module of Residual, got 'zzzzzzzzzz'. Modules: stem, ",
         ),
-        ([""], "taps.: must be a module of Residual, got an unknown name. Modules: stem, "),
-        ([3], "taps.3: must be a module of Residual, got an unknown name. Modules: stem, "),
+        ([""], "taps: must be a module of Residual, got ''. Modules: stem, "),
+        ([3], "taps: must be a module of Residual, got 3. Modules: stem, "),
         (7, "taps: must be a list of module names, got 7."),
     ],
     ids=repr,

@@ -205,8 +205,7 @@ def run(model):
     [
         (
             lambda: CrossStitch(MLP(3, [4], 4), heads(), ["layers.activation2"]),
-            "taps.layers.activation2: must be a module of MLP, got an unknown name. Did you mean "
-            "'layers.activation1'?",
+            "taps: must be a module of MLP, got 'layers.activation2'. Did you mean 'layers.activation1'?",
         ),
         (
             lambda: NDDR(MLP(3, [4], 4), heads(), [TAP]),
@@ -228,7 +227,7 @@ def run(model):
         ),
         (
             lambda: CrossStitch({"a": MLP(3, [4], 4), "b": nn.ReLU()}, heads(), [TAP]),
-            "taps (b).layers.activation1: must be a module of ReLU, got an unknown name. Modules: none.",
+            "taps (b): must be a module of ReLU, got 'layers.activation1'. Modules: none.",
         ),
         (
             lambda: CrossStitch(MLP, heads(), [TAP]),

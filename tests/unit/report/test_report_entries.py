@@ -51,7 +51,7 @@ def test_a_line_that_is_still_being_written_is_left_out(run):
         ("epoch,step,x\n0,9,0.5\n0,ten,0.5\n", "metrics.csv, line 3: must have a number"),
         ("epoch,step,x\n0,9,0.5,7\n", "metrics.csv, line 2: must have a number for every column"),
         ("epoch,step,x\n0,9,half\n", "metrics.csv, line 2"),
-        ("epoch,step,x\n0,9," + "1" * 131073 + "\n", "metrics.csv: must be a CSV file, got field larger"),
+        ("epoch,step,x\n0,9," + "1" * 131073 + "\n", "metrics.csv: must be a CSV file: field larger"),
         ("epoch,step,x\n0,9," + "a" * 5000 + "\n", "aaa…. Delete it"),
         (f"epoch,step,x\n0,{10**30},1\n", "metrics.csv, line 2"),
     ],

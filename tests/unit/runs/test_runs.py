@@ -99,7 +99,7 @@ def test_a_mistake_puts_the_config_of_a_resumed_run_back(here):
     [
         (lambda folder: made(str(folder)), "got the folder of a run"),
         (lambda folder: (folder.mkdir(), (folder / "a").touch()), "a new or an empty folder"),
-        (lambda folder: folder.touch(), "cannot be made, got Not a directory"),
+        (lambda folder: folder.touch(), "cannot be created: Not a directory"),
     ],
 )
 def test_a_folder_that_is_in_use_is_refused(here, prepare, rule):

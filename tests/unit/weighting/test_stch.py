@@ -78,7 +78,7 @@ def test_a_loss_of_zero_is_an_error():
     ("arguments", "words"),
     [
         ({"mu": 0}, "STCH.mu: must be a finite number above 0"),
-        ({"warmup_epochs": 0}, "STCH.warmup_epochs: must be an integer of at least 1, got 0"),
+        ({"warmup_epochs": 0}, "STCH.warmup_epochs: must be an integer of at least 1 epochs, got 0"),
         ({"warmup_epochs": 1.5}, "STCH.warmup_epochs: must be an integer"),
         ({"preferences": {"depht": 1.0}}, "no task is called 'depht'. Did you mean 'depth'"),
         ({"preferences": {"depth": 0.0}}, "STCH.preferences.depth: must be a finite number above 0"),

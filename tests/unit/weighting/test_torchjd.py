@@ -317,7 +317,7 @@ def test_parameters_and_states_that_cannot_be_saved_are_refused_at_once():
 
 def test_an_error_of_the_method_names_the_tasks():
     weighting = named(TorchJDAggregator, lambda: aggregation.TrimmedMean(1))
-    with pytest.raises(RunError, match=r"TrimmedMean must not raise an error for tasks digit, mask, .*rows"):
+    with pytest.raises(RunError, match=r"TrimmedMean failed for tasks digit, mask: .*rows"):
         weighting(torch.ones(2, 4), ("digit", "mask"))
 
 
