@@ -190,7 +190,7 @@ def _scalar(value: Any) -> object:
     A tensor that requires a gradient is none, since its gradient would be lost; nor are one without a value,
     and numpy's dates and time spans.
     """
-    if isinstance(value, (bool, int, float, str)) or getattr(value, "ndim", None) != 0:
+    if type(value) in (bool, int, float, str) or getattr(value, "ndim", None) != 0:
         return value
     of_numpy = getattr(getattr(value, "dtype", None), "kind", "f") in "biuf"
     if not of_numpy or getattr(value, "requires_grad", False) or getattr(value, "is_meta", False):
