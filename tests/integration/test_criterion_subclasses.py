@@ -15,7 +15,7 @@ from polytask.gradients import Engine
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, create_hard_sharing_model
 from polytask.trainer import MultiTaskTrainer
-from polytask.weighting import DWA, FAMO, UPGrad
+from polytask.weighting import DWA, FAMO, UW, UPGrad
 from tests.training import quiet_trainer
 
 TASKS = ("height", "shape")
@@ -41,6 +41,15 @@ class OwnForward(MultiTaskLoss):
 
     def compute_custom_weight(self, task_name):
         return self.custom_param if task_name == "height" else 1.0
+
+
+class LogSumExp(MultiTaskLoss):
+    """A total whose weights differ from step to step: the softmax of the losses."""
+
+    def forward(self, outputs, targets, return_dict=False):
+        task_losses = self.compute_task_losses(outputs, targets)
+        total = torch.stack(list(task_losses.values())).logsumexp(0)
+        return (total, task_losses) if return_dict else total
 
 
 class OwnLosses(MultiTaskLoss):
@@ -211,6 +220,42 @@ def test_records_show_the_losses_of_the_subclass(kind, tmp_path):
     for one, other in zip(ours, plain, strict=True):
         factor = 0.25 if one["task"] == "height" else 1.0
         assert one["loss"] == pytest.approx(factor * other["loss"])
+
+
+@pytest.mark.parametrize("options", [{}, {"loss_weights": {"shape": 2.0}}, {"weighting": UW()}], ids=str)
+def test_weights_of_an_own_forward_are_derived_from_its_total(options, tmp_path):
+    recorder = WeightRecorder(every=1, folder=tmp_path)
+    criterion = OwnForward(losses(), 0.25, **options)
+    fitted(criterion, tmp_path, recorder)
+    assert criterion.get_task_weights() == {"height": 0.25, "shape": 1.0}
+    rows = pq.read_table(tmp_path / "weights.parquet").to_pylist()
+    assert {(row["task"], row["effective_weight"]) for row in rows} == {("height", 0.25), ("shape", 1.0)}
+
+
+def test_derived_weights_are_those_of_the_last_losses(tmp_path):
+    criterion = LogSumExp(losses())
+    system = fitted(criterion, tmp_path)
+    x, targets = batches()[0]
+    _, values = criterion(system.model(x), targets, return_dict=True)
+    expected = torch.stack(list(values.values())).softmax(0)
+    weights = criterion.get_task_weights()
+    torch.testing.assert_close(torch.tensor([weights["height"], weights["shape"]]), expected)
+    # A validation has no graph to derive weights from.
+    with torch.no_grad():
+        criterion(system.model(-x), targets, return_dict=True)
+    assert criterion.get_task_weights() == weights
+
+
+def test_a_task_that_the_total_leaves_out_has_no_weight():
+    class First(MultiTaskLoss):
+        def forward(self, outputs, targets, return_dict=False):
+            task_losses = self.compute_task_losses(outputs, targets)
+            return 3 * task_losses["height"], task_losses
+
+    criterion = First(losses())
+    x, targets = batches()[0]
+    criterion(model()(x), targets)
+    assert criterion.get_task_weights() == {"height": 3.0}
 
 
 @pytest.mark.parametrize("weighting", [DWA, UPGrad])

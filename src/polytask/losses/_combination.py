@@ -45,6 +45,7 @@ class LossCombination(nn.Module):
         self._measurement = measurement
         self._own_total = own_total
         self._used: tuple[tuple[str, ...], Tensor] | None = None
+        self._derived: tuple[tuple[str, ...], Tensor] | None = None
         self.register_buffer("factors", None, persistent=False)
         if weighting.gradients is not None:
             weighting.register_forward_hook(self._keep_weights, with_kwargs=True)
@@ -111,11 +112,39 @@ class LossCombination(nn.Module):
             total = self.total(means, names)
         return {**losses, "total": float(total) + losses.get(SHARING, 0.0)}
 
+    def derive_weights(self, total: Tensor, losses: Mapping[str, Tensor]) -> None:
+        """Find out with which weights a total was made of the losses elsewhere: d total / d loss.
+
+        Tasks on whose losses the total does not depend are left out.
+
+        Args:
+            total: The total, with its graph, which is kept.
+            losses: The losses of the present tasks, with their graphs.
+
+        Example:
+            >>> from polytask.losses import MultiTaskLoss
+            >>> combination = MultiTaskLoss({"a": nn.MSELoss(), "b": nn.MSELoss()}).combination
+            >>> a, b = torch.ones(2, requires_grad=True).unbind()
+            >>> combination.derive_weights(a**2 + 3 * b, {"a": a, "b": b})
+            >>> combination.own_and_effective_weights()[2]
+            tensor([2., 3.])
+        """
+        known = {name: loss for name, loss in losses.items() if loss.requires_grad}
+        if not total.requires_grad or not known:
+            return
+        found = torch.autograd.grad(total, list(known.values()), retain_graph=True, allow_unused=True)
+        used = {name: one for name, one in zip(known, found, strict=True) if one is not None}
+        weights = torch.stack([one.detach() for one in used.values()]) if used else total.new_zeros(0)
+        self._derived = tuple(used), weights
+
     def own_and_effective_weights(self) -> tuple[tuple[str, ...], Tensor, Tensor]:
         """The tasks, their weights before ``loss_weights``, and the effective ones; ``(tasks,)`` each.
 
         The effective weight of a task is d total / d loss at its last loss. The tensors are on the device.
         """
+        if self._derived is not None:
+            names, effective = self._derived
+            return names, effective / self._factors(names), effective
         names, own = self._own_weights()
         return names, own, own * self._factors(names)
 

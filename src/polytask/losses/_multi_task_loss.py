@@ -97,6 +97,8 @@ class MultiTaskLoss(nn.Module):
         self._forwards = 0
         if self.weighting.gradients is not None:
             self.register_forward_hook(self._refuse_plain_backward)
+        elif not own_total:
+            self.register_forward_hook(self._derive_weights)
         # In a tuple, so that it is no submodule until it is stored by task.
         self._single: Sequence[nn.Module] = (task_losses,) if isinstance(task_losses, nn.Module) else ()
         if isinstance(task_losses, Mapping):
@@ -203,10 +205,11 @@ class MultiTaskLoss(nn.Module):
     def get_task_weights(self) -> dict[str, float]:
         """The effective weight of each task at its last loss, d total / d loss.
 
-        Tasks that were absent from the last batch are left out; before the first batch, the
-        weights are those at losses of 1. Of a weighting that requires gradients, they are what its last
-        step used, and 1 before that; of one that has no weights for the shared parameters, the factors
-        of the tasks' own parameters.
+        Tasks that were absent from the last batch are left out. Before the first batch, the weights are those
+        at losses of 1. A weighting that requires gradients has the weights of its last step, and 1 before
+        that. A weighting without weights for the shared parameters has the factors of the tasks' own
+        parameters. If a subclass overrides `forward`, the weights are derived from the total and the losses
+        that its last call in training returned.
 
         These are the weights that logs and records show. An override changes what is shown; the total
         is made by `forward`.
@@ -218,6 +221,13 @@ class MultiTaskLoss(nn.Module):
         """
         names, _, weights = self.combination.own_and_effective_weights()
         return dict(zip(names, weights.tolist(), strict=True))
+
+    def _derive_weights(self, criterion: nn.Module, given: Any, result: Any) -> None:
+        if isinstance(result, tuple) and torch.is_grad_enabled():
+            total, losses = result
+            self.combination.derive_weights(
+                total, {name: losses[name] for name in self.names if name in losses}
+            )
 
     def _refuse_plain_backward(self, criterion: nn.Module, given: Any, result: Any) -> None:
         # A hook, so that it holds for a subclass's own forward too. In the first step it is not known yet
