@@ -82,6 +82,12 @@ class Ranks:
         dist.broadcast(values, 0)
         return values
 
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sums of a few numbers over the ranks; read on the host."""
+        whole = torch.tensor(values, device=self.device)
+        dist.all_reduce(whole)
+        return list(whole.tolist())
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; read on the host."""
         value = torch.tensor([float(flag)], device=self.device)
@@ -113,16 +119,33 @@ class Ranks:
             parameters: The same on every rank.
         """
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        reached = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
-        dist.all_reduce(reached)
+        found = [float(p.grad is not None) for p in trained]
+        sums = self.sums(found + [float(p.grad is not None and not p.grad.is_sparse) for p in trained])
+        reached, dense = sums[: len(trained)], sums[len(trained) :]
         gradients = []
-        for parameter, ranks in zip(trained, reached.tolist(), strict=True):
-            if ranks and parameter.grad is None:
+        for parameter, ranks, ranks_with_dense in zip(trained, reached, dense, strict=True):
+            if not ranks:
+                continue
+            if not ranks_with_dense:
+                parameter.grad = self._mean_of_sparse(parameter)
+                continue
+            if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            if parameter.grad is not None:
-                gradients.append(parameter.grad)
+            elif parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
+            gradients.append(parameter.grad)
         for chunk in _chunks(gradients):
             _unpack(self.mean_(_pack(chunk)), chunk)
+
+    def _mean_of_sparse(self, parameter: Tensor) -> Tensor:
+        """The mean of a gradient that is sparse on all ranks that have it."""
+        own = None if parameter.grad is None else parameter.grad.coalesce()
+        parts = self.gather(None if own is None else (own.indices().cpu(), own.values().cpu()))
+        found = [part for part in parts if part is not None]
+        indices = torch.cat([part[0] for part in found], 1).to(parameter.device)
+        values = torch.cat([part[1] for part in found]).to(parameter.device) / self.size
+        whole = torch.sparse_coo_tensor(indices, values, parameter.shape, check_invariants=False)
+        return whole.coalesce()
 
 
 def _with_value(source: Tensor, value: Tensor) -> Tensor:

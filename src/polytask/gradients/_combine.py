@@ -22,6 +22,8 @@ class Combine(ABC):
         dense: Whether it needs explicit rows of all shared parameters.
         scale_heads: Whether parameters of one task alone are scaled by its weight.
         weights: The last weights that were computed, by task.
+        finite: The present tasks of the last step, and whether their gradients were finite, on the device;
+            None if that is not known.
     """
 
     dense: bool = False
@@ -29,6 +31,7 @@ class Combine(ABC):
     def __init__(self, scale_heads: bool) -> None:
         self.scale_heads = scale_heads
         self.weights: dict[str, Tensor] = {}
+        self.finite: tuple[Names, Tensor] | None = None
 
     @abstractmethod
     def pairs(self, step: BackwardStep, measured: Measured) -> Pairs:
@@ -66,6 +69,7 @@ class ByGramian(Combine):
         """The weighted sum of the gradients."""
         names, losses, scale = step.names, step.losses, step.scale
         gramian = unscaled(measured.gramian(), scale, 2)
+        self.finite = names, gramian.diagonal().isfinite()
         if overflowed(gramian, scale):
             return measured.update(torch.full_like(losses, torch.nan), True)
         check_finite(gramian.diagonal(), names, self.weighting)
@@ -97,6 +101,7 @@ class ByBatches(Combine):
         """Nothing before the last batch; then the weighted sum of its gradients."""
         assert isinstance(measured, MeasuredRows)
         names, rows = step.names, measured.rows
+        self.finite = names, rows.norms().isfinite()
         self.lost |= overflowed(rows.norms(), step.scale)
         if not self.lost:
             check_finite(rows.norms(), names, self.weighting)
@@ -133,6 +138,7 @@ class ByJacobian(Combine):
         assert isinstance(measured, MeasuredRows)
         names, losses, scale = step.names, step.losses, step.scale
         rows = measured.rows
+        self.finite = names, rows.norms().isfinite()
         if not _is_one(scale) and overflowed(rows.norms(), scale):
             return measured.update(torch.full_like(losses, torch.nan), True)
         update = self.aggregator(unscaled(rows.jacobian, scale, 1), names, losses=losses) * scale

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from polytask.gradients._layer_call import LayerCall, LayerRows, precise
@@ -16,7 +17,7 @@ class EmbeddingCall(LayerCall):
     @classmethod
     def fits(cls, layer: nn.Embedding, given: Tensor) -> bool:
         """Whether a row's gradient is the plain sum over the positions that looked it up."""
-        return not (layer.sparse or layer.scale_grad_by_freq) and layer.max_norm is None
+        return not layer.scale_grad_by_freq and layer.max_norm is None
 
     def saves(self, tasks: int) -> bool:
         """Whether fewer rows are looked up than the table has."""
@@ -43,13 +44,15 @@ class EmbeddingRows(LayerRows):
         identifiers = call.input.flatten().long()
         slots = _slots(identifiers)
         self.identifiers = identifiers.new_zeros(len(identifiers)).scatter_(0, slots, identifiers)
+        self.sparse, self.padding = bool(call.layer.sparse), call.layer.padding_idx
+        self.used = slots
         size = (len(deltas), len(identifiers), call.layer.embedding_dim)
         self.gradients = self.table.new_zeros(size, dtype=precise(deltas))
         for rows, delta in zip(self.gradients, deltas, strict=True):
             if delta is not None:
                 rows.index_add_(0, slots, delta.reshape(rows.shape).to(rows))
-        if call.layer.padding_idx is not None:
-            self.gradients *= (self.identifiers != call.layer.padding_idx)[:, None]
+        if self.padding is not None:
+            self.gradients *= (self.identifiers != self.padding)[:, None]
 
     def gramian(self) -> Tensor:
         """From the rows that were looked up."""
@@ -62,11 +65,23 @@ class EmbeddingRows(LayerRows):
         return [self.table]
 
     def combine(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The table's gradient."""
+        """The table's gradient, sparse if the layer's gradients are."""
         rows = self.gradients
         summed = (weights.to(rows) @ rows.flatten(1)).view(rows.shape[1:])
+        if self.sparse:
+            # As in torch's own sparse gradients, the number of rows is read on the host.
+            kept = torch.arange(int(self.used.max()) + 1 if len(self.used) else 0, device=rows.device)
+            if self.padding is not None:
+                kept = kept[self.identifiers[kept] != self.padding]
+            return [(self.table, self._sparse(self.identifiers[kept], summed[kept]))]
         table = rows.new_zeros(self.table.shape)
         return [(self.table, table.index_add_(0, self.identifiers, summed))]
+
+    def _sparse(self, identifiers: Tensor, values: Tensor) -> Tensor:
+        shape = self.table.shape
+        return torch.sparse_coo_tensor(
+            identifiers[None], values, shape, is_coalesced=True, check_invariants=False
+        )
 
 
 def _slots(identifiers: Tensor) -> Tensor:

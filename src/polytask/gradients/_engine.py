@@ -12,7 +12,7 @@ from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
 from polytask.gradients._backward_step import BackwardStep, Losses, by_name
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
-from polytask.gradients._jacobian import Pairs
+from polytask.gradients._jacobian import Pairs, times
 from polytask.gradients._levels import LEVELS, ByRows, Level, Measured, MeasuredRows, explicit, weighted
 from polytask.gradients._observer import ObservedStep, Observers, StepObserver
 from polytask.gradients._sharing import Sharing
@@ -89,6 +89,7 @@ class Engine:
         self._window = Window()
         self._observers = Observers(self.level, self._level)
         self._steps = 0
+        self._before: tuple[int, dict[str, Tensor]] = 0, {}
         self.ranks: Ranks | None = None
 
     @property
@@ -126,6 +127,7 @@ class Engine:
         scale: float | Tensor = 1.0,
         last: bool = True,
         calls: int = 1,
+        part: float = 1.0,
     ) -> None:
         """Add the update to ``.grad``; frees the graph.
 
@@ -143,6 +145,8 @@ class Engine:
                 are computed from their sum; for `TaskLosses` they are those of the mean over all labels.
             calls: Number of calls in a step, by which the gradients are divided if weights of an earlier
                 step are kept.
+            part: The part of that number that the step has: below 1 in an epoch's last, shorter step. The
+                update is multiplied by it, as the sum of losses that are divided by ``calls`` would be.
 
         Raises:
             UserError: If the losses do not fit, no parameter is shared, or a task's loss does not go
@@ -155,16 +159,21 @@ class Engine:
             self.notify_observers(losses, names=names, scale=scale, last=last)
             (self.weighting(torch.stack(values), present) * scale).backward()
             return
+        if not self._window.begun:
+            self._before = self._steps, dict(combine.weights)
+            combine.finite = None
         if not last and not level.accumulates:
             raise UserError("last", "must be True at the level 'representation'", repr(last))
         step = BackwardStep.of(losses, self.weighting, names, scale, self.ranks)
         # Within autocast, products of gradients would be rounded to half precision.
         with torch.autocast(step.losses.device.type, enabled=False):
-            accumulate(self._pairs(step, combine, level, last, calls))
+            accumulate(self._pairs(step, combine, level, last, calls, part))
         level.forget()
         self._steps += last
 
-    def _pairs(self, step: BackwardStep, combine: Combine, level: Level, last: bool, calls: int) -> Pairs:
+    def _pairs(
+        self, step: BackwardStep, combine: Combine, level: Level, last: bool, calls: int, part: float
+    ) -> Pairs:
         # The calls of one step may have any task: weights are kept for all tasks in all of them, or in none.
         needed = self.weighting.names if calls > 1 else step.names
         kept = self._steps % self.refresh_every > 0 and combine.weights.keys() >= set(needed)
@@ -173,18 +182,18 @@ class Engine:
         self._observers.measure(step, shared, last, kept, self.weighting.names)
         match choose(Situation(bool(shared), kept, first=not self._window.begun, last=last)):
             case Update.SUM_OF_LOSSES:
-                return weighted(step, shared, torch.ones_like(step.losses), True)
+                return times(weighted(step, shared, torch.ones_like(step.losses), True), part)
             case Update.KEPT_WEIGHTS:
                 weights = torch.stack([combine.weights[name] for name in step.names])
                 return weighted(step, shared, weights / calls, combine.scale_heads, 1 / calls)
             case Update.SINGLE_BATCH:
-                return self._combined(combine, step, level.measure(step, shared), shared)
+                return times(self._combined(combine, step, level.measure(step, shared), shared), part)
             case Update.ADD_TO_WINDOW:
                 self._add(step, level, shared)
                 return []
             case Update.CLOSE_WINDOW:
                 self._add(step, level, shared)
-                return self._closed(combine)
+                return times(self._closed(combine), part)
 
     def _learn(self, step: BackwardStep, trace: bool) -> None:
         here = step.here_names
@@ -269,16 +278,34 @@ class Engine:
         names = self.weighting.names
         return sum(parameter.numel() for parameter in self._sharing.found(names)), self._sharing.own(names)
 
-    def finish(self) -> None:
+    def finish(self, part: float = 1.0) -> None:
         """Fill ``.grad`` from the calls so far if the last batch of a step had no label.
 
         If a method takes several batches and has fewer, ``.grad`` stays as it is.
+
+        Args:
+            part: As for `backward`.
         """
         if self._combine is not None and self._window.begun:
-            accumulate(self._closed(self._combine))
+            accumulate(times(self._closed(self._combine), part))
             self._steps += 1
         self._observers.finish(self.weighting.names)
         self.forget()
+
+    def undo(self) -> None:
+        """Forget the last step, which the optimizer does not take: the weights kept before it hold again."""
+        if self._combine is not None:
+            self._steps, self._combine.weights = self._before[0], dict(self._before[1])
+        self.forget()
+
+    @property
+    def nonfinite(self) -> tuple[str, ...]:
+        """The tasks whose gradients in the last step were not finite, as far as they were computed by task.
+
+        Read on the host.
+        """
+        names, finite = (self._combine and self._combine.finite) or ((), torch.ones(0))
+        return tuple(name for name, fine in zip(names, finite.tolist(), strict=True) if not fine)
 
     def begin(self) -> None:
         """Discard what an earlier forward left behind if no `backward` followed it."""

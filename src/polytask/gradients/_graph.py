@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-# They map elements one by one, so that a task keeps its index in a vector.
+# These nodes map elements one by one, so that a task keeps its index in a vector.
 _ELEMENTWISE = ("DivBackward0", "MulBackward0", "ToCopyBackward0")
 
 
@@ -89,8 +89,9 @@ def trace(roots: Sequence[Node], stops: Collection[Node] = ()) -> Graph:
 def split(losses: Sequence[Tensor]) -> tuple[list[GradientEdge], tuple[Tensor, ...]]:
     """The edge at which each task's own graph begins, and the derivative of its loss by that edge.
 
-    Losses that were stacked, scaled and unstacked again have all tasks below them; their own graphs begin
-    below the stack.
+    Losses that were joined in a vector and taken from it again have all tasks below them; their own graphs
+    begin below the vector. If they were stacked, scaled by elements and selected by an index, the nodes show
+    it. For other operations, such as slices, the derivatives by the vector's elements are read on the host.
 
     Args:
         losses: Scalars with a graph.
@@ -102,7 +103,8 @@ def split(losses: Sequence[Tensor]) -> tuple[list[GradientEdge], tuple[Tensor, .
         (['MulBackward0', 'MulBackward0'], (tensor(0.2500), tensor(0.2500)))
     """
     tops = [get_gradient_edge(loss) for loss in losses]
-    edges = [_peel(top) for top in tops]
+    edges = [peel(top) for top in tops]
+    edges = [_below_vector(loss, edge) for loss, edge in zip(losses, edges, strict=True)]
     if edges == tops:
         return edges, tuple(torch.ones_like(loss) for loss in losses)
     if len({(edge.node, edge.output_nr) for edge in edges}) < len(edges):
@@ -111,17 +113,27 @@ def split(losses: Sequence[Tensor]) -> tuple[list[GradientEdge], tuple[Tensor, .
     return edges, torch.autograd.grad(losses, edges, retain_graph=True)
 
 
-def _peel(edge: GradientEdge) -> GradientEdge:
+def peel(edge: GradientEdge) -> GradientEdge:
+    """The edge at which a task's own graph begins, as far as the nodes show it.
+
+    Args:
+        edge: The edge of a loss.
+
+    Example:
+        >>> a, b = (torch.ones((), requires_grad=True) for _ in range(2))
+        >>> peel(get_gradient_edge(torch.stack([2 * a, b + 1])[-1])).node.name()
+        'AddBackward0'
+    """
     node, output, index, found = edge.node, edge.output_nr, None, edge
     while True:
         kind = node.name()
         if kind in ("UnbindBackward0", "SelectBackward0") and index is None:
-            if node._saved_dim != 0:  # type: ignore[attr-defined]
+            if _signed(node._saved_dim) not in (0, -1):  # type: ignore[attr-defined]
                 return found
-            index = output if kind == "UnbindBackward0" else node._saved_index  # type: ignore[attr-defined]
-        elif kind == "StackBackward0" and index is not None:
+            index = output if kind == "UnbindBackward0" else _signed(node._saved_index)  # type: ignore[attr-defined]
+        elif index is not None and _is_vector_of_scalars(node):
             below, output = node.next_functions[index]
-            if below is None or node._saved_dim != 0:  # type: ignore[attr-defined]
+            if below is None:
                 return found
             node, index = below, None
             found = GradientEdge(node, output)
@@ -132,3 +144,53 @@ def _peel(edge: GradientEdge) -> GradientEdge:
         if len(live) != 1:
             return found
         node, output = live[0]
+
+
+def _signed(number: int) -> int:
+    """A number of which torch shows the unsigned form."""
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _is_vector_of_scalars(node: Node) -> bool:
+    """Whether a node joins numbers, one from each task, into a vector."""
+    if node.name() not in ("StackBackward0", "CatBackward0"):
+        return False
+    below = [(child, output) for child, output in node.next_functions if child is not None]
+    single = all(_shape(child, output) in ((), (1,)) for child, output in below)
+    return single and _shape(node, 0) == (len(node.next_functions),)
+
+
+def _shape(node: Node, output: int) -> tuple[int, ...]:
+    return tuple(node._input_metadata[output].shape)
+
+
+def _below_vector(loss: Tensor, edge: GradientEdge) -> GradientEdge:
+    """The element of a vector of losses on which a loss depends, if it depends on one alone."""
+    elements = _elements(edge)
+    if not elements:
+        return edge
+    gradients = torch.autograd.grad(loss, elements, retain_graph=True, allow_unused=True)
+    pairs = zip(elements, gradients, strict=True)
+    used = [element for element, value in pairs if value is not None and value.any()]
+    return _below_vector(loss, peel(used[0])) if len(used) == 1 else edge
+
+
+def _elements(edge: GradientEdge) -> list[GradientEdge]:
+    """The elements of the vectors of losses through which alone everything acts on a loss; else none."""
+    elements: list[GradientEdge] = []
+    seen: set[Node] = set()
+    stack = [edge.node]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        below = [GradientEdge(child, output) for child, output in node.next_functions if child is not None]
+        if _is_vector_of_scalars(node):
+            elements += below
+            continue
+        # A leaf, or a tensor that is larger than a vector of losses: a part of the model or of its loss.
+        if not below or any(len(_shape(each.node, each.output_nr)) > 1 for each in below):
+            return []
+        stack += [each.node for each in below]
+    return elements

@@ -9,12 +9,15 @@ from torch import Tensor
 
 from polytask._distributed import Ranks
 from polytask.batch import HALF
+from polytask.gradients._accumulate import added
 from polytask.gradients._backward_step import Roots
 from polytask.gradients._compiled import repeatable
 from polytask.gradients._graph import Graph
 from polytask.gradients._layer_call import LayerCall, LayerRows
 
 Pairs = list[tuple[Tensor, Tensor | None]]
+# For each parameter that a task has reached the indices of its sparse gradient; None if it is dense.
+Layouts = dict[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Rows:
         jacobian: Their rows, ``(tasks, parameters)``; 0 for parameters that a task does not reach.
         own: For each task the gradients of parameters that no other task reaches.
         layers: Shared layers without explicit rows.
+        layouts: The layouts of the gradients that the rows were made of. A parameter that is not among them
+            was reached by no task, and gets no gradient.
     """
 
     names: tuple[str, ...]
@@ -34,6 +39,7 @@ class Rows:
     jacobian: Tensor
     own: list[dict[Tensor, Tensor]]
     layers: list[LayerRows] = field(default_factory=list)
+    layouts: Layouts = field(default_factory=dict)
 
     def gramian(self, by: Sequence[Tensor] | None = None) -> Tensor:
         """Inner products of the tasks' gradients, ``(tasks, tasks)``, by all layers or some whole layers."""
@@ -76,9 +82,9 @@ class Rows:
         ]
 
     def unflatten(self, update: Tensor) -> Pairs:
-        """An update ``(parameters,)`` in pieces."""
-        pieces = parts(update, self.parameters)
-        return [(p, piece.view(p.shape)) for p, piece in zip(self.parameters, pieces, strict=True)]
+        """An update ``(parameters,)`` in pieces, with the layout of the gradients that it was made of."""
+        pieces = zip(self.parameters, parts(update, self.parameters), strict=True)
+        return [(p, _laid(piece.view(p.shape), self.layouts[p])) for p, piece in pieces if p in self.layouts]
 
     def only(self, names: tuple[str, ...]) -> "Rows":
         """The explicit rows of some tasks."""
@@ -99,15 +105,17 @@ class Rows:
         wide = self.jacobian.new_zeros(len(names), size, dtype=_promoted(parameters))
         at = dict(zip(parameters, parts(wide, parameters), strict=True))
         own: list[dict[Tensor, Tensor]] = [{} for _ in names]
+        layouts = self.layouts
         for parameter, part in zip(self.parameters, parts(self.jacobian, self.parameters), strict=True):
             at[parameter][[names.index(name) for name in self.names]] = part
         for name, gradients in zip(self.names, self.own, strict=True):
             for parameter, gradient in gradients.items():
                 if parameter in at:
-                    at[parameter][names.index(name)] = gradient.flatten().to(wide)
+                    at[parameter][names.index(name)] = flat(parameter, gradient).to(wide)
+                    layouts = _joined(layouts, {parameter: _layout(gradient)})
                 else:
                     own[names.index(name)][parameter] = gradient
-        return replace(self, names=names, parameters=parameters, jacobian=wide, own=own)
+        return replace(self, names=names, parameters=parameters, jacobian=wide, own=own, layouts=layouts)
 
     def times(self, factors: Tensor) -> "Rows":
         """Each task's gradients times its factor, ``(tasks,)``; explicit rows only."""
@@ -118,15 +126,19 @@ class Rows:
 
     def over(self, ranks: Ranks | None) -> "Rows":
         """The mean of the explicit rows over all ranks, which have rows of the same tasks and parameters."""
-        return self if ranks is None else replace(self, jacobian=ranks.mean_(self.jacobian))
+        if ranks is None:
+            return self
+        layouts = _over(ranks, self.parameters, self.layouts)
+        return replace(self, jacobian=ranks.mean_(self.jacobian), layouts=layouts)
 
     def plus(self, other: "Rows") -> "Rows":
         """The sum with rows of the same tasks and parameters."""
         own = [dict(mine) for mine in self.own]
         for mine, theirs in zip(own, other.own, strict=True):
             for parameter, gradient in theirs.items():
-                mine[parameter] = mine[parameter] + gradient if parameter in mine else gradient
-        return replace(self, jacobian=self.jacobian + other.jacobian, own=own)
+                mine[parameter] = added(mine[parameter], gradient) if parameter in mine else gradient
+        layouts = _joined(self.layouts, other.layouts)
+        return replace(self, jacobian=self.jacobian + other.jacobian, own=own, layouts=layouts)
 
 
 def product(rows: Tensor) -> Tensor:
@@ -177,6 +189,7 @@ def measure(
     size = sum(parameter.numel() for parameter in explicit)
     jacobian = roots.factors[0].new_empty(len(names), size, dtype=_promoted(explicit))
     alone: list[dict[Tensor, Tensor]] = []
+    layouts: Layouts = {}
     deltas: list[tuple[Tensor | None, ...]] = []
     known = set(shared)
     joint = [(leaf, graph.reaching(leaf)) for leaf in explicit]
@@ -197,12 +210,54 @@ def measure(
         if joint:
             pieces = [(leaf, next(found) if mask >> bit & 1 else None) for leaf, mask in joint]
             torch.cat([flat(leaf, gradient) for leaf, gradient in pieces], out=row)
+            here_layouts = {leaf: _layout(value) for leaf, value in pieces if value is not None}
+            layouts = _joined(layouts, here_layouts)
         alone.append(
             {leaf: gradient for leaf, gradient in zip(mine, found, strict=True) if gradient is not None}
         )
     columns = zip(*deltas, strict=True) if edges else ()
     layers = [call.rows(column) for call, column in zip(calls, columns, strict=True)]
-    return Rows(names, explicit, jacobian, alone, layers)
+    return Rows(names, explicit, jacobian, alone, layers, layouts)
+
+
+def _layout(gradient: Tensor) -> Tensor | None:
+    return gradient._indices() if gradient.is_sparse else None
+
+
+def _joined(one: Layouts, other: Layouts) -> Layouts:
+    joined = {**one, **other}
+    for leaf in one.keys() & other.keys():
+        first, second = one[leaf], other[leaf]
+        joined[leaf] = None if first is None or second is None else torch.cat([first, second], 1)
+    return joined
+
+
+def _over(ranks: Ranks, parameters: Sequence[Tensor], layouts: Layouts) -> Layouts:
+    """The layouts on all ranks together, the same on each of them."""
+    found_here = [float(leaf in layouts) for leaf in parameters]
+    sums = ranks.sums(found_here + [float(layouts.get(leaf, leaf) is None) for leaf in parameters])
+    reached, dense = sums[: len(parameters)], sums[len(parameters) :]
+    found: Layouts = {leaf: None for leaf, number in zip(parameters, reached, strict=True) if number}
+    for leaf in (leaf for leaf, any_dense in zip(parameters, dense, strict=True) if not any_dense):
+        if leaf in found:
+            own = layouts.get(leaf)
+            everyone = ranks.gather(None if own is None else own.cpu())
+            indices = [each.to(leaf.device) for each in everyone if each is not None]
+            found[leaf] = torch.cat(indices, 1)
+    return found
+
+
+def _laid(update: Tensor, indices: Tensor | None) -> Tensor:
+    """An update with the layout of gradients: dense, or sparse at the given indices and where it is not 0."""
+    if indices is None:
+        return update
+    levels = len(indices)
+    kept = update.ne(0).flatten(levels).any(levels) if update.ndim > levels else update.ne(0)
+    kept[tuple(indices)] = True
+    chosen = kept.nonzero().mT
+    return torch.sparse_coo_tensor(
+        chosen, update[tuple(chosen)], update.shape, is_coalesced=True, check_invariants=False
+    )
 
 
 def _promoted(parameters: Sequence[Tensor]) -> torch.dtype:
@@ -210,6 +265,13 @@ def _promoted(parameters: Sequence[Tensor]) -> torch.dtype:
     for parameter in parameters:
         kind = kind if parameter.dtype in HALF else torch.promote_types(kind, parameter.dtype)
     return kind
+
+
+def times(pairs: Pairs, factor: float) -> Pairs:
+    """Gradients times a factor."""
+    if factor == 1:
+        return pairs
+    return [(leaf, None if gradient is None else gradient * factor) for leaf, gradient in pairs]
 
 
 def flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:

@@ -75,13 +75,20 @@ class LayerCall(ABC):
     def usable(self, graph: Graph) -> bool:
         """Whether the layer's parameters act through this call alone, and its input is unchanged."""
         return (
+            # Hooks may change the gradients of the parameters, which are not computed here.
+            not hooked(self.layer, self.parameters())
             # A forward that replaces the class's own may compute something else.
-            "forward" not in vars(self.layer)
+            and "forward" not in vars(self.layer)
             and "weight" in self.layer._parameters
             and self.layer._parameters.keys() <= {"weight", "bias"}
             and self.version == self.input._version
             and all(graph.only_way(parameter, self.edge.node, self.ways) for parameter in self.parameters())
         )
+
+
+def hooked(layer: nn.Module, parameters: Sequence[Tensor]) -> bool:
+    """Whether torch's backward would call hooks of a layer, or of its parameters, on their gradients."""
+    return bool(layer._backward_hooks) or any(parameter._backward_hooks for parameter in parameters)
 
 
 def precise(deltas: Sequence[Tensor | None]) -> torch.dtype:

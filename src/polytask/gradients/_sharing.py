@@ -30,10 +30,15 @@ class Sharing:
         self.tasks: dict[Tensor, set[str]] = {parameter: set() for parameter in self.parameters.values()}
         self.seen: set[str] = set()
         self._masks: dict[tuple[str, ...], dict[Tensor, int]] = {}
+        self._trained: tuple[bool, ...] = ()
         self._news = False
 
     def knows(self, names: tuple[str, ...]) -> bool:
-        """Whether a step with these tasks was seen."""
+        """Whether a step with these tasks was seen, with the same parameters trained."""
+        trained = tuple(parameter.requires_grad for parameter in self.parameters.values())
+        if trained != self._trained:
+            self._trained = trained
+            self._masks.clear()
         return names in self._masks
 
     def learn(self, graph: Graph, names: tuple[str, ...]) -> None:
