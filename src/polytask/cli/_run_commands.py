@@ -79,7 +79,8 @@ def _fit(named: "Selection", options: argparse.Namespace, console: "Console") ->
         if any(key.startswith(f"{stage}/") for key in fitted.values):
             console.print(results_table(fitted.values, stage, fitted.tasks))
     if fitted.skipped:
-        console.print(f"{fitted.skipped} steps were skipped: no label, or a loss that was not finite")
+        reason = "no label, or a loss or gradient that was not finite"
+        console.print(f"{fitted.skipped} steps were skipped: {reason}")
     return f"run: {fitted.run}"
 
 

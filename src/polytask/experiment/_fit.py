@@ -45,7 +45,7 @@ class Fitted:
         run: The run's folder.
         values: The last logged values by log key.
         tasks: Task names, in order.
-        skipped: Steps without a label, or with a loss that was not finite.
+        skipped: Steps without a label, or with a loss or gradient that was not finite.
     """
 
     run: Path

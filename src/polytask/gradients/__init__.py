@@ -10,6 +10,7 @@ their names, and knows nothing of Lightning, data loaders, metrics or configs.
 """
 
 from polytask.gradients._engine import Engine
+from polytask.gradients._graph import leaves_of
 from polytask.gradients._observer import ObservedStep, StepObserver
 
-__all__ = ["Engine", "ObservedStep", "StepObserver"]
+__all__ = ["Engine", "ObservedStep", "StepObserver", "leaves_of"]

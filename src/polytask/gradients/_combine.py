@@ -101,7 +101,7 @@ class ByBatches(Combine):
         """Nothing before the last batch; then the weighted sum of its gradients."""
         assert isinstance(measured, MeasuredRows)
         names, rows = step.names, measured.rows
-        self.finite = names, rows.norms().isfinite()
+        self.finite = names, self._finite(names, rows.norms().isfinite())
         self.lost |= overflowed(rows.norms(), step.scale)
         if not self.lost:
             check_finite(rows.norms(), names, self.weighting)
@@ -117,6 +117,13 @@ class ByBatches(Combine):
         weights = self.weighting(first.jacobian @ second.jacobian.mT, names, losses=step.losses)
         weights = self.keep(step, weights)
         return measured.update(weights, self.scale_heads)
+
+    def _finite(self, names: Names, here: Tensor) -> Tensor:
+        """Whether a task's gradients were finite in all batches of the step so far."""
+        before: dict[str, Tensor] = {}
+        if self.held and self.finite is not None:
+            before = dict(zip(self.finite[0], self.finite[1].unbind(), strict=True))
+        return torch.stack([each & before.get(name, each) for name, each in zip(names, here, strict=True)])
 
 
 class ByJacobian(Combine):

@@ -161,7 +161,6 @@ class Engine:
             return
         if not self._window.begun:
             self._before = self._steps, dict(combine.weights)
-            combine.finite = None
         if not last and not level.accumulates:
             raise UserError("last", "must be True at the level 'representation'", repr(last))
         step = BackwardStep.of(losses, self.weighting, names, scale, self.ranks)
@@ -180,7 +179,10 @@ class Engine:
         self._learn(step, kept or level.needs_graph or self._observers.due)
         shared = self._sharing.shared(self.weighting.names)
         self._observers.measure(step, shared, last, kept, self.weighting.names)
-        match choose(Situation(bool(shared), kept, first=not self._window.begun, last=last)):
+        update = choose(Situation(bool(shared), kept, first=not self._window.begun, last=last))
+        if update in (Update.SUM_OF_LOSSES, Update.KEPT_WEIGHTS):
+            combine.finite = None
+        match update:
             case Update.SUM_OF_LOSSES:
                 return times(weighted(step, shared, torch.ones_like(step.losses), True), part)
             case Update.KEPT_WEIGHTS:
@@ -296,6 +298,7 @@ class Engine:
         """Forget the last step, which the optimizer does not take: the weights kept before it hold again."""
         if self._combine is not None:
             self._steps, self._combine.weights = self._before[0], dict(self._before[1])
+            self._combine.finite = None
         self.forget()
 
     @property

@@ -1,6 +1,6 @@
 """The graph of one step: which task reaches which parameter, and by which path."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -111,6 +111,26 @@ def split(losses: Sequence[Tensor]) -> tuple[list[GradientEdge], tuple[Tensor, .
         pairs = zip(losses, edges, strict=True)
         return edges, tuple(torch.autograd.grad(loss, edge, retain_graph=True)[0] for loss, edge in pairs)
     return edges, torch.autograd.grad(losses, edges, retain_graph=True)
+
+
+def leaves_of(losses: Mapping[str, Tensor]) -> dict[str, set[Tensor]]:
+    """The leaves that each task's loss reaches, also after a backward that has freed the graph.
+
+    Args:
+        losses: Losses by task; those without a graph reach nothing.
+
+    Example:
+        >>> a, b = (torch.ones((), requires_grad=True) for _ in range(2))
+        >>> reached = leaves_of({"first": a * b, "second": 2 * b})
+        >>> len(reached["first"]), reached["second"] == {b}
+        (2, True)
+    """
+    roots = {name: peel(get_gradient_edge(loss)).node for name, loss in losses.items() if loss.requires_grad}
+    graph = trace(list(roots.values()))
+    return {
+        name: {leaf for leaf, node in graph.leaves.items() if graph.masks[node] >> bit & 1}
+        for bit, name in enumerate(roots)
+    }
 
 
 def peel(edge: GradientEdge) -> GradientEdge:

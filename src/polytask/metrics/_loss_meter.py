@@ -38,7 +38,7 @@ class LossMeter:
         self.recent_counts: dict[str, float] = {}
         self.sums = dict.fromkeys(self.names, 0.0)
         self.counts = dict.fromkeys(self.names, 0.0)
-        self.bad: tuple[str, float, int] | None = None
+        self.bad: tuple[dict[str, float], int] | None = None
 
     def add(
         self, losses: Mapping[str, Tensor], total: Tensor, counts: Mapping[str, float], size: int, step: int
@@ -68,19 +68,28 @@ class LossMeter:
         self.recent_sums, self.recent_counts = {}, {}
         return means
 
-    def first_bad(self) -> tuple[str, float, int] | None:
-        """Name, value and step of the first loss that is not finite; one copy to the host."""
+    def first_bad(self) -> tuple[dict[str, float], int] | None:
+        """All losses that are not finite in the first step with such a loss, and its number.
+
+        One copy to the host.
+        """
         self._fold()
         return self.bad
 
     def _fold(self) -> None:
         sums, counts = self.recent_sums, self.recent_counts
         for (name, weight, step), value in zip(self._keys(), self._values(), strict=True):
-            if self.bad is None and not math.isfinite(value):
-                self.bad = (name, value, step)
+            if not math.isfinite(value):
+                self._note(name, value, step)
             sums[name] = sums.get(name, 0.0) + value * weight
             counts[name] = counts.get(name, 0.0) + weight
         self.window = []
+
+    def _note(self, name: str, value: float, step: int) -> None:
+        if self.bad is None:
+            self.bad = ({}, step)
+        if self.bad[1] == step:
+            self.bad[0].setdefault(name, value)
 
     def _keys(self) -> list[tuple[str, float, int]]:
         return [(name, weights[name], step) for _, weights, step in self.window for name in weights]

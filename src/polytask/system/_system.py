@@ -1,6 +1,7 @@
 """System: model, criterion, metrics, adapters, loaders and optimizer as one LightningModule."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -12,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from polytask._distributed import Ranks
-from polytask._errors import UserError
+from polytask._errors import RunError, UserError
 from polytask._lightning._noise import Silence, silence
 from polytask._tasks import SHARING
 from polytask.adapters import CriterionAdapter
@@ -28,12 +29,20 @@ from polytask.system._fit_checks import (
     monitors_of,
 )
 from polytask.system._forward import outputs_by_task, predictions
-from polytask.system._nonfinite import check_weights, nonfinite
+from polytask.system._nonfinite import (
+    SkippedStepError,
+    bad_rows,
+    check_weights,
+    every_step_skipped,
+    nonfinite_losses,
+)
 from polytask.system._optimizers import optimizer_config, step_plateaus
+from polytask.system._saved_buffers import SavedBuffers
 from polytask.system._sharing_penalty import penalty_of, with_penalty
 from polytask.system._stage_loaders import loader_of, loaders_by_stage, replayable
 from polytask.system._stage_log import StageLog
 from polytask.system._stages import STAGES, adapters_by_stage, by_stage
+from polytask.system._step_guard import StepGuard, any_process
 from polytask.system._task_backward import TaskBackward
 from polytask.system._task_order import check_head_order, task_names
 from polytask.weighting._base import Gradients
@@ -74,8 +83,8 @@ class System(pl.LightningModule):
             are kept before they are computed again.
         scale_heads: Whether the task's weight also scales the gradients of parameters that only this task
             uses; the method's default if None.
-        on_nonfinite: What happens if a training loss is NaN or infinite: ``stop`` ends the run;
-            ``skip`` skips the step and counts it, at the cost of one device synchronisation per step.
+        on_nonfinite: What happens if a training loss or a gradient is NaN or infinite: ``stop`` ends the
+            run; ``skip`` skips the step and counts it, at the cost of two device synchronisations per step.
 
     Raises:
         UserError: If an argument cannot be used.
@@ -83,7 +92,7 @@ class System(pl.LightningModule):
     Attributes:
         names: The tasks, in order.
         latest: The last value of each log key.
-        skipped: The training steps without a label or with a loss that was not finite.
+        guard: Keeps the optimizer from steps whose gradients are not finite.
         task_backward: Fills ``.grad`` for a `polytask.losses.MultiTaskLoss`; None for other criteria.
         record: The losses and metrics of each stage. Checkpoints hold the metrics' tensors under this name.
 
@@ -136,11 +145,17 @@ class System(pl.LightningModule):
         self.record = StageLog(self.names, own_metrics, self.adapters, auxiliary)
         self.dataloaders = loaders_by_stage(dataloaders)
         self.on_nonfinite = on_nonfinite
-        self.skipped = 0
+        self.guard = StepGuard(on_nonfinite == "skip")
+        self._saved_buffers = SavedBuffers(model)
         self.latest: dict[str, float] = {}
         self.labelled_tasks: set[str] = set()
         self._steps_next = False
         self._logged_step = 0
+
+    @property
+    def skipped(self) -> int:
+        """The training steps without a label, or with a loss or gradient that was not finite."""
+        return self.guard.skipped
 
     # ---- what can be known before data --------------------------------------------------------
 
@@ -258,12 +273,26 @@ class System(pl.LightningModule):
         if counted and stage == "train":
             # A task may have all of its labels on other ranks.
             self.labelled_tasks.update(batch.targets, set(self.names).intersection(losses))
-        if stage == "train" and self.on_nonfinite == "skip" and not bool(torch.isfinite(total)):
+        if stage == "train" and not self._accepts(batch, total, losses):
             return None
         self.record.add(stage, batch, outputs, total, losses, self.criterion, self.global_step)
         if stage == "train" and self.task_backward is not None:
             self.task_backward.note(batch, total, losses)
         return total
+
+    def _accepts(self, batch: Batch, total: Tensor, losses: dict[str, Tensor]) -> bool:
+        self.guard.batch = batch
+        # The losses of a `MultiTaskLoss` are those of all processes.
+        apart = self.task_backward is None
+        if not self.guard.skip or self._all_finite(total, apart):
+            return True
+        self.guard.refuse(total, losses, self.global_step, self.trainer)
+        self._saved_buffers.restore()
+        return False
+
+    def _all_finite(self, total: Tensor, apart: bool) -> bool:
+        bad = ~total.detach().isfinite().all()
+        return not (any_process(bad, self.trainer) if apart else bool(bad))
 
     def _joined(self, stage: str) -> bool:
         """Whether other ranks may have labels if this one has none."""
@@ -275,10 +304,12 @@ class System(pl.LightningModule):
         """One step's total loss, or None if no task has a label or the loss is skipped."""
         if self.task_backward is not None:
             self.task_backward.begin()
+        if self.guard.skip:
+            self._saved_buffers.save()
         total = self._step(batch, "train")
         if total is not None:
             return total
-        self.skipped += 1
+        self.guard.skipped += 1
         if self.task_backward is None or not self.task_backward.open:
             return None
         # The backward has to be called: other ranks and earlier batches wait for it.
@@ -295,6 +326,7 @@ class System(pl.LightningModule):
             return
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         last = self._steps_next
+        self.task_backward.number(self.global_step)
         self.task_backward.backward(loss, last, self.trainer.accumulate_grad_batches, scaled)
         if last:
             self.task_backward.average(self.parameters())
@@ -310,12 +342,69 @@ class System(pl.LightningModule):
     ) -> None:
         """One step of the optimizer, after which the weighting receives the losses."""
         self._steps_next = True
+        self.guard.begin()
         try:
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            super().optimizer_step(epoch, batch_idx, optimizer, partial(self._evaluate, optimizer_closure))
+        except SkippedStepError:
+            self._undo()
+            return
         finally:
             self._steps_next = False
+        self.guard.end()
         if self.task_backward is not None:
             self.task_backward.after_step(self.recompute_losses)
+
+    def _evaluate(self, closure: Callable[[], Tensor | None]) -> Tensor:
+        """The step's forward and backward; the optimizer does not step if the gradients cannot be used."""
+        total = closure()
+        parameters = dict(self.named_parameters())
+        # A loss scaler looks for gradients that are not finite itself, and lowers its scale.
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None or total is None:
+            self.guard.evaluated(
+                total, parameters, self.global_step, self.trainer, self._culprits, self._explanation
+            )
+        # The last batch of the step may lack labels: the gradients are those of the batches before it.
+        return torch.zeros((), device=self.device) if total is None else total
+
+    def _culprits(self, names: Sequence[str]) -> Sequence[str]:
+        if self.task_backward is None:
+            return ()
+        return self.task_backward.culprits([self.get_parameter(name) for name in names])
+
+    def _weighting_fault(self) -> RunError | None:
+        """The weighting's error for values that are not finite; losses explain it, if they are not either.
+
+        Raises:
+            UserError: If a loss was out of the weighting's range.
+        """
+        try:
+            if self.task_backward is not None:
+                self.task_backward.check()
+        except RunError as error:
+            return error
+        return None
+
+    def _explanation(self) -> RunError | None:
+        """The error for losses that are not finite, which explain gradients that are not."""
+        self._weighting_fault()
+        return self._loss_error()
+
+    def _loss_error(self) -> RunError | None:
+        bad = self.record.meters["train"].first_bad()
+        if bad is None:
+            return None
+        batch = self.guard.batch
+        rows = [] if batch is None or bad[1] != self.global_step else bad_rows(batch, bad[0])
+        return nonfinite_losses(*bad, self.trainer, rows)
+
+    def _undo(self) -> None:
+        """Leave everything as it was before a step that is skipped."""
+        for parameter in self.parameters():
+            parameter.grad = None
+        self.guard.restore(self.trainer.optimizers[0])
+        self._saved_buffers.restore()
+        if self.task_backward is not None:
+            self.task_backward.undo()
 
     def recompute_losses(self, batch: Batch) -> TaskLosses:
         """The losses of a training batch at the current parameters, without gradient and without a log.
@@ -356,6 +445,7 @@ class System(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Check the number of batches per step again, since callbacks may change it."""
+        self.guard.begin_epoch()
         if self.task_backward is not None:
             self.task_backward.check_batches(self.trainer.accumulate_grad_batches)
 
@@ -380,12 +470,12 @@ class System(pl.LightningModule):
 
     def _read_losses(self) -> dict[str, float]:
         """The mean losses since the last reading; an error if one is not finite."""
-        if self.task_backward is not None:
-            self.task_backward.check()
-        meter = self.record.meters["train"]
-        losses = meter.read()
-        if meter.bad is not None and self.on_nonfinite == "stop":
-            raise nonfinite(*meter.bad, self.trainer)
+        losses = self.record.meters["train"].read()
+        fault = self._weighting_fault()
+        problem = (None if self.guard.skip else self._loss_error()) or fault
+        if problem is not None:
+            raise problem
+        self.guard.check(self.trainer)
         return losses
 
     def on_validation_start(self) -> None:
@@ -396,6 +486,7 @@ class System(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch's values; raise if a task had no label in a whole epoch."""
         self._read_losses()
+        self.guard.check_epoch(lambda: every_step_skipped(self.trainer))
         if self.task_backward is not None:
             if self._saw_all_data():
                 check_labels(self.names, self.labelled_tasks)
@@ -494,8 +585,7 @@ class System(pl.LightningModule):
         Raises:
             RunError: If a loss or a weight is not finite: training can continue from whatever is saved.
         """
-        if self.on_nonfinite == "stop":
-            self._refuse_nonfinite()
+        self._refuse_nonfinite()
         checkpoint["polytask_epoch"] = {
             "record": self.record.epoch_state(),
             "skipped": self.skipped,
@@ -505,9 +595,9 @@ class System(pl.LightningModule):
         }
 
     def _refuse_nonfinite(self) -> None:
-        bad = self.record.meters["train"].first_bad()
-        if bad is not None:
-            raise nonfinite(*bad, self.trainer)
+        error = None if self.guard.skip else self._loss_error()
+        if error is not None:
+            raise error
         check_weights(self, self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -515,7 +605,7 @@ class System(pl.LightningModule):
         saved = checkpoint.get("polytask_epoch")
         if saved is not None:
             self.record.load_epoch_state(saved["record"])
-            self.skipped = saved["skipped"]
+            self.guard.skipped = saved["skipped"]
             self.labelled_tasks = set(saved["labelled"])
             self._logged_step = saved["logged_step"]
             if self.task_backward is not None:

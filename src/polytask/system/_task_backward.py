@@ -1,6 +1,6 @@
 """The backward of a training with several tasks, and the weighting's hooks around it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from polytask._distributed import Ranks
 from polytask._errors import UserError
 from polytask.batch import Batch
-from polytask.gradients import Engine
+from polytask.gradients import Engine, leaves_of
 from polytask.losses import MultiTaskLoss, TaskLosses
 from polytask.weighting._base import Gradients
 
@@ -58,6 +58,8 @@ class TaskBackward:
         self._batch: Batch | None = None
         self.losses: TaskLosses | None = None
         self._step: tuple[Tensor, Mapping[str, Tensor]] | None = None
+        self._graphs: Mapping[str, Tensor] = {}
+        self._seen_batches, self._called = 0, False
 
     @classmethod
     def of(
@@ -114,6 +116,7 @@ class TaskBackward:
         """Begin a fit in one process; forget what a fit that was stopped has left."""
         self.ranks = self.criterion.measurement.ranks = self.engine.ranks = None
         self.engine.forget()
+        self._seen_batches, self._called = 0, False
 
     def join(self, ranks: Ranks, buffers: nn.Module | None) -> None:
         """Train together with other processes.
@@ -133,12 +136,14 @@ class TaskBackward:
     def begin(self) -> None:
         """Begin a new batch."""
         self._forget()
+        self._seen_batches += 1
         self.engine.begin()
         if self.ranks is not None and self._buffers is not None:
             self.ranks.copy_buffers(self._buffers)
 
     def _forget(self) -> None:
         self._batch = self.losses = self._step = None
+        self._graphs = {}
 
     def note(self, batch: Batch, total: Tensor, losses: Mapping[str, Tensor]) -> None:
         """Keep what the backward and the weighting's ``after_step`` need.
@@ -167,10 +172,14 @@ class TaskBackward:
             scaled: Whether there is a loss scaler.
         """
         step, self._step = self._step, None
+        # An epoch's last step may have fewer batches; an optimizer may evaluate a batch more than once.
+        part = min(1.0, self._seen_batches / batches)
+        if step is not None:
+            self._graphs = {name: step[1][name] for name in self._by_task(step[1])}
         if step is not None and self.engine.measures:
             total, losses = step
             scale = _scale(loss, total) * batches if scaled and total.requires_grad else 1.0
-            self._engine_backward(losses, scale, last, batches)
+            self._engine_backward(losses, scale, last, batches, part)
         elif step is not None and loss.requires_grad:
             total, losses = step
             scale = _scale(loss, total) * batches if scaled and self.engine.observed else 1.0
@@ -178,14 +187,17 @@ class TaskBackward:
                 self.engine.notify_observers(self._weighed(losses), scale=scale, last=last)
             loss.backward()  # type: ignore[no-untyped-call]
         if last:
-            self.engine.finish()
+            self.engine.finish(part)
 
     def _engine_backward(
-        self, losses: Mapping[str, Tensor], scale: Tensor | float, last: bool, batches: int
+        self, losses: Mapping[str, Tensor], scale: Tensor | float, last: bool, batches: int, part: float
     ) -> None:
         # A method that takes several batches per step needs the whole gradients of each of them.
         whole = self.weighting.batches_per_step > 1
-        self.engine.backward(self._weighed(losses), scale=scale, last=last or whole, calls=batches)
+        self._called = True
+        self.engine.backward(
+            self._weighed(losses), scale=scale, last=last or whole, calls=batches, part=1.0 if whole else part
+        )
         # Auxiliary losses, a penalty for example, belong to no task: they are added without a weight.
         auxiliary = [value for name, value in losses.items() if name not in self.criterion.names]
         parts = [value * (scale / batches) for value in auxiliary if value.requires_grad]
@@ -231,6 +243,39 @@ class TaskBackward:
         """Keep the weights of this step, which the step itself may change."""
         self.weights = self.criterion.get_task_weights()
 
+    def number(self, step: int) -> None:
+        """Set the number of the step, for the weighting's messages.
+
+        Args:
+            step: The number, from 0.
+        """
+        self.weighting.number(step)
+
+    def culprits(self, parameters: Sequence[Tensor]) -> tuple[str, ...]:
+        """The tasks whose gradients in the last step are not finite, as far as that can be known.
+
+        Args:
+            parameters: The parameters whose ``.grad`` is not finite.
+        """
+        known = self.engine.nonfinite
+        if known or not parameters:
+            return known
+        # Without gradients by task, the parameters that one task alone reaches show it.
+        reached = leaves_of(self._graphs)
+        owners = [[name for name in reached if parameter in reached[name]] for parameter in parameters]
+        own = {tasks[0] for tasks in owners if len(tasks) == 1}
+        return tuple(name for name in self.criterion.names if name in own)
+
+    def undo(self) -> None:
+        """Forget a step that is skipped."""
+        self._forget()
+        self._seen_batches = 0
+        # Without a label the engine was not called, and its last step is an earlier one, which was taken.
+        if self._called:
+            self.engine.undo()
+            self.weighting.discard()
+        self._called = False
+
     def after_step(self, recompute: Callable[[Batch], TaskLosses]) -> None:
         """Pass the losses to the weighting.
 
@@ -239,6 +284,7 @@ class TaskBackward:
         """
         losses, batch = self.losses, self._batch
         self._forget()
+        self._seen_batches, self._called = 0, False
         if losses is None:
             return
         if batch is not None:

@@ -95,6 +95,18 @@ class Weighting(nn.Module, ABC):
         """
         return
 
+    def number(self, step: int) -> None:
+        """Set the number of the next step, for messages; otherwise calls are counted from 1.
+
+        Args:
+            step: The number.
+        """
+        return
+
+    def discard(self) -> None:
+        """Discard what `check` would report of steps since its last call."""
+        return
+
     def _check_now(self, like: Tensor) -> None:
         if not self.deferred and like.device.type == "cpu":
             self.check()
@@ -280,6 +292,9 @@ class GramianWeighting(Weighting):
         losses = None if losses is None else exact(losses).to(values.device)
         rounding = max(torch.finfo(gramian.dtype).eps, SUMMED)
         step = GramianStep(values, rounding, self.indices(names), losses)
+        bad = ~gramian.diagonal().isfinite()
+        if losses is not None:
+            bad = bad | ~losses.isfinite().to(bad.device)
         infinite, skew, step = self._examine(step)
         before = [buffer.clone() for buffer in self.buffers()]
         solution = self.solve(step)
@@ -292,7 +307,7 @@ class GramianWeighting(Weighting):
         # A faulty step must not change the state.
         for buffer, old in zip(self.buffers(), before, strict=True):
             buffer.copy_(torch.where(faulty.to(old.device), old, buffer))
-        self.faults.note(faults, gramian.detach(), step.indices, len(self.names))
+        self.faults.note(faults, gramian.detach(), step.indices, len(self.names), bad)
         self._check_now(gramian)
         return torch.where(faulty, 0.0, weights)
 
@@ -318,6 +333,18 @@ class GramianWeighting(Weighting):
             SolverWarning: If no weights were found, with the tasks and the Gramian's condition.
         """
         self.faults.say(type(self).__name__, self.names, self.unsolved)
+
+    def number(self, step: int) -> None:
+        """Set the number of the next step, for messages; otherwise calls are counted from 1.
+
+        Args:
+            step: The number.
+        """
+        self.faults.steps = step - 1
+
+    def discard(self) -> None:
+        """Discard the faults since the last call of `check`."""
+        self.faults.count = None
 
     def _check_shapes(self, gramian: Tensor, names: Sequence[str] | None, losses: Tensor | None) -> None:
         if not self.names:
@@ -397,16 +424,28 @@ class JacobianAggregator(Weighting):
         rows = jacobian.float() if jacobian.dtype in HALF else jacobian
         losses = None if losses is None else losses.detach().to(rows.dtype)
         indices = self.indices(names)
-        self._note(rows, indices)
-        return self.aggregate(rows, indices, losses).to(jacobian.dtype)
+        infinite = self._note(rows, indices)
+        before = [buffer.clone() for buffer in self.buffers()]
+        update: Tensor = self.aggregate(rows, indices, losses)
+        # A faulty step must not change the state.
+        for buffer, old in zip(self.buffers(), before, strict=True):
+            # A row's length is set by the first Jacobian; before that, all its values are 0.
+            old = old if old.shape == buffer.shape else torch.zeros_like(buffer)
+            buffer.copy_(torch.where(infinite.any().to(old.device), old, buffer))
+        return update.to(jacobian.dtype)
 
-    def _note(self, rows: Tensor, indices: list[int] | None) -> None:
-        infinite = ~torch.linalg.vector_norm(rows, dim=1).isfinite()
+    def _note(self, rows: Tensor, indices: list[int] | None) -> Tensor:
+        infinite: Tensor = ~torch.linalg.vector_norm(rows, dim=1).isfinite()
         if self._infinite is None:
             self._infinite = torch.zeros(len(self.names), dtype=torch.bool, device=rows.device)
         present = torch.tensor(range(len(self.names)) if indices is None else indices, device=rows.device)
         self._infinite = self._infinite.index_put((present,), self._infinite[present] | infinite)
         self._check_now(rows)
+        return infinite
+
+    def discard(self) -> None:
+        """Discard the faults since the last call of `check`."""
+        self._infinite = None
 
     def check(self) -> None:
         """Raise if a row was not finite since the last call.

@@ -1,5 +1,6 @@
 """Faults in the steps of a `GramianWeighting`, kept on the device until they are read."""
 
+import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -22,7 +23,8 @@ class Faults:
 
     Example:
         >>> faults = Faults()
-        >>> faults.note(torch.tensor([True, False, False]), torch.full((1, 1), torch.nan), None, 1)
+        >>> nan = torch.full((1, 1), torch.nan)
+        >>> faults.note(torch.tensor([True, False, False]), nan, None, 1, torch.tensor([True]))
         >>> faults.say("MGDA", ["digit"], "the solver did not converge")
         Traceback (most recent call last):
         polytask._errors.RunError: MGDA: gradients and losses must be finite, got NaN or infinity for
@@ -34,7 +36,9 @@ class Faults:
         self.count: Tensor | None = None
         self.first: tuple[Tensor, ...] = ()
 
-    def note(self, faults: Tensor, gramian: Tensor, indices: list[int] | None, tasks: int) -> None:
+    def note(
+        self, faults: Tensor, gramian: Tensor, indices: list[int] | None, tasks: int, bad: Tensor
+    ) -> None:
         """Keep the step if it is the first with a fault.
 
         Args:
@@ -42,6 +46,7 @@ class Faults:
             gramian: The Gramian of the present tasks.
             indices: Their indices among all tasks; None if all are present.
             tasks: The number of all tasks.
+            bad: Which of the present tasks have a gradient or loss that is not finite.
         """
         self.steps += 1
         chosen = torch.tensor(range(tasks) if indices is None else indices, device=gramian.device)
@@ -49,7 +54,8 @@ class Faults:
         whole = gramian.new_zeros(tasks, tasks)
         whole[chosen[:, None], chosen] = gramian
         step = torch.full((), self.steps, device=gramian.device)
-        found = (faults, step, present, whole)
+        at_fault = torch.zeros_like(present).index_put((chosen,), bad.to(present.device))
+        found = (faults, step, present, whole, at_fault)
         faulty = faults.any()
         if self.count is None:
             self.count, self.first = faulty.long(), found
@@ -81,6 +87,8 @@ class Faults:
         tasks = ", ".join(name for name, here in zip(names, present.tolist(), strict=True) if here)
         times = f"tasks {tasks} in step {int(first[1])}; {count} such step{'s' * (count > 1)}"
         if infinite:
+            if first[4].any():
+                times = times.replace(tasks, ", ".join(itertools.compress(names, first[4].tolist())), 1)
             raise RunError(method, "gradients and losses must be finite", f"NaN or infinity for {times}")
         if skew:
             rule = "a Gramian must be symmetric with a diagonal of 0 or more"
