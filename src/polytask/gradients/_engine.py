@@ -12,7 +12,7 @@ from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
 from polytask.gradients._backward_step import BackwardStep, Losses, by_name
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
-from polytask.gradients._jacobian import Pairs, times
+from polytask.gradients._jacobian import Pairs, derivatives, times
 from polytask.gradients._levels import LEVELS, ByRows, Level, Measured, MeasuredRows, explicit, weighted
 from polytask.gradients._observer import ObservedStep, Observers, StepObserver
 from polytask.gradients._sharing import Sharing
@@ -128,6 +128,7 @@ class Engine:
         last: bool = True,
         calls: int = 1,
         part: float = 1.0,
+        auxiliary: Tensor | None = None,
     ) -> None:
         """Add the update to ``.grad``; frees the graph.
 
@@ -147,6 +148,8 @@ class Engine:
                 step are kept.
             part: The part of that number that the step has: below 1 in an epoch's last, shorter step. The
                 update is multiplied by it, as the sum of losses that are divided by ``calls`` would be.
+            auxiliary: A loss that belongs to no task, such as a penalty, with a graph of its own: its
+                gradients are added to the update as they are. Only for a weighting that needs gradients.
 
         Raises:
             UserError: If the losses do not fit, no parameter is shared, or a task's loss does not go
@@ -166,7 +169,8 @@ class Engine:
         step = BackwardStep.of(losses, self.weighting, names, scale, self.ranks)
         # Within autocast, products of gradients would be rounded to half precision.
         with torch.autocast(step.losses.device.type, enabled=False):
-            accumulate(self._pairs(step, combine, level, last, calls, part))
+            pairs = self._pairs(step, combine, level, last, calls, part)
+            accumulate(pairs if auxiliary is None else pairs + derivatives(auxiliary))
         level.forget()
         self._steps += last
 

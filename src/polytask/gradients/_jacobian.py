@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from polytask._distributed import Ranks
 from polytask.batch import HALF
 from polytask.gradients._accumulate import added
 from polytask.gradients._backward_step import Roots
 from polytask.gradients._compiled import repeatable
-from polytask.gradients._graph import Graph
+from polytask.gradients._graph import Graph, trace
 from polytask.gradients._layer_call import LayerCall, LayerRows
 
 Pairs = list[tuple[Tensor, Tensor | None]]
@@ -272,6 +273,16 @@ def times(pairs: Pairs, factor: float) -> Pairs:
     if factor == 1:
         return pairs
     return [(leaf, None if gradient is None else gradient * factor) for leaf, gradient in pairs]
+
+
+def derivatives(loss: Tensor) -> Pairs:
+    """The gradients of one loss by all that it reaches; frees the graph.
+
+    Args:
+        loss: A scalar with a graph.
+    """
+    leaves = list(trace([get_gradient_edge(loss).node]).leaves)
+    return list(zip(leaves, torch.autograd.grad(loss, leaves, allow_unused=True), strict=True))
 
 
 def flat(leaf: Tensor, gradient: Tensor | None) -> Tensor:

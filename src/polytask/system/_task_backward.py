@@ -195,14 +195,17 @@ class TaskBackward:
         # A method that takes several batches per step needs the whole gradients of each of them.
         whole = self.weighting.batches_per_step > 1
         self._called = True
-        self.engine.backward(
-            self._weighed(losses), scale=scale, last=last or whole, calls=batches, part=1.0 if whole else part
-        )
         # Auxiliary losses, a penalty for example, belong to no task: they are added without a weight.
         auxiliary = [value for name, value in losses.items() if name not in self.criterion.names]
         parts = [value * (scale / batches) for value in auxiliary if value.requires_grad]
-        if parts:
-            torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
+        self.engine.backward(
+            self._weighed(losses),
+            scale=scale,
+            last=last or whole,
+            calls=batches,
+            part=1.0 if whole else part,
+            auxiliary=torch.stack(parts).sum() if parts else None,
+        )
 
     def _by_task(self, losses: Mapping[str, Tensor]) -> tuple[str, ...]:
         return tuple(name for name in self.criterion.names if name in losses)

@@ -14,6 +14,7 @@ from polytask.callbacks import Freezer, LogExpertLoad
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, MMoE, MultiHead
 from polytask.system import System
+from polytask.weighting import UPGrad
 from tests.training import quiet_trainer
 
 STEPS = 3
@@ -269,3 +270,17 @@ def test_loads_are_logged_each_epoch():
 def test_loads_need_experts():
     with pytest.raises(UserError, match="must have gates"):
         trainer(LogExpertLoad()).fit(system(), loader())
+
+
+@pytest.mark.parametrize("level", ["parameters", "representation", "last_shared"])
+def test_a_backbone_that_is_let_go_is_weighed_at_every_level(level):
+    torch.manual_seed(0)
+    model = MultiHead(Backbone(), {"a": nn.Linear(4, 1), "b": nn.Linear(4, 1)})
+    losses = MultiTaskLoss({"a": nn.MSELoss(), "b": nn.MSELoss()}, weighting=UPGrad())
+    own = System(model, losses, functools.partial(torch.optim.AdamW, lr=0.1), level=level)
+    watch = Watch()
+    trainer(Freezer(["backbone"], until_step=2), watch, epochs=1).fit(own, loader())
+    heads = {f"heads.task_{task}.{name}" for task in "ab" for name in ("weight", "bias")}
+    assert [trained & heads for trained in watch.trained] == [watch.trained[0]] * 3
+    assert watch.trained[2] == {name for name, _ in model.named_parameters()}
+    assert set(own.task_backward.engine.weights) == {"a", "b"}

@@ -6,16 +6,16 @@ from functools import partial
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
 from polytask import System, UserError
 from polytask.losses import MultiTaskLoss
-from polytask.models import MLP, Separate, SoftParameterSharing
+from polytask.models import MLP, MultiHead, Separate, SoftParameterSharing
 from polytask.system._sharing_penalty import penalty_of, with_penalty
-from polytask.weighting import UW
+from polytask.weighting import UW, UPGrad
 from tests.training import quiet_trainer
 
 pytestmark = pytest.mark.filterwarnings(
@@ -150,3 +150,31 @@ def test_a_loss_of_that_name_is_an_error():
     one = torch.ones(())
     with pytest.raises(UserError, match="a loss called 'sharing', which is the penalty of the model"):
         with_penalty(lambda: one, one, {"sharing": one})
+
+
+class WithPenalty(MultiHead):
+    """Heads on a backbone whose weights are kept small."""
+
+    def sharing_penalty(self):
+        return self.backbone.weight.square().sum()
+
+
+@pytest.mark.parametrize("level", ["parameters", "representation"])
+def test_a_hook_after_the_accumulation_sees_the_penalty_too(level, tmp_path):
+    torch.manual_seed(0)
+    model = WithPenalty(nn.Linear(2, 3), {task: nn.Linear(3, 1) for task in TASKS})
+    calls, steps = [], []
+
+    class Note(Callback):
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            steps.append(model.backbone.weight.grad.clone())
+
+    model.backbone.weight.register_post_accumulate_grad_hook(lambda leaf: calls.append(leaf.grad.clone()))
+    losses = MultiTaskLoss({task: nn.MSELoss() for task in TASKS}, weighting=UPGrad())
+    trained = System(model, losses, partial(torch.optim.SGD, lr=0.1), level=level)
+    points = [(x, {task: y[None] for task, y in targets.items()}) for x, targets in loader().dataset]
+    quiet_trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[Note()]).fit(
+        trained, DataLoader(points, batch_size=4)
+    )
+    assert len(calls) == len(steps) == 3
+    assert all(torch.equal(seen, used) for seen, used in zip(calls, steps, strict=True))
