@@ -146,3 +146,12 @@ def test_ctrl_c_in_a_process_of_its_own_saves_and_says_how_to_go_on(cli, demo):
     assert cli("fit", "--resume", "--run-dir", run).code == 0
     whole = cli("fit", "config.yaml", held)
     assert equal(last(run)["state_dict"], last(whole.run)["state_dict"])
+
+
+def test_a_run_in_float64_loads_all_digits(cli, demo):
+    words = "fit", "config.yaml", "trainer.precision=64-true"
+    assert cli(*words, "--run-dir", "whole").code == 0
+    assert cli(*words, "trainer.max_epochs=1", "--run-dir", "resumed").code == 0
+    assert cli(*words, "--run-dir", "resumed", "--resume").code == 0
+    assert last(Path("whole"))["state_dict"]["model.heads.shape.weight"].dtype == torch.float64
+    assert equal(last(Path("resumed"))["state_dict"], last(Path("whole"))["state_dict"])

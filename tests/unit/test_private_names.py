@@ -48,11 +48,13 @@ def test_private_attributes_are_read_and_set_in_the_room():
     known = {name for path in ROOM for name in private_accesses(path)}
     assert known == {
         "_combined_loader",
+        "_data_connector",
         "_data_fetcher",
         "_dataset",
         "_enable_version_counter",
         "_iterator",
         "_next_index",
+        "_prepare_dataloader",
         "_restarting",
         "_signal_connector",
         "_update_count",

@@ -6,7 +6,11 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.progress import _ProcessedTracker
+from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+from pytorch_lightning.trainer.states import RunningStage
+from torch import nn
+from torch.utils.data import DataLoader, RandomSampler
 
 
 def count_from_epoch(trainer: Trainer, epoch: int) -> None:
@@ -104,6 +108,44 @@ def starts_processes(trainer: Trainer) -> bool:
         False
     """
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def own_share(trainer: Trainer, loader: Any) -> Any:
+    """A training loader with this process's share of the samples, in an order of the same kind.
+
+    Lightning shuffles the training data of several processes even if the loader does not.
+
+    Args:
+        trainer: A trainer.
+        loader: A loader; one that is not a `DataLoader`, or has a distributed sampler, is returned unchanged.
+
+    Example:
+        >>> trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+        >>> own_share(trainer, [1, 2])
+        [1, 2]
+    """
+    if trainer.world_size == 1 or not isinstance(loader, DataLoader):
+        return loader
+    shuffles = isinstance(loader.sampler, RandomSampler)
+    return trainer._data_connector._prepare_dataloader(loader, shuffles, RunningStage.TRAINING)
+
+
+def widen(trainer: Trainer, module: nn.Module) -> None:
+    """Make a module float64 if the trainer will: it does so after it has loaded a checkpoint, which rounds.
+
+    Args:
+        trainer: A trainer.
+        module: The module to load a checkpoint into.
+
+    Example:
+        >>> module = nn.Linear(1, 1)
+        >>> options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+        >>> widen(Trainer(precision="64-true", **options), module)
+        >>> module.weight.dtype
+        torch.float64
+    """
+    if isinstance(trainer.precision_plugin, DoublePrecision):
+        module.double()
 
 
 def overwrite_checkpoint(callback: ModelCheckpoint) -> None:

@@ -79,7 +79,7 @@ class ExactResume(Callback):
         )
         trainer.should_stop = saved["should_stop"]
         leave_finished_epoch(trainer)
-        if trainer.global_rank < len(saved["ranks"]):
+        if trainer.world_size == len(saved["ranks"]):
             own = saved["ranks"][trainer.global_rank]
             set_full_state(own["random"])
             _load_loaders(trainer, own["loaders"])

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import RunningStage
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from polytask._distributed import Ranks
 from polytask._errors import RunError, UserError
 from polytask._lightning._noise import Silence, silence
+from polytask._lightning._training import own_share, widen
 from polytask._tasks import SHARING
 from polytask.adapters import CriterionAdapter
 from polytask.batch import Batch
@@ -558,12 +560,12 @@ class System(pl.LightningModule):
     def train_dataloader(self) -> Any:
         """The training loader, in a form that resumes in the middle of an epoch.
 
-        With several processes, or a few batches to overfit, it is returned unchanged, since Lightning
-        replaces its sampler.
+        With several processes, each has its share of the samples, in the loader's order unless that is
+        random. With a few batches to overfit, it is returned unchanged, since Lightning replaces its sampler.
         """
         loader = loader_of(self.dataloaders, "train")
         overfit: float = self.trainer.overfit_batches  # type: ignore[attr-defined]
-        return loader if self.trainer.world_size > 1 or overfit else replayable(loader)
+        return loader if overfit else replayable(own_share(self.trainer, loader))
 
     def val_dataloader(self) -> Any:
         """The validation loader; none if not given."""
@@ -586,13 +588,20 @@ class System(pl.LightningModule):
             RunError: If a loss or a weight is not finite: training can continue from whatever is saved.
         """
         self._refuse_nonfinite()
+        own = {"record": self.record.epoch_state(), "labelled": sorted(self.labelled_tasks)}
         checkpoint["polytask_epoch"] = {
-            "record": self.record.epoch_state(),
+            **own,
+            **self._of_every_rank(own),
             "skipped": self.skipped,
-            "labelled": sorted(self.labelled_tasks),
             "logged_step": self._logged_step,
             "balance": None if self.task_backward is None else self.task_backward.state_dict(),
         }
+
+    def _of_every_rank(self, own: dict[str, Any]) -> dict[str, Any]:
+        """The part of the state that differs between processes, by rank; nothing if there is one."""
+        if self.trainer.world_size == 1:
+            return {}
+        return {"ranks": Ranks(self.device).gather(move_data_to_device(own, torch.device("cpu")))}
 
     def _refuse_nonfinite(self) -> None:
         error = None if self.guard.skip else self._loss_error()
@@ -601,12 +610,16 @@ class System(pl.LightningModule):
         check_weights(self, self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the epoch's accumulators."""
+        """Load the epoch's accumulators, and be of the precision of the weights that are loaded next."""
+        if self._trainer is not None:
+            widen(self.trainer, self)
         saved = checkpoint.get("polytask_epoch")
         if saved is not None:
-            self.record.load_epoch_state(saved["record"])
+            ranks = saved.get("ranks", [saved])
+            own = ranks[self.global_rank] if self.global_rank < len(ranks) else saved
+            self.record.load_epoch_state(own["record"])
             self.guard.skipped = saved["skipped"]
-            self.labelled_tasks = set(saved["labelled"])
+            self.labelled_tasks = set(own["labelled"])
             self._logged_step = saved["logged_step"]
             if self.task_backward is not None:
                 self.task_backward.load_state_dict(saved["balance"])
