@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "loggers": ("runs",),
     "arrays": (*_BASE, "_lightning", "adapters", "data", "system"),
     "experiment": (
-        *("_errors", "_checks", "_lightning", "_console", "data", "system", "config"),
+        *("_errors", "_checks", "_distributed", "_lightning", "_console", "data", "system", "config"),
         *("runs", "callbacks", "diagnostics"),
     ),
     "trainer": ("_errors", "_console", "losses", "callbacks", "arrays"),

@@ -155,3 +155,7 @@ def test_a_run_in_float64_loads_all_digits(cli, demo):
     assert cli(*words, "--run-dir", "resumed", "--resume").code == 0
     assert last(Path("whole"))["state_dict"]["model.heads.shape.weight"].dtype == torch.float64
     assert equal(last(Path("resumed"))["state_dict"], last(Path("whole"))["state_dict"])
+    # A fit without steps writes the weights that it loaded.
+    loaded = "trainer.limit_train_batches=0", "system.optimizer.lr=0", "--ckpt", "whole/checkpoints/last.ckpt"
+    assert cli(*words, *loaded[1:], "--run-dir", "loaded").code == 0
+    assert equal(last(Path("loaded"))["state_dict"], last(Path("whole"))["state_dict"])

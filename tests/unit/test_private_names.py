@@ -47,10 +47,12 @@ def imported(path):
 def test_private_attributes_are_read_and_set_in_the_room():
     known = {name for path in ROOM for name in private_accesses(path)}
     assert known == {
+        "_accelerator_connector",
         "_combined_loader",
         "_data_connector",
         "_data_fetcher",
         "_dataset",
+        "_default_root_dir",
         "_enable_version_counter",
         "_iterator",
         "_next_index",

@@ -1,7 +1,11 @@
 """The private names of Lightning's Trainer, its loops and its callbacks."""
 
+import os
+import signal
 from typing import Any
 
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loops.fetchers import _DataFetcher
@@ -146,6 +150,75 @@ def widen(trainer: Trainer, module: nn.Module) -> None:
     """
     if isinstance(trainer.precision_plugin, DoublePrecision):
         module.double()
+
+
+def started_elsewhere(trainer: Trainer) -> bool:
+    """Whether other processes of the training may exist before the trainer starts any.
+
+    Args:
+        trainer: A trainer.
+
+    Example:
+        >>> started_elsewhere(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+        False
+    """
+    return trainer.num_nodes > 1 or _cluster(trainer).creates_processes_externally
+
+
+def external_processes(trainer: Trainer) -> int | None:
+    """How many processes a cluster's launcher has started; None if it has started this one only, or none.
+
+    Args:
+        trainer: A trainer.
+
+    Example:
+        >>> external_processes(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+    """
+    cluster = _cluster(trainer)
+    if not cluster.creates_processes_externally or cluster.world_size() == 1:
+        return None
+    # Slurm says how many processes an allocation is for also to a script that is the only one.
+    in_step = "SLURM_STEP_ID" in os.environ or cluster.global_rank() > 0
+    return None if isinstance(cluster, SLURMEnvironment) and not in_step else cluster.world_size()
+
+
+def join_group(trainer: Trainer) -> None:
+    """Start the processes that the trainer starts itself, and meet all others, as a fit would.
+
+    A fit starts no process a second time, and finds the process group.
+
+    Args:
+        trainer: A trainer of several processes that it does not spawn or fork.
+    """
+    strategy = trainer.strategy
+    if strategy.launcher is None:
+        strategy.setup_environment()
+    else:
+        strategy.launcher.launch(strategy.setup_environment, trainer=trainer)
+
+
+def end_started(trainer: Trainer) -> None:
+    """End the processes that the trainer has started: they would wait for this one.
+
+    Args:
+        trainer: A trainer whose call has failed in this process.
+    """
+    if trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.kill(signal.SIGKILL)
+
+
+def _cluster(trainer: Trainer) -> ClusterEnvironment:
+    return trainer._accelerator_connector.cluster_environment
+
+
+def set_root_dir(trainer: Trainer, folder: str) -> None:
+    """Set the folder of files for which no other folder is named.
+
+    Args:
+        trainer: A trainer that has not started.
+        folder: The folder.
+    """
+    trainer._default_root_dir = folder  # type: ignore[attr-defined]
 
 
 def overwrite_checkpoint(callback: ModelCheckpoint) -> None:

@@ -1,7 +1,6 @@
 """Checkpoints that carry the config, and that are overwritten in place."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -36,20 +35,20 @@ class ConfigInCheckpoint(pl.Callback):
 class KeptCheckpoint(ModelCheckpoint):
     """A `ModelCheckpoint` that is overwritten in place, and whose state has a unique key.
 
+    Its folder, ``dirpath``, is set before the fit.
+
     Args:
-        folder: The folder of the file.
         name: The file's name, without ``.ckpt``.
         monitor: The log key of the best checkpoint; None saves at the end of every epoch.
         mode: ``min`` or ``max``.
 
     Example:
-        >>> KeptCheckpoint("checkpoints", "last").state_key
+        >>> KeptCheckpoint("last").state_key
         'KeptCheckpoint-last'
     """
 
-    def __init__(self, folder: str | Path, name: str, monitor: str | None = None, mode: str = "min") -> None:
+    def __init__(self, name: str, monitor: str | None = None, mode: str = "min") -> None:
         super().__init__(
-            dirpath=folder,
             filename=name,
             monitor=monitor,
             mode=mode,

@@ -17,6 +17,16 @@ _IMPORTS = {
     "report": "reading records",
     "group": "reading records",
 }
+# Every process of a training runs the command; which is the first is known only after the imports.
+_RANKS = (
+    "RANK",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "SLURM_PROCID",
+    "JSM_NAMESPACE_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+)
 
 
 def notice(command: str, quiet: bool) -> None:
@@ -26,8 +36,7 @@ def notice(command: str, quiet: bool) -> None:
         command: The command.
         quiet: Whether nothing is to be said.
     """
-    # Processes that Lightning starts for other devices repeat the command.
-    is_repeated = os.environ.get("LOCAL_RANK", "0") != "0"
+    is_repeated = any(os.environ.get(name, "0") != "0" for name in _RANKS)
     # A process without standard error has None there.
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if command in _IMPORTS and not quiet and not is_repeated and is_terminal:

@@ -50,81 +50,87 @@ def run(options: argparse.Namespace) -> None:
         RunError: If the run fails.
     """
     from polytask._console import plain_console
-    from polytask.experiment._processes import is_first_process
     from polytask.experiment._quiet import quiet_libraries
     from polytask.runs._lookup import Selection
 
     quiet_libraries()
-    console = plain_console(options.quiet or not is_first_process())
+    printed = Printed(plain_console(options.quiet))
     named = Selection(
         options.config, options.overrides, options.allow, options.project, options.ckpt, options.run_dir
     )
     if options.command == "fit":
         run_fit = _dry_run if options.dry_run else _fit
-        result = run_fit(named, options, console)
+        result = run_fit(named, options, printed)
     elif options.command == "predict":
-        result = _predict(named, options, console)
+        result = _predict(named, options, printed)
     else:
-        result = _evaluate(named, options, console)
+        result = _evaluate(named, options, printed)
     # What scripts read is printed with --quiet too, but once, whatever the number of devices.
-    if result is not None and is_first_process():
+    if result is not None and printed.first:
         print(result)
 
 
-def _fit(named: "Selection", options: argparse.Namespace, console: "Console") -> str | None:
+def _fit(named: "Selection", options: argparse.Namespace, printed: "Printed") -> str | None:
     from polytask.experiment._fit import fit
 
-    fitted = fit(named, Printed(console), resume=options.resume)
+    fitted = fit(named, printed, resume=options.resume)
     for stage in ("train", "val"):
         if any(key.startswith(f"{stage}/") for key in fitted.values):
-            console.print(results_table(fitted.values, stage, fitted.tasks))
+            printed.console.print(results_table(fitted.values, stage, fitted.tasks))
     if fitted.skipped:
         reason = "no label, or a loss or gradient that was not finite"
-        console.print(f"{fitted.skipped} steps were skipped: {reason}")
+        printed.console.print(f"{fitted.skipped} steps were skipped: {reason}")
     return f"run: {fitted.run}"
 
 
-def _dry_run(named: "Selection", options: argparse.Namespace, console: "Console") -> str | None:
+def _dry_run(named: "Selection", options: argparse.Namespace, printed: "Printed") -> str | None:
     from polytask.experiment._dry_run import dry_run
 
     if options.resume:
         raise UserError("--dry-run", "cannot be combined with --resume", None, "Leave one of them out")
-    tried = dry_run(named)
-    console.print(f"dry run: completed one batch of {', '.join(tried.stages)}")
+    tried = dry_run(named, printed)
+    printed.console.print(f"dry run: completed one batch of {', '.join(tried.stages)}")
     if tried.unlabelled:
         found = f"no label in the training batch for {', '.join(tried.unlabelled)}"
-        console.print(f"{found}: check adapters.batch.target_accessor, unless the labels are rare")
+        printed.console.print(f"{found}: check adapters.batch.target_accessor, unless the labels are rare")
     return None
 
 
-def _evaluate(named: "Selection", options: argparse.Namespace, console: "Console") -> str:
+def _evaluate(named: "Selection", options: argparse.Namespace, printed: "Printed") -> str:
     from polytask.experiment._evaluate import evaluate
 
     stage: Literal["val", "test"] = "val" if options.command == "validate" else "test"
-    found = evaluate(named, stage, Printed(console), dry_run=options.dry_run)
-    console.print(results_table(found.values, stage, found.tasks))
+    found = evaluate(named, stage, printed, dry_run=options.dry_run)
+    printed.console.print(results_table(found.values, stage, found.tasks))
     return f"run: {found.run}"
 
 
-def _predict(named: "Selection", options: argparse.Namespace, console: "Console") -> str | None:
+def _predict(named: "Selection", options: argparse.Namespace, printed: "Printed") -> str | None:
     from polytask.experiment._evaluate import predict
 
-    folder = predict(named, Printed(console), dry_run=options.dry_run)
+    folder = predict(named, printed, dry_run=options.dry_run)
     return None if options.dry_run else f"predictions: {folder}"
 
 
 class Printed:
-    """A `polytask.experiment._reporter.Reporter` that prints.
+    """A `polytask.experiment._reporter.Reporter` that prints, in the first process of the command only.
 
     Args:
         console: Where.
 
     Attributes:
         console: As given; the progress of a training is shown there too.
+        first: Whether this is the first process.
     """
 
     def __init__(self, console: "Console") -> None:
         self.console = console
+        self.first = True
+
+    def started(self, first: bool) -> None:
+        """Print nothing from now on unless this is the first process."""
+        self.first = first
+        self.console.quiet = self.console.quiet or not first
 
     def resuming(self, run: Path, step: int, changed: Sequence[str]) -> None:
         """Print where the run continues, and what differs."""

@@ -26,6 +26,7 @@ CLASSES = (
     "pytorch_lightning.strategies.Strategy",
     "pytorch_lightning.accelerators.Accelerator",
     "pytorch_lightning.plugins.Precision",
+    "pytorch_lightning.plugins.environments.ClusterEnvironment",
     "transformers.PretrainedConfig",
     "transformers.PreTrainedTokenizerBase",
 )
@@ -42,6 +43,7 @@ CLASS_PACKAGES = {
         "pytorch_lightning.strategies",
         "pytorch_lightning.trainer",
     ),
+    "lightning_fabric": ("lightning_fabric.plugins.environments",),
 }
 # Packages whose classes are allowed whatever their kind.
 PLAIN_PACKAGES = ("torch.nn", "torch.optim", "torch.utils.data", "torchvision.transforms")

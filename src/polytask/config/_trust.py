@@ -7,6 +7,7 @@ ROOTS = (
     "polytask",
     "torch",
     "pytorch_lightning",
+    "lightning_fabric",
     "torchmetrics",
     "torchjd",
     "torchvision",

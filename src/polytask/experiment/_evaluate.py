@@ -1,6 +1,7 @@
 """Validate, test and predict: a checkpoint's metrics or predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,12 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT
+from polytask._lightning._training import widen
 from polytask.config import Config
 from polytask.data._loader_errors import data_errors
 from polytask.experiment._builders import make_loaders, make_system, own_callbacks
 from polytask.experiment._problems import raise_problems
+from polytask.experiment._processes import Processes
 from polytask.experiment._reporter import Reporter
 from polytask.runs import Run
 from polytask.runs._checkpoints import load_weights, read_checkpoint
@@ -58,11 +61,12 @@ def evaluate(
         UserError: If the config, the checkpoint or the data cannot be used.
     """
     with interrupts():
-        config, run, system = _loaded(selection, stage, reporter)
+        path, run, config = selection.find_checkpoint()
+        raise_problems(config, bool(selection.files))
         given: dict[str, Any] = {} if dry_run else {"logger": [CSVLogger(run.folder / _FOLDER[stage])]}
         trainer = _trainer(config, run, given, dry_run)
-        run_stage = trainer.validate if stage == "val" else trainer.test
-        with data_errors(system.dataloaders):
+        with _loaded(config, path, stage, trainer, reporter) as system:
+            run_stage = trainer.validate if stage == "val" else trainer.test
             run_stage(system, verbose=False)
     values = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return Evaluated(run.folder, stage, values, tuple(system.names))
@@ -83,21 +87,33 @@ def predict(selection: Selection, reporter: Reporter, *, dry_run: bool = False) 
         UserError: If the config, the checkpoint or the data cannot be used.
     """
     with interrupts():
-        config, run, system = _loaded(selection, "predict", reporter)
+        path, run, config = selection.find_checkpoint()
+        raise_problems(config, bool(selection.files))
         writers = [] if dry_run else [PredictionWriter(run.predictions)]
         trainer = _trainer(config, run, {"callbacks": writers}, dry_run)
-        with data_errors(system.dataloaders):
+        with _loaded(config, path, "predict", trainer, reporter) as system:
             trainer.predict(system, return_predictions=False)
     return run.predictions
 
 
-def _loaded(selection: Selection, stage: str, reporter: Reporter) -> tuple[Config, Run, System]:
-    path, run, config = selection.find_checkpoint()
-    raise_problems(config, bool(selection.files))
-    system = make_system(config, make_loaders(config, (stage,)))
-    load_weights(system, read_checkpoint(path), str(path))
+@contextmanager
+def _loaded(
+    config: Config, path: Path, stage: str, trainer: pl.Trainer, reporter: Reporter
+) -> Iterator[System]:
+    """The system with a checkpoint's weights, once every process of the trainer has it."""
+
+    def load() -> System:
+        system = make_system(config, make_loaders(config, (stage,)))
+        widen(trainer, system)
+        load_weights(system, read_checkpoint(path), str(path))
+        return system
+
+    processes = Processes(trainer)
+    reporter.started(processes.is_first)
+    system = processes.on_each(load)
     reporter.loading(path)
-    return config, run, system
+    with processes.ending_together(), data_errors(system.dataloaders):
+        yield system
 
 
 def _trainer(config: Config, run: Run, given: Mapping[str, Any], dry_run: bool) -> pl.Trainer:

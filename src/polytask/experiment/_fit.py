@@ -1,8 +1,7 @@
 """Fit: train a new run, or resume one."""
 
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from polytask import runs
 from polytask._errors import UserError
 from polytask._lightning._interrupts import interrupts
-from polytask._lightning._training import overwrite_checkpoint
+from polytask._lightning._training import overwrite_checkpoint, set_root_dir, widen
 from polytask.callbacks import ExactResume, StopOnSignal
 from polytask.callbacks._kept_checkpoint import ConfigInCheckpoint, KeptCheckpoint
 from polytask.callbacks._progress import ProgressReport
@@ -26,15 +25,13 @@ from polytask.diagnostics._columns import FOLDER
 from polytask.diagnostics._recorder import Recorder
 from polytask.experiment._builders import make_loaders, make_system, own_callbacks
 from polytask.experiment._problems import raise_problems
-from polytask.experiment._processes import is_first_process
+from polytask.experiment._processes import Processes
 from polytask.experiment._reporter import Reporter
 from polytask.runs import Run, _environment
 from polytask.runs._checkpoints import check_optimizer, load_weights, read_checkpoint
 from polytask.runs._csv_logger import CSVLogger
 from polytask.runs._lookup import Selection, project_name, saved_config
-
-# Processes that Lightning starts for other devices find the run's folder here.
-_RUN = "POLYTASK_RUN"
+from polytask.system import System
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,15 @@ class Fitted:
     values: Mapping[str, float]
     tasks: tuple[str, ...]
     skipped: int
+
+
+@dataclass(frozen=True)
+class _Former:
+    """A run that is resumed: its folder, the steps made, and the keys of the config that differ."""
+
+    run: Run
+    step: int
+    changed: list[str]
 
 
 def fit(selection: Selection, reporter: Reporter, *, resume: bool = False) -> Fitted:
@@ -74,103 +80,133 @@ def fit(selection: Selection, reporter: Reporter, *, resume: bool = False) -> Fi
 
 
 def _fit(selection: Selection, reporter: Reporter, resume: bool) -> Fitted:
-    run, config = _resumed(selection, reporter) if resume else (None, selection.read_config())
+    if resume and selection.checkpoint is not None:
+        rule = "loads weights only and cannot be combined with --resume"
+        raise UserError("--ckpt", rule, None, "Leave one of them out")
+    config = selection.read_config()
     raise_problems(config, bool(selection.files))
-    system = make_system(config, make_loaders(config, ("train", "val")))
-    start = None if run is None else run.checkpoint("last")
-    weights = selection.initial_weights(config) if run is None else start
-    if weights is not None:
-        checkpoint = read_checkpoint(weights)
-        load_weights(system, checkpoint, str(weights))
-        if run is not None and system.optimizer_factory is not None:
-            optimizer = system.optimizer_factory.optimizer(system.model, system.criterion)
-            check_optimizer(optimizer, checkpoint, str(weights))
-    if run is None:
-        run = _new_run(selection, config)
-    stop = StopOnSignal(run.checkpoint("last"))
-    first = is_first_process()
-    try:
-        with run.locked() if first else nullcontext(), run.kept_if_begun(), data_errors(system.dataloaders):
-            if first:
-                config.dump(run.config)
-            trainer = _trainer(config, run, _callbacks(config, run, stop, reporter))
-            if first:
-                noted = _environment.environment(_device(trainer), config.project or Path.cwd())
-                _environment.keep(run.folder, noted)
-            trainer.fit(system, ckpt_path=start, weights_only=True)
-    except SIGTERMException:
-        if stop.stopped is not None:
-            at = stop.stopped
-            reporter.stopped(run.folder, at.signal, at.epoch, at.step)
-        raise
+    trainer = _trainer(config, reporter)
+    processes = Processes(trainer)
+    reporter.started(processes.is_first)
+    system, former = processes.on_each(lambda: _prepared(selection, config, trainer, resume))
+    with ExitStack() as held, data_errors(system.dataloaders):
+        device = _device(trainer)
+        run = _opened(processes, lambda: held.enter_context(_writing(selection, config, former, device)))
+        if former is not None:
+            reporter.resuming(run.folder, former.step, former.changed)
+        _place(trainer, config, run)
+        try:
+            with processes.ending_together():
+                start = None if former is None else run.checkpoint("last")
+                trainer.fit(system, ckpt_path=start, weights_only=True)
+        except SIGTERMException:
+            _report_stop(trainer, run, reporter)
+            raise
     values = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return Fitted(run.folder, values, tuple(system.names), system.skipped)
 
 
+def _prepared(
+    selection: Selection, config: Config, trainer: pl.Trainer, resume: bool
+) -> tuple[System, "_Former | None"]:
+    """The system with the weights that it starts from, and the run to resume."""
+    system = make_system(config, make_loaders(config, ("train", "val")))
+    widen(trainer, system)
+    if resume:
+        run = selection.find_run(config, "last", selection.run_dir)
+        weights = run.checkpoint("last")
+        checkpoint = read_checkpoint(weights)
+        load_weights(system, checkpoint, str(weights))
+        if system.optimizer_factory is not None:
+            optimizer = system.optimizer_factory.optimizer(system.model, system.criterion)
+            check_optimizer(optimizer, checkpoint, str(weights))
+        changed = closest(saved_config(run).plain, config.plain)
+        return system, _Former(run, checkpoint["global_step"], changed)
+    if (start := selection.initial_weights(config)) is not None:
+        load_weights(system, read_checkpoint(start), str(start))
+    return system, None
+
+
+def _opened(processes: Processes, open_run: Callable[[], Run]) -> Run:
+    """The run's folder, which the first process opens; the others may work in another folder."""
+    run, base = processes.on_first(lambda: (open_run(), Path.cwd()))
+    return run if processes.is_first else Run(base / run.folder)
+
+
+@contextmanager
+def _writing(selection: Selection, config: Config, former: "_Former | None", device: str) -> Iterator[Run]:
+    """A new run's folder, or the resumed one, with config and environment in it.
+
+    It is locked during the block, and restored if a user's mistake ends it.
+    """
+    run = _new_run(selection, config) if former is None else former.run
+    with run.locked(), run.kept_if_begun():
+        config.dump(run.config)
+        _environment.keep(run.folder, _environment.environment(device, config.project or Path.cwd()))
+        yield run
+
+
 def _new_run(selection: Selection, config: Config) -> Run:
-    """A new run's folder; processes that Lightning starts for other devices join that of the first."""
-    if not is_first_process() and _RUN in os.environ:
-        return Run(Path(os.environ[_RUN]))
-    run = runs.create(project_name(config, selection.files), selection.run_dir)
-    os.environ[_RUN] = str(run.folder)
-    return run
+    return runs.create(project_name(config, selection.files), selection.run_dir)
 
 
-def _resumed(selection: Selection, reporter: Reporter) -> tuple[Run, Config]:
-    """The run to resume, and its config."""
-    if selection.checkpoint is not None:
-        rule = "loads weights only and cannot be combined with --resume"
-        raise UserError("--ckpt", rule, None, "Leave one of them out")
-    config = selection.read_config()
-    run = selection.find_run(config, "last", selection.run_dir)
-    checkpoint = read_checkpoint(run.checkpoint("last"))
-    changed = closest(saved_config(run).plain, config.plain)
-    reporter.resuming(run.folder, checkpoint["global_step"], changed)
-    return run, config
+def _report_stop(trainer: pl.Trainer, run: Run, reporter: Reporter) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StopOnSignal) and callback.stopped is not None:
+            at = callback.stopped
+            reporter.stopped(run.folder, at.signal, at.epoch, at.step)
 
 
-def _callbacks(config: Config, run: Run, stop: StopOnSignal, reporter: Reporter) -> list[pl.Callback]:
-    callbacks = own_callbacks(config)
-    for callback in callbacks:
+def _place(trainer: pl.Trainer, config: Config, run: Run) -> None:
+    """Make the trainer, its callbacks and its loggers write into the run's folder."""
+    given = config.plain["trainer"]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Recorder) and callback.folder is None:
             callback.folder = run.folder / FOLDER
-    checkpoints = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
-    for callback in checkpoints:
-        if callback.dirpath is None:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(run.checkpoints)
-    best = _best(config, run, checkpoints)
-    last = KeptCheckpoint(run.checkpoints, "last")
+        if isinstance(callback, StopOnSignal):
+            callback.path = run.checkpoint("last")
+    if "default_root_dir" not in given:
+        set_root_dir(trainer, str(run.folder))
+    if given.get("logger") in (None, True):
+        board = TensorBoardLogger(run.folder, name="tensorboard", version="")
+        trainer.loggers = [CSVLogger(run.folder), board]
+
+
+def _callbacks(config: Config, reporter: Reporter) -> list[pl.Callback]:
+    callbacks = own_callbacks(config)
+    checkpoints = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+    best = _best(config, checkpoints)
+    last = KeptCheckpoint("last")
     progress = ProgressReport(reporter.console)
-    return [*callbacks, *best, last, stop, ConfigInCheckpoint(config.plain), progress, ExactResume()]
+    return [
+        *(*callbacks, *best, last, StopOnSignal("last.ckpt")),
+        *(ConfigInCheckpoint(config.plain), progress, ExactResume()),
+    ]
 
 
-def _best(config: Config, run: Run, given: Sequence[ModelCheckpoint]) -> list[pl.Callback]:
+def _best(config: Config, given: Sequence[ModelCheckpoint]) -> list[pl.Callback]:
     """What writes ``best.ckpt``: by the first monitor of the config, else by the total validation loss."""
     monitoring = [callback for callback in given if callback.monitor is not None]
     if not monitoring:
         has_val = "system.dataloaders.val" in config
-        return [KeptCheckpoint(run.checkpoints, "best", "val/loss/total/epoch")] if has_val else []
+        return [KeptCheckpoint("best", "val/loss/total/epoch")] if has_val else []
     first = monitoring[0]
     if first.filename is None and first.save_top_k == 1:
         first.filename = "best"
         overwrite_checkpoint(first)
         return []
-    return [KeptCheckpoint(run.checkpoints, "best", first.monitor, first.mode)]
+    return [KeptCheckpoint("best", first.monitor, first.mode)]
 
 
-def _trainer(config: Config, run: Run, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
+def _trainer(config: Config, reporter: Reporter) -> pl.Trainer:
+    """The trainer, before the run's folder is known: its cluster environment says which process makes it."""
     plain = config.plain["trainer"]
-    given: dict[str, Any] = {"callbacks": list(callbacks)}
+    given: dict[str, Any] = {"callbacks": _callbacks(config, reporter)}
     if plain.get("logger") in (None, True):
-        given["logger"] = [
-            CSVLogger(run.folder),
-            TensorBoardLogger(run.folder, name="tensorboard", version=""),
-        ]
-    defaults = {
-        "default_root_dir": str(run.folder),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
+        given["logger"] = False
+    defaults = {"enable_progress_bar": False, "enable_model_summary": False}
     given |= {key: value for key, value in defaults.items() if key not in plain}
     trainer = config.build("trainer", given)
     if not isinstance(trainer, pl.Trainer):

@@ -19,6 +19,13 @@ class Reporter(Protocol):
 
     console: "Console"
 
+    def started(self, first: bool) -> None:
+        """The command's processes are known; called once, before any other method.
+
+        Args:
+            first: Whether this process is the first of them; the others have nothing to say.
+        """
+
     def resuming(self, run: Path, step: int, changed: Sequence[str]) -> None:
         """A run is about to be resumed.
 
@@ -58,6 +65,9 @@ class Silent:
 
     def __init__(self) -> None:
         self.console = plain_console(quiet=True)
+
+    def started(self, first: bool) -> None:
+        """Nothing."""
 
     def resuming(self, run: Path, step: int, changed: Sequence[str]) -> None:
         """Nothing."""

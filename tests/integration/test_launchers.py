@@ -1,0 +1,396 @@
+"""However its processes are started, a training has one run folder, one process's weights, and an end."""
+
+import inspect
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import yaml
+from pytorch_lightning.plugins import environments
+
+from polytask.cli import main
+from tests.forkserver import ForkServer
+
+# Two nodes of one process each, as far as a launcher says so; the processes meet in a file, not at a port.
+NODES = ("trainer.num_nodes=2", "trainer.devices=1", "trainer.strategy=ddp")
+EPOCHS = "trainer.max_epochs={}".format
+DATASET = "system.dataloaders.train.dataset._target_={}".format
+BATCH = "system.dataloaders.train.batch_size={}".format
+PROJECT = '''\
+import os
+import signal
+
+import torch
+from torch import nn
+
+from data import Points
+
+
+class Plain(nn.Module):
+    """Without batch statistics and random numbers: the joined batch gives the same step."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(2, 6), nn.Tanh())
+        self.heads = nn.ModuleDict({"shape": nn.Linear(6, 3), "height": nn.Linear(6, 1)})
+
+    def forward(self, x):
+        return {name: head(self.backbone(x)) for name, head in self.heads.items()}
+
+
+def is_second():
+    return torch.distributed.get_rank() == 1
+
+
+class MissingOnSecond(Points):
+    """Not there on the second node."""
+
+    def __init__(self, rows=24):
+        super().__init__(rows)
+        if is_second():
+            open("missing.csv")
+
+
+class FailingOnSecond(Points):
+    def __getitem__(self, i):
+        if is_second() and i > 12:
+            raise OSError("the disk is gone")
+        return super().__getitem__(i)
+
+
+class KilledOnSecond(Points):
+    def __getitem__(self, i):
+        if is_second() and i > 12:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(i)
+'''
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What a launcher tells its processes; ``{rank}`` is the rank of the process, and of its node.
+
+    Args:
+        variables: Environment variables.
+        options: Words of the command that a user has to add.
+        missing: Why no process can be started here; empty if it can.
+    """
+
+    variables: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    missing: str = ""
+
+
+ADDRESS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+PLUGIN = "trainer.plugins=[{{_target_: pytorch_lightning.plugins.environments.{}}}]".format
+TORCHRUN = {"RANK": "{rank}", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
+SRUN = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_NNODES": "2",
+    "SLURM_NODELIST": "node[0-1]",
+    "SLURM_PROCID": "{rank}",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "{rank}",
+}
+JSRUN = {
+    "LSB_JOBID": "4711",
+    "LSB_DJOB_RANKFILE": "hosts",
+    "JSM_NAMESPACE_SIZE": "2",
+    "JSM_NAMESPACE_RANK": "{rank}",
+    "JSM_NAMESPACE_LOCAL_RANK": "0",
+}
+LAUNCHERS = {
+    "TorchElasticEnvironment": Launcher(
+        TORCHRUN | ADDRESS | {"GROUP_RANK": "{rank}", "TORCHELASTIC_RUN_ID": "4711"}
+    ),
+    "SLURMEnvironment": Launcher(SRUN),
+    "LSFEnvironment": Launcher(JSRUN),
+    "MPIEnvironment": Launcher({"OMPI_COMM_WORLD_RANK": "{rank}"}),
+    "KubeflowEnvironment": Launcher(
+        ADDRESS | {"RANK": "{rank}", "WORLD_SIZE": "2"}, (PLUGIN("KubeflowEnvironment"),)
+    ),
+    "LightningEnvironment": Launcher(ADDRESS | {"NODE_RANK": "{rank}"}),
+    "XLAEnvironment": Launcher(missing="it is for TPUs, whose processes the fit itself starts"),
+}
+STARTED = [name for name, launcher in LAUNCHERS.items() if not launcher.missing]
+# One that Lightning detects, and that of a user who starts each process himself.
+SAMPLE = {"SLURMEnvironment", "LightningEnvironment"}
+every_launcher = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.long) for name in STARTED]
+)
+
+
+def test_every_cluster_environment_has_a_launcher():
+    found = {
+        name
+        for name, value in inspect.getmembers(environments, inspect.isclass)
+        if issubclass(value, environments.ClusterEnvironment) and not inspect.isabstract(value)
+    }
+    assert found == set(LAUNCHERS)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the process of each rank ended."""
+
+    codes: list[int]
+    out: list[str]
+    err: list[str]
+
+
+def launch(server: ForkServer, name: str, group: Path, *words: str) -> Ended:
+    """Run the command as two nodes, as a launcher does; wait for both."""
+    launcher, processes = LAUNCHERS[name], []
+    try:
+        for rank in range(2):
+            told = {key: value.format(rank=rank) for key, value in launcher.variables.items()}
+            command = (name, f"{group}", f"{rank}", *words, *launcher.options)
+            env = {**os.environ, **told, "OMP_NUM_THREADS": "1"}
+            module = "tests.integration.test_launchers"
+            started = server.start(module, *command, cwd=Path.cwd(), env=env, warnings="ignore")
+            processes.append(started)
+        codes = [process.wait() for process in processes]
+        return Ended(codes, [p.stdout() for p in processes], [p.stderr() for p in processes])
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def communicator(rank: int, size: int) -> SimpleNamespace:
+    """What the environment of MPI needs of ``mpi4py``, over the group that the tests' processes have."""
+
+    def bcast(value: Any, root: int) -> Any:
+        values = [value]
+        dist.broadcast_object_list(values, root)
+        return values[0]
+
+    def gather(value: Any, root: int) -> list[Any] | None:
+        values: list[Any] = [None] * size
+        dist.all_gather_object(values, value)
+        return values if rank == root else None
+
+    return SimpleNamespace(
+        Get_rank=lambda: rank,
+        Get_size=lambda: size,
+        bcast=bcast,
+        gather=gather,
+        Split=lambda color: communicator(0, 1),
+    )
+
+
+def work(name: str, group: str, rank: int, words: list[str]) -> int:
+    """What each of the two processes does."""
+    store = f"file://{group}"
+    # What waits longer hangs: the rest of the test says which of the two processes did.
+    patience = timedelta(minutes=10)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=patience)
+    socket.gethostname = lambda: f"node{rank}"
+    if name == "MPIEnvironment":
+        package, module = ModuleType("mpi4py"), ModuleType("mpi4py.MPI")
+        package.MPI, module.COMM_WORLD = module, communicator(rank, 2)
+        sys.modules |= {"mpi4py": package, "mpi4py.MPI": module}
+        import_module("lightning_fabric.plugins.environments.mpi")._MPI4PY_AVAILABLE = True
+    return main(words)
+
+
+@pytest.fixture
+def project(demo):
+    """The demo without random numbers, in float64."""
+    (demo / "plain.py").write_text(PROJECT)
+    (demo / "hosts").write_text("launch\nnode0\nnode1\n")
+    config = yaml.safe_load((demo / "config.yaml").read_text())
+    config["trainer"]["precision"] = "64-true"
+    config["system"]["model"] = {"_target_": "plain.Plain"}
+    config["system"]["dataloaders"]["train"]["shuffle"] = False
+    (demo / "config.yaml").write_text(yaml.safe_dump(config))
+    return demo
+
+
+def last(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def rows(run: Path) -> list[str]:
+    return (run / "metrics.csv").read_text().splitlines()
+
+
+def only_run(project: Path) -> Path:
+    (run,) = Path("runs", project.name).iterdir()
+    return run
+
+
+def assert_trained_as_by_one(cli, run: Path) -> None:
+    """Compare with one process that has the joined batches."""
+    assert cli("fit", "config.yaml", BATCH(8), EPOCHS(2), "--run-dir", "one").code == 0
+    one, found = last(Path("one")), last(run)
+    assert one.keys() == found.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=1e-10)
+    steps = [[row.split(",")[:2] for row in rows(folder)] for folder in (Path("one"), run)]
+    assert steps[0] == steps[1]
+
+
+@every_launcher
+def test_two_nodes_have_one_run_and_resume_it(cli, project, forkserver, tmp_path, name):
+    words = "config.yaml", BATCH(4), *NODES
+    first = launch(forkserver, name, tmp_path / "first", "fit", *words, EPOCHS(1))
+    assert first.codes == [0, 0], first.err
+    run = only_run(project)
+    assert re.findall("^run: .*", first.out[0], re.MULTILINE) == [f"run: {run}"]
+    assert first.out[1] == ""
+    words = *words, EPOCHS(2), "--resume", "--run-dir", f"{run}"
+    again = launch(forkserver, name, tmp_path / "again", "fit", *words)
+    assert again.codes == [0, 0], again.err
+    assert again.out[0].startswith(f"resuming {run} at step 3")
+    assert again.out[1] == ""
+    assert only_run(project) == run
+    assert_trained_as_by_one(cli, run)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(cli, project, forkserver, tmp_path):
+    alone, on_two = ("config.yaml", BATCH(8)), ("config.yaml", BATCH(4), *NODES)
+    assert cli("fit", *alone, EPOCHS(1), "--run-dir", "more").code == 0
+    go_on = EPOCHS(2), "--resume", "--run-dir"
+    ended = launch(forkserver, "SLURMEnvironment", tmp_path / "more", "fit", *on_two, *go_on, "more")
+    assert ended.codes == [0, 0], ended.err
+    assert_trained_as_by_one(cli, Path("more"))
+    first = EPOCHS(1), "--run-dir", "fewer"
+    ended = launch(forkserver, "SLURMEnvironment", tmp_path / "fewer", "fit", *on_two, *first)
+    assert ended.codes == [0, 0], ended.err
+    assert cli("fit", *alone, *go_on, "fewer").code == 0
+    for key, value in last(Path("more")).items():
+        torch.testing.assert_close(last(Path("fewer"))[key], value, rtol=0, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_two_nodes_that_are_stopped_in_an_epoch_resume_exactly(demo, forkserver, tmp_path):
+    """With shuffled rows, noise on them and dropout, of which each process has its own."""
+    name, reads = "SLURMEnvironment", "system.dataloaders.train.dataset.reads=17"
+    words = "config.yaml", *NODES, DATASET("data.Interrupting"), reads, "--run-dir"
+    stopped = launch(forkserver, name, tmp_path / "first", "fit", *words, "stopped")
+    assert sorted(stopped.codes) == [130, 143], stopped.err
+    assert "in epoch 2 after step 5" in stopped.out[0]
+    for run, options in (("stopped", ["--resume"]), ("whole", [])):
+        ended = launch(forkserver, name, tmp_path / run, "fit", *words, run, *options)
+        assert ended.codes == [0, 0], ended.err
+    one, found = last(Path("whole")), last(Path("stopped"))
+    assert all(torch.equal(found[key], value) for key, value in one.items())
+    assert rows(Path("stopped")) == rows(Path("whole"))
+
+
+@pytest.mark.slow
+def test_validation_and_predictions_of_two_nodes_are_said_once(cli, project, forkserver, tmp_path):
+    run = cli("fit", "config.yaml").run
+    words = "config.yaml", *NODES, "--run-dir", f"{run}"
+    for command, line in (("validate", f"run: {run}"), ("predict", f"predictions: {run}/predictions")):
+        ended = launch(forkserver, "SLURMEnvironment", tmp_path / command, command, *words)
+        assert ended.codes == [0, 0], ended.err
+        assert ended.out[0].splitlines()[-1] == line
+        assert ended.out[1] == ""
+    assert len(list(run.glob("predictions/*.parquet"))) == 2
+
+
+TWO = "config.yaml", BATCH(4), "trainer.devices=2", "trainer.strategy=ddp", "--run-dir", "two"
+# A run of one epoch, which is resumed for another.
+TWO_EPOCHS = (*TWO, EPOCHS(1)), (*TWO, EPOCHS(2), "--resume")
+
+
+@pytest.mark.slow
+def test_two_devices_of_one_host_have_one_run(cli, project, forkserver):
+    for words in TWO_EPOCHS:
+        done = forkserver.run("polytask", "fit", *words, cwd=project, warnings="ignore")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "run: two"
+    assert_trained_as_by_one(cli, Path("two"))
+
+
+@pytest.mark.long
+def test_torchrun_with_two_processes_has_one_run(cli, project):
+    torchrun = "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "polytask"
+    for words in TWO_EPOCHS:
+        command = [sys.executable, "-m", *torchrun, "fit", *words]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+        assert re.findall("^run: .*", done.stdout, re.MULTILINE) == ["run: two"]
+    assert_trained_as_by_one(cli, Path("two"))
+
+
+@pytest.mark.slow
+def test_what_fails_on_one_node_before_the_training_ends_both(project, forkserver, tmp_path):
+    words = "fit", "config.yaml", *NODES, DATASET("plain.MissingOnSecond")
+    ended = launch(forkserver, "SLURMEnvironment", tmp_path / "group", *words)
+    assert ended.codes == [1, 2]
+    assert "error: process 1 of 2: must succeed for the others to continue" in ended.err[0]
+    for said in ended.err:
+        assert "missing.csv" in said.splitlines()[-1]
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_taken_ends_both_nodes(project, forkserver, tmp_path):
+    Path("taken").mkdir()
+    Path("taken/config.yaml").write_text("mine")
+    words = "fit", "config.yaml", *NODES, "--run-dir", "taken"
+    ended = launch(forkserver, "TorchElasticEnvironment", tmp_path / "group", *words)
+    assert ended.codes == [2, 1]
+    assert all("--run-dir taken: must be a new or an empty folder" in said for said in ended.err)
+    assert Path("taken/config.yaml").read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "code"),
+    [("FailingOnSecond", 2), pytest.param("KilledOnSecond", -9, marks=pytest.mark.long)],
+)
+def test_what_fails_on_one_node_in_the_training_ends_both(project, forkserver, tmp_path, dataset, code):
+    words = "fit", "config.yaml", *NODES, DATASET(f"plain.{dataset}")
+    ended = launch(forkserver, "TorchElasticEnvironment", tmp_path / "group", *words)
+    assert ended.codes == [1, code], ended.err
+
+
+@pytest.mark.slow
+def test_a_trainer_for_fewer_processes_than_were_started_trains_nothing(project, forkserver, tmp_path):
+    words = "fit", "config.yaml", "trainer.devices=1"
+    for name in ("TorchElasticEnvironment", "SLURMEnvironment"):
+        ended = launch(forkserver, name, tmp_path / name, *words)
+        assert ended.codes == [2, 2], ended.err
+        for said in ended.err:
+            assert said.startswith("error: trainer: devices times num_nodes must be 2")
+    assert not Path("runs").exists()
+
+
+def test_a_script_alone_in_a_larger_allocation_trains(cli, demo, monkeypatch):
+    for key, value in SRUN.items():
+        monkeypatch.setenv(key, value.format(rank=0))
+    monkeypatch.delenv("SLURM_STEP_ID")
+    assert cli("fit", "config.yaml", EPOCHS(1), "trainer.devices=1").code == 0
+
+
+@pytest.mark.slow
+def test_spawned_processes_of_several_nodes_are_refused(cli, demo):
+    result = cli(
+        "fit", "config.yaml", "trainer.num_nodes=2", "trainer.devices=2", "trainer.strategy=ddp_spawn"
+    )
+    assert result.code == 2
+    assert result.err.startswith("error: trainer.strategy: must be ddp on several nodes")
+
+
+if __name__ == "__main__":
+    sys.exit(work(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]))
