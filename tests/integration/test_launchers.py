@@ -274,18 +274,25 @@ def test_a_run_goes_on_with_another_number_of_processes(cli, project, forkserver
     ended = launch(forkserver, "SLURMEnvironment", tmp_path / "fewer", "fit", *on_two, *first)
     assert ended.codes == [0, 0], ended.err
     assert cli("fit", *alone, *go_on, "fewer").code == 0
-    for key, value in last(Path("more")).items():
+    for key, value in last(Path("one")).items():
         torch.testing.assert_close(last(Path("fewer"))[key], value, rtol=0, atol=1e-10)
+    # Each process has fewer batches than the one had.
+    same = "config.yaml", BATCH(8), *NODES, EPOCHS(3), "--resume", "--run-dir", "one"
+    ended = launch(forkserver, "SLURMEnvironment", tmp_path / "same", "fit", *same)
+    assert ended.codes == [0, 0], ended.err
 
 
 @pytest.mark.slow
-def test_two_nodes_that_are_stopped_in_an_epoch_resume_exactly(demo, forkserver, tmp_path):
+def test_two_nodes_that_are_stopped_in_an_epoch_resume_exactly(cli, demo, forkserver, tmp_path):
     """With shuffled rows, noise on them and dropout, of which each process has its own."""
     name, reads = "SLURMEnvironment", "system.dataloaders.train.dataset.reads=17"
     words = "config.yaml", *NODES, DATASET("data.Interrupting"), reads, "--run-dir"
     stopped = launch(forkserver, name, tmp_path / "first", "fit", *words, "stopped")
     assert sorted(stopped.codes) == [130, 143], stopped.err
     assert "in epoch 2 after step 5" in stopped.out[0]
+    alone = cli("fit", "--resume", "--run-dir", "stopped", "trainer.num_nodes=1", "trainer.strategy=auto")
+    assert alone.code == 2
+    assert "processes: 2 are required to resume in the middle of an epoch, got 1" in alone.err
     for run, options in (("stopped", ["--resume"]), ("whole", [])):
         ended = launch(forkserver, name, tmp_path / run, "fit", *words, run, *options)
         assert ended.codes == [0, 0], ended.err

@@ -13,6 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from polytask._errors import UserError
 from polytask._files import part_of, publish
 from polytask._lightning._training import (
     fetch_again,
@@ -66,8 +67,14 @@ class ExactResume(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the states until the training starts; a checkpoint without them resumes as Lightning does."""
+        """Keep the states until the training starts; a checkpoint without them resumes as Lightning does.
+
+        Raises:
+            UserError: If it is from the middle of an epoch of another number of processes.
+        """
         self._saved = checkpoint.get(_KEY)
+        if self._saved is not None:
+            _check_processes(self._saved["ranks"], trainer.world_size)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the states, after the loaders exist and before the first batch is fetched."""
@@ -83,6 +90,14 @@ class ExactResume(Callback):
             own = saved["ranks"][trainer.global_rank]
             set_full_state(own["random"])
             _load_loaders(trainer, own["loaders"])
+
+
+def _check_processes(ranks: list[dict[str, Any]], found: int) -> None:
+    """Refuse another number of processes in the middle of an epoch, where each has a position of its own."""
+    within = any(loader["batches"] for rank in ranks for loader in rank["loaders"])
+    if within and found != len(ranks):
+        rule = f"{len(ranks)} are required to resume in the middle of an epoch"
+        raise UserError("the trainer's processes", rule, found, "Resume with as many as before")
 
 
 def _replayable(states: list[dict[str, Any]]) -> list[dict[str, Any]]:
