@@ -1,6 +1,7 @@
 """Optimizers and schedulers before their parameters are known, and parameter groups."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -236,15 +237,23 @@ class SchedulerFactory:
 
     def scheduler(self, optimizer: Optimizer) -> Any:
         """The scheduler of an optimizer; schedulers in its arguments (`SequentialLR`'s) are built first."""
-        if isinstance(self.build, functools.partial):
-            given = {name: _built(value, optimizer) for name, value in self.build.keywords.items()}
-            return self.build.func(optimizer, *self.build.args, **given)
-        return self.build(optimizer)
+        if not isinstance(self.build, functools.partial):
+            return self.build(optimizer)
+        positional = [_built(value, optimizer) for value in self.build.args]
+        named = {name: _built(value, optimizer) for name, value in self.build.keywords.items()}
+        if _is_first(self.build.func, "optimizer"):
+            return self.build.func(optimizer, *positional, **named)
+        return self.build.func(*positional, optimizer=optimizer, **named)
+
+
+def _is_first(function: Callable[..., Any], argument: str) -> bool:
+    """Whether an argument is the first of a function; an argument of another name may be meant by it."""
+    return argument not in list(inspect.signature(function).parameters)[1:]
 
 
 def _built(value: Any, optimizer: Optimizer) -> Any:
     if isinstance(value, SchedulerFactory):
         return value.scheduler(optimizer)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_built(entry, optimizer) for entry in value]
     return value

@@ -224,3 +224,29 @@ def test_schedulers_in_a_list_are_made_for_the_same_optimizer():
     build = functools.partial(torch.optim.lr_scheduler.SequentialLR, schedulers=parts, milestones=[2])
     scheduler = SchedulerFactory(build).scheduler(optimizer)
     assert all(part.optimizer is optimizer for part in scheduler._schedulers)
+
+
+def test_a_scheduler_that_takes_its_optimizer_last_is_given_it_by_name():
+    """The rate of two decays in a chain, in closed form."""
+    optimizer = SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    parts = [SchedulerFactory(functools.partial(StepLR, step_size=1, gamma=gamma)) for gamma in (0.5, 0.1)]
+    for build in (
+        functools.partial(torch.optim.lr_scheduler.ChainedScheduler, schedulers=parts),
+        functools.partial(torch.optim.lr_scheduler.ChainedScheduler, parts),
+    ):
+        optimizer.param_groups[0]["lr"] = 1.0
+        scheduler = SchedulerFactory(build).scheduler(optimizer)
+        optimizer.step()
+        scheduler.step()
+        assert scheduler.optimizer is optimizer
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def halved(opt, factor):
+    return StepLR(opt, step_size=1, gamma=factor)
+
+
+def test_a_function_may_call_the_optimizer_as_it_likes():
+    optimizer = SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    scheduler = SchedulerFactory(functools.partial(halved, factor=0.5), "step").scheduler(optimizer)
+    assert (scheduler.optimizer is optimizer, scheduler.gamma) == (True, 0.5)

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 from polytask._errors import Reason, RunError, UserError
@@ -14,10 +15,10 @@ from polytask.config._references import References, Where, at, meant, referred
 from polytask.config._resolve import TargetResolver
 
 SPECIAL_KEYS = ("_target_", "_partial_", "_args_")
-# By kind: the argument that is given later, and what holds the others until then.
+# By kind: the key of such objects, the argument that is given later, and what holds the others until then.
 _FACTORIES = {
-    "torch.optim.Optimizer": ("params", "polytask.optim", "OptimizerFactory"),
-    "torch.optim.lr_scheduler.LRScheduler": ("optimizer", "polytask.optim", "SchedulerFactory"),
+    "torch.optim.Optimizer": (("system", "optimizer"), "params", "OptimizerFactory"),
+    "torch.optim.lr_scheduler.LRScheduler": (("system", "scheduler"), "optimizer", "SchedulerFactory"),
 }
 NAMED_LISTS: tuple[KeyPath, ...] = (("trainer", "callbacks"), ("trainer", "logger"))
 """Keys whose value is a list, or a mapping from names to the entries of the list."""
@@ -62,15 +63,37 @@ class Deferral:
     options: tuple[str, ...]
 
 
-def deferral(target: object, call: TargetCall) -> Deferral | None:
-    """How an optimizer without parameters or a scheduler without optimizer is built later; else None."""
-    for kind, (argument, module, name) in _FACTORIES.items():
-        if is_kind(target, kind) and argument not in call.keywords and not call.positional:
-            factory = getattr(import_module(module), name)
+def deferral(target: object, call: TargetCall, path: KeyPath) -> Deferral | None:
+    """How an optimizer without parameters or a scheduler without optimizer is built later; else None.
+
+    Args:
+        target: What the node names: a class, or a function that returns an optimizer or a scheduler.
+        call: The call that the node describes.
+        path: The node's path.
+    """
+    for kind, (key, name, factory_name) in _FACTORIES.items():
+        argument = name if is_kind(target, kind) else _later_argument(target, call, path, key, name)
+        if argument is not None and argument not in call.keywords and not call.positional:
+            factory = getattr(import_module("polytask.optim"), factory_name)
             own = inspect.signature(target).parameters  # type: ignore[arg-type]
             options = (name for name in inspect.signature(factory).parameters if name not in ("build", *own))
             return Deferral(argument, factory, tuple(options))
     return None
+
+
+def _later_argument(target: object, call: TargetCall, path: KeyPath, key: KeyPath, name: str) -> str | None:
+    """The argument of a function that stands for the parameters or the optimizer; None if it has none.
+
+    It is the first one where the config has an optimizer or a scheduler, whatever it is called. Below that
+    key and in ``vars`` it is one of the usual name that the function requires.
+    """
+    if not isinstance(target, FunctionType):
+        return None
+    parameters = inspect.signature(target).parameters
+    if path == key:
+        return next(iter(parameters), None)
+    required = name in parameters and parameters[name].default is inspect.Parameter.empty
+    return name if required and not call.partial and (path[:2] == key or path[:1] == ("vars",)) else None
 
 
 class Builder:
@@ -143,7 +166,7 @@ class Builder:
         if is_value(target):
             return target
         check_arguments(target, keywords, self._where(path))
-        if (later := deferral(target, call)) is not None:
+        if (later := deferral(target, call, path)) is not None:
             own = {name: keywords.pop(name) for name in later.options if name in keywords}
             target, keywords = later.factory, {"build": functools.partial(target, **keywords), **own}
         elif call.partial:

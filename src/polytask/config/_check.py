@@ -200,7 +200,7 @@ def _arguments(target: Any, call: TargetCall, path: KeyPath, where: Where) -> It
     parts: list[tuple[Any, list[Any], dict[str, Any], tuple[str, ...]]]
     parts = [(target, call.positional, keywords, ())]
     others: tuple[str, ...] = ()
-    if (later := deferral(target, call)) is not None:
+    if (later := deferral(target, call, path)) is not None:
         others = later.options
         own = {name: keywords.pop(name) for name in later.options if name in keywords}
         parts = [(target, [], keywords, (later.argument,)), (later.factory, [], own, ("build",))]

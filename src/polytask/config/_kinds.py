@@ -76,6 +76,7 @@ FUNCTION_PACKAGES = (
     "torchvision.models",
     "torchvision.ops",
     "torchvision.transforms",
+    "transformers.optimization",
 )
 # These two map files into memory, and create them.
 _FILE_FUNCTIONS = ("from_file", "frombuffer")

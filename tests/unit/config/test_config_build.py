@@ -188,3 +188,81 @@ def test_parts_may_refer_to_parts(project):
 
     assert good.problems() == []
     assert good.build("system").parts["extra"][0] is good.build("system.model")
+
+
+FUNCTIONS = """
+import torch
+
+
+def warm(optimizer, steps, end=1.0):
+    return torch.optim.lr_scheduler.LinearLR(optimizer, 0.5, end, steps)
+
+
+def own(opt, gamma):
+    return torch.optim.lr_scheduler.ExponentialLR(opt, gamma)
+
+
+def rule(step):
+    return 0.5**step
+
+
+def decoupled(parameters, lr):
+    return torch.optim.SGD(parameters, lr=lr)
+"""
+
+
+@pytest.fixture
+def functions(tmp_path):
+    (tmp_path / "schedules.py").write_text(FUNCTIONS)
+    return lambda system, **top: Config.from_plain({"system": system, **top}, where="x", project=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ({"_target_": "schedules.warm", "steps": 5}, "LinearLR"),
+        ({"_target_": "schedules.own", "gamma": 0.5}, "ExponentialLR"),
+        ({"_target_": "schedules.own", "_partial_": True, "gamma": 0.5}, "ExponentialLR"),
+        (
+            {
+                "_target_": "torch.optim.lr_scheduler.ChainedScheduler",
+                "schedulers": [{"_target_": "schedules.warm", "steps": 5}],
+            },
+            "ChainedScheduler",
+        ),
+        (
+            {
+                "_target_": "torch.optim.lr_scheduler.LambdaLR",
+                "lr_lambda": {"_target_": "schedules.rule", "_partial_": True},
+            },
+            "LambdaLR",
+        ),
+    ],
+)
+def test_a_scheduler_may_be_what_a_function_returns(functions, node, expected):
+    built = functions({"model": LINEAR, "criterion": LINEAR, "scheduler": {**node, "interval": "step"}})
+    assert not built.problems()
+    factory = built.build("system.scheduler")
+    assert (type(factory), factory.interval) == (SchedulerFactory, "step")
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
+    assert type(factory.scheduler(optimizer)).__name__ == expected
+
+
+def test_a_scheduler_of_a_function_may_stand_in_vars(functions):
+    values = {"s": {"_target_": "schedules.warm", "steps": 5, "interval": "step"}}
+    factory = functions({"scheduler": "$@vars.s"}, vars=values).build("system.scheduler")
+    assert factory.interval == "step"
+
+
+def test_an_optimizer_may_be_what_a_function_returns(functions):
+    node = {"_target_": "schedules.decoupled", "lr": 0.5, "groups": {"bias": {"lr": 0.1}}}
+    factory = functions({"optimizer": node}).build("system.optimizer")
+    rates = [group["lr"] for group in factory.optimizer(torch.nn.Linear(2, 1)).param_groups]
+    assert rates == [0.5, 0.1]
+
+
+def test_the_arguments_of_a_function_that_returns_a_scheduler_are_checked(functions):
+    node = {"_target_": "schedules.warm", "step": 5, "intervall": "step"}
+    found = [str(problem) for problem in functions({"scheduler": node}).problems()]
+    assert any("Did you mean 'steps'?" in line for line in found)
+    assert any("Did you mean 'interval'?" in line for line in found)
