@@ -56,8 +56,10 @@ def test_private_attributes_are_read_and_set_in_the_room():
         "_enable_version_counter",
         "_iterator",
         "_next_index",
+        "_num_ready_batches_reached",
         "_prepare_dataloader",
         "_restarting",
+        "_scheduler_state",
         "_signal_connector",
         "_update_count",
     }

@@ -6,8 +6,12 @@ from typing import Any
 
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import (
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from pytorch_lightning.loops.fetchers import _DataFetcher
 from pytorch_lightning.loops.progress import _ProcessedTracker
 from pytorch_lightning.plugins import DoublePrecision
@@ -46,6 +50,50 @@ def leave_finished_epoch(trainer: Trainer) -> None:
         loop._restarting = loop.epoch_loop.restarting = False
         if done.completed < done.processed:
             loop.epoch_progress.increment_completed()
+
+
+def trained_epochs(trainer: Trainer) -> int:
+    """How many epochs were trained to their last batch, whether or not what follows it was done.
+
+    Args:
+        trainer: A trainer that has loaded a checkpoint and starts to train.
+
+    Example:
+        >>> trained_epochs(Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+        0
+    """
+    progress = trainer.fit_loop.epoch_progress.total
+    assert isinstance(progress, _ProcessedTracker)
+    within = progress.started > progress.processed
+    return int(progress.processed) + (within and trainer.fit_loop.epoch_loop._num_ready_batches_reached())
+
+
+def continue_epoch(trainer: Trainer, module: LightningModule) -> None:
+    """Set what Lightning's own callbacks set at an epoch's start, and not if a fit resumes within one.
+
+    This is the number of batches per step, and the scheduler of averaged weights, which Lightning removes
+    when it resumes; making it again would set the learning rate anew.
+
+    Args:
+        trainer: A trainer that has loaded a checkpoint and starts to train.
+        module: What it trains.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler):
+            callback.on_train_epoch_start(trainer, module)
+        elif isinstance(callback, StochasticWeightAveraging) and callback._scheduler_state is not None:
+            _continue_averaging(callback, trainer, module)
+
+
+def _continue_averaging(
+    callback: StochasticWeightAveraging, trainer: Trainer, module: LightningModule
+) -> None:
+    if callback.swa_start <= trainer.current_epoch <= callback.swa_end:
+        groups = trainer.optimizers[0].param_groups
+        reached = [dict(group) for group in groups]
+        callback.on_train_epoch_start(trainer, module)
+        for group, options in zip(groups, reached, strict=True):
+            group.update(options)
 
 
 def _epochs(trainer: Trainer) -> _ProcessedTracker:

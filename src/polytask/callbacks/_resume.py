@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from polytask._errors import UserError
 from polytask._files import part_of, publish
 from polytask._lightning._training import (
+    continue_epoch,
     fetch_again,
     fetched_batches,
     leave_finished_epoch,
@@ -23,6 +24,7 @@ from polytask._lightning._training import (
     starts_processes,
     train_loaders,
 )
+from polytask.callbacks._settings import CallbackSettings, others, set_changes
 from polytask.data._random_state import full_state, set_full_state
 from polytask.data._replay import Resumable
 
@@ -37,6 +39,9 @@ class ExactResume(Callback):
     batches that were *used*, however many were fetched ahead. All of it is plain data and tensors. The states
     are loaded in ``on_train_start``: put this callback last if another one generates random numbers there.
 
+    An argument of a callback that was changed since the checkpoint, such as the patience of an early
+    stopping, has its new value, and the run continues even if the former callbacks had stopped it.
+
     Resuming is exact from checkpoints made at the end of a training epoch, at the end of a validation, by
     `StopOnSignal`, and after an optimizer step without a validation. A checkpoint made between two batches of
     an accumulation group (``ModelCheckpoint(train_time_interval=...)``) loses the group's gradients.
@@ -50,6 +55,11 @@ class ExactResume(Callback):
 
     def __init__(self) -> None:
         self._saved: dict[str, Any] | None = None
+        self._settings: list[CallbackSettings] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note what the callbacks were given, before their states are loaded."""
+        self._settings = [CallbackSettings(callback) for callback in others(trainer, self)]
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -62,6 +72,8 @@ class ExactResume(Callback):
             "ranks": _on_all_ranks({"random": full_state(), "loaders": loaders}),
             "monitored": {key: value.detach().cpu() for key, value in trainer.callback_metrics.items()},
             "should_stop": trainer.should_stop,
+            "callbacks": [settings.plain for settings in self._settings],
+            "frozen": [name for name, value in pl_module.named_parameters() if not value.requires_grad],
         }
 
     def on_load_checkpoint(
@@ -76,6 +88,15 @@ class ExactResume(Callback):
         if self._saved is not None:
             _check_processes(self._saved["ranks"], trainer.world_size)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the arguments of callbacks that were changed, which their states would hide."""
+        if self._saved is None:
+            return
+        # Checkpoints of version 0.1.0 before its release have no such key.
+        before = self._saved.get("callbacks")
+        if before is not None and set_changes(self._settings, before):
+            self._saved |= {"should_stop": False, "frozen": None}
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the states, after the loaders exist and before the first batch is fetched."""
         if self._saved is None:
@@ -86,6 +107,8 @@ class ExactResume(Callback):
         )
         trainer.should_stop = saved["should_stop"]
         leave_finished_epoch(trainer)
+        _freeze(pl_module, saved.get("frozen"))
+        continue_epoch(trainer, pl_module)
         if trainer.world_size == len(saved["ranks"]):
             own = saved["ranks"][trainer.global_rank]
             set_full_state(own["random"])
@@ -98,6 +121,13 @@ def _check_processes(ranks: list[dict[str, Any]], found: int) -> None:
     if within and found != len(ranks):
         rule = f"{len(ranks)} are required to resume in the middle of an epoch"
         raise UserError("the trainer's processes", rule, found, "Resume with as many as before")
+
+
+def _freeze(module: LightningModule, frozen: list[str] | None) -> None:
+    """Freeze what a callback had frozen; Lightning calls no hook for it within an epoch."""
+    if frozen is not None:
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name not in frozen)
 
 
 def _replayable(states: list[dict[str, Any]]) -> list[dict[str, Any]]:

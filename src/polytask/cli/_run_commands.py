@@ -141,6 +141,15 @@ class Printed:
         if changed:
             self.console.print(f"changed since: {', '.join(changed)}")
 
+    def without_effect(self, names: Sequence[str]) -> None:
+        """Print what the checkpoint decides; a few of many names."""
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        self.console.print(f"without effect, since the run has it from its checkpoint: {shown}")
+
+    def finished(self, run: Path, reason: str, fix: str) -> None:
+        """Print that there is nothing to do."""
+        self.console.print(f"nothing to do: {reason}. {fix} to continue.")
+
     def loading(self, checkpoint: Path) -> None:
         """Print which checkpoint is loaded."""
         self.console.print(f"checkpoint: {checkpoint}")

@@ -20,6 +20,7 @@ _FACTORIES = {
     "torch.optim.Optimizer": (("system", "optimizer"), "params", "OptimizerFactory"),
     "torch.optim.lr_scheduler.LRScheduler": (("system", "scheduler"), "optimizer", "SchedulerFactory"),
 }
+_ROOM = "polytask.optim"
 NAMED_LISTS: tuple[KeyPath, ...] = (("trainer", "callbacks"), ("trainer", "logger"))
 """Keys whose value is a list, or a mapping from names to the entries of the list."""
 
@@ -74,7 +75,7 @@ def deferral(target: object, call: TargetCall, path: KeyPath) -> Deferral | None
     for kind, (key, name, factory_name) in _FACTORIES.items():
         argument = name if is_kind(target, kind) else _later_argument(target, call, path, key, name)
         if argument is not None and argument not in call.keywords and not call.positional:
-            factory = getattr(import_module("polytask.optim"), factory_name)
+            factory = getattr(import_module(_ROOM), factory_name)
             own = inspect.signature(target).parameters  # type: ignore[arg-type]
             options = (name for name in inspect.signature(factory).parameters if name not in ("build", *own))
             return Deferral(argument, factory, tuple(options))

@@ -27,11 +27,14 @@ from polytask.experiment._builders import make_loaders, make_system, own_callbac
 from polytask.experiment._problems import raise_problems
 from polytask.experiment._processes import Processes
 from polytask.experiment._reporter import Reporter
+from polytask.experiment._resumption import check_length, kept_values, why_finished
 from polytask.runs import Run, _environment
 from polytask.runs._checkpoints import check_optimizer, load_weights, read_checkpoint
 from polytask.runs._csv_logger import CSVLogger
 from polytask.runs._lookup import Selection, project_name, saved_config
 from polytask.system import System
+from polytask.system._given import GIVEN
+from polytask.system._optimizers import Optimization
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,21 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Former:
-    """A run that is resumed: its folder, the steps made, and the keys of the config that differ."""
+    """A run that is resumed.
+
+    Attributes:
+        run: Its folder.
+        step: The steps made.
+        changed: The keys of the config that differ.
+        kept: What was changed and has no effect.
+        config: The text of its config file.
+    """
 
     run: Run
     step: int
     changed: list[str]
+    kept: list[str]
+    config: str
 
 
 def fit(selection: Selection, reporter: Reporter, *, resume: bool = False) -> Fitted:
@@ -94,6 +107,8 @@ def _fit(selection: Selection, reporter: Reporter, resume: bool) -> Fitted:
         run = _opened(processes, lambda: held.enter_context(_writing(selection, config, former, device)))
         if former is not None:
             reporter.resuming(run.folder, former.step, former.changed)
+            if former.kept:
+                reporter.without_effect(former.kept)
         _place(trainer, config, run)
         try:
             with processes.ending_together():
@@ -102,6 +117,11 @@ def _fit(selection: Selection, reporter: Reporter, resume: bool) -> Fitted:
         except SIGTERMException:
             _report_stop(trainer, run, reporter)
             raise
+        if former is not None and trainer.global_step == former.step:
+            reporter.finished(run.folder, *why_finished(trainer))
+            if processes.is_first:
+                # The run is not one of the config that it was asked to continue with.
+                run.config.write_text(former.config)
     values = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return Fitted(run.folder, values, tuple(system.names), system.skipped)
 
@@ -116,12 +136,16 @@ def _prepared(
         run = selection.find_run(config, "last", selection.run_dir)
         weights = run.checkpoint("last")
         checkpoint = read_checkpoint(weights)
-        load_weights(system, checkpoint, str(weights))
-        if system.optimizer_factory is not None:
-            optimizer = system.optimizer_factory.optimizer(system.model, system.criterion)
-            check_optimizer(optimizer, checkpoint, str(weights))
+        check_length(config, checkpoint)
         changed = closest(saved_config(run).plain, config.plain)
-        return system, _Former(run, checkpoint["global_step"], changed)
+        kept = kept_values(system, saved_config(run), changed, checkpoint)
+        load_weights(system, checkpoint, str(weights))
+        if GIVEN not in checkpoint and system.optimizer_factory is not None:
+            made = Optimization.of(
+                system.optimizer_factory, system.scheduler_factory, system.model, system.criterion
+            )
+            check_optimizer(made.optimizer, checkpoint, str(weights))
+        return system, _Former(run, checkpoint["global_step"], changed, kept, run.config.read_text())
     if (start := selection.initial_weights(config)) is not None:
         load_weights(system, read_checkpoint(start), str(start))
     return system, None

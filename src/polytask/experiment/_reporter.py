@@ -35,6 +35,22 @@ class Reporter(Protocol):
             changed: Keys of the config that differ from the run's own.
         """
 
+    def without_effect(self, names: Sequence[str]) -> None:
+        """What was changed for a run that is resumed, and cannot change in it.
+
+        Args:
+            names: Keys of the config, and names of parameters and buffers.
+        """
+
+    def finished(self, run: Path, reason: str, fix: str) -> None:
+        """A run was to be resumed, but has nothing left to train.
+
+        Args:
+            run: The run's folder.
+            reason: Why it has ended.
+            fix: How it can be continued.
+        """
+
     def loading(self, checkpoint: Path) -> None:
         """A checkpoint is about to be loaded.
 
@@ -70,6 +86,12 @@ class Silent:
         """Nothing."""
 
     def resuming(self, run: Path, step: int, changed: Sequence[str]) -> None:
+        """Nothing."""
+
+    def without_effect(self, names: Sequence[str]) -> None:
+        """Nothing."""
+
+    def finished(self, run: Path, reason: str, fix: str) -> None:
         """Nothing."""
 
     def loading(self, checkpoint: Path) -> None:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from polytask._distributed import Ranks
 from polytask._errors import RunError, UserError
 from polytask._lightning._noise import Silence, silence
-from polytask._lightning._training import own_share, widen
+from polytask._lightning._training import own_share, trained_epochs, widen
 from polytask._tasks import SHARING
 from polytask.adapters import CriterionAdapter
 from polytask.batch import Batch
@@ -31,6 +31,7 @@ from polytask.system._fit_checks import (
     monitors_of,
 )
 from polytask.system._forward import outputs_by_task, predictions
+from polytask.system._given import GIVEN, Resumption
 from polytask.system._nonfinite import (
     SkippedStepError,
     bad_rows,
@@ -38,7 +39,7 @@ from polytask.system._nonfinite import (
     every_step_skipped,
     nonfinite_losses,
 )
-from polytask.system._optimizers import optimizer_config, step_plateaus
+from polytask.system._optimizers import Optimization, step_plateaus
 from polytask.system._saved_buffers import SavedBuffers
 from polytask.system._sharing_penalty import penalty_of, with_penalty
 from polytask.system._stage_loaders import loader_of, loaders_by_stage, replayable
@@ -153,6 +154,8 @@ class System(pl.LightningModule):
         self.labelled_tasks: set[str] = set()
         self._steps_next = False
         self._logged_step = 0
+        self._optimization: Optimization | None = None
+        self._resumption: Resumption | None = None
 
     @property
     def skipped(self) -> int:
@@ -207,8 +210,9 @@ class System(pl.LightningModule):
         check_transforms(self.adapters, self.names)
 
     def _check_optimizers(self) -> None:
-        if self.optimizer_factory is not None:
-            self.configure_optimizers()
+        # During a fit they are there, and what is frozen may have changed since.
+        if self.optimizer_factory is not None and self._optimization is None:
+            self._made_optimization()
 
     # ---- one batch ----------------------------------------------------------------------------
 
@@ -427,6 +431,10 @@ class System(pl.LightningModule):
         for problem in self.problems(self.dataloaders or STAGES, callbacks):
             raise problem
         silence(Silence.SYSTEM)
+        if self.trainer.ckpt_path is None:
+            self._resumption = None
+        if self._resumption is not None and self._optimization is not None:
+            self._resumption.prepare(self._optimization, str(self.trainer.ckpt_path))
         if self.task_backward is not None:
             self.task_backward.check_batches(self.trainer.accumulate_grad_batches)
             if self.trainer.world_size > 1:
@@ -434,6 +442,7 @@ class System(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Start the task backward, together with the other processes if there are any."""
+        self._apply_changes()
         if self.task_backward is None:
             return
         self.task_backward.start()
@@ -444,6 +453,15 @@ class System(pl.LightningModule):
         self.task_backward.join(Ranks(self.device), self.model if wrapped.broadcast_buffers else None)
         # Its reducer would wait for parameters that this rank's tasks do not reach.
         wrapped.require_backward_grad_sync = False
+
+    def _apply_changes(self) -> None:
+        """Let what was changed since the checkpoint take effect in the optimizer and its scheduler."""
+        resumption, self._resumption = self._resumption, None
+        if resumption is None or self._optimization is None or self.optimizer_factory is None:
+            return
+        in_use = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        steps = {"step": self.trainer.global_step, "epoch": trained_epochs(self.trainer)}
+        resumption.apply(self._optimization, self.optimizer_factory, self.scheduler_factory, steps, in_use)
 
     def on_train_epoch_start(self) -> None:
         """Check the number of batches per step again, since callbacks may change it."""
@@ -550,7 +568,11 @@ class System(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the model's and the criterion's parameters, and its scheduler."""
-        return optimizer_config(self.optimizer_factory, self.scheduler_factory, self.model, self.criterion)
+        self._optimization = self._made_optimization()
+        return self._optimization.lightning_config
+
+    def _made_optimization(self) -> Optimization:
+        return Optimization.of(self.optimizer_factory, self.scheduler_factory, self.model, self.criterion)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step a scheduler; a plateau scheduler steps when its key is logged instead."""
@@ -588,6 +610,8 @@ class System(pl.LightningModule):
             RunError: If a loss or a weight is not finite: training can continue from whatever is saved.
         """
         self._refuse_nonfinite()
+        if self._optimization is not None:
+            checkpoint[GIVEN] = self._optimization.given
         own = {"record": self.record.epoch_state(), "labelled": sorted(self.labelled_tasks)}
         checkpoint["polytask_epoch"] = {
             **own,
@@ -610,7 +634,8 @@ class System(pl.LightningModule):
         check_weights(self, self.global_step)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the epoch's accumulators, and be of the precision of the weights that are loaded next."""
+        """Load the accumulators and what the optimizer was given, and be of the precision of the weights."""
+        self._resumption = Resumption.of(checkpoint)
         if self._trainer is not None:
             widen(self.trainer, self)
         saved = checkpoint.get("polytask_epoch")
