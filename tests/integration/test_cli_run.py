@@ -376,6 +376,31 @@ def test_the_newest_run_with_this_config_is_found(cli, demo):
     assert "differs in system.optimizer.lr" in result.err
 
 
+@pytest.mark.slow
+def test_a_run_is_found_by_what_shaped_its_weights(cli, demo):
+    """Predictions are those of the run's weights, whatever else the config says by then."""
+    first, second = (cli("fit", "config.yaml", f"seed={seed}", "trainer.max_epochs=1").run for seed in (0, 1))
+    longer = cli("fit", "config.yaml", "seed=0", "trainer.max_epochs=2").run
+    for command, words, run in (
+        ("predict", ("seed=1", "system.dataloaders.predict.batch_size=5"), second),
+        ("test", ("seed=1", "trainer.log_every_n_steps=7", "trainer.max_epochs=9"), second),
+        ("validate", ("seed=1", "system.metrics={height: {_target_: torchmetrics.MeanAbsoluteError}}"), second),
+        # The most similar one, and the newest of equally similar ones.
+        ("test", ("seed=0", "trainer.max_epochs=1", "trainer.log_every_n_steps=7"), first),
+        ("test", ("seed=0", "trainer.max_epochs=5"), longer),
+    ):
+        result = cli(command, "config.yaml", *words)
+        assert result.code == 0, result.err
+        assert f"checkpoint: {run}/checkpoints/best.ckpt\n" in result.out
+        (line,) = [line for line in result.out.splitlines() if line.startswith("other than in its run: ")]
+        assert "seed" not in line
+    assert "other than" not in cli("test", "config.yaml").out
+    for change in ("seed=2", "system.model.width=9", "system.dataloaders.train.batch_size=6"):
+        refused = cli("test", "config.yaml", change, "trainer.max_epochs=1", "trainer.log_every_n_steps=7")
+        assert refused.code == 2
+        assert f"which differs in {change.partition('=')[0]}." in refused.err
+
+
 def test_a_run_dir_narrows_the_search_and_brings_its_config(cli, demo):
     runs = [cli("fit", "config.yaml", f"optimizer.lr={lr}").run for lr in (0.2, 0.3)]
     for run in runs:

@@ -150,9 +150,11 @@ class Printed:
         """Print that there is nothing to do."""
         self.console.print(f"nothing to do: {reason}. {fix} to continue.")
 
-    def loading(self, checkpoint: Path) -> None:
-        """Print which checkpoint is loaded."""
+    def loading(self, checkpoint: Path, differing: Sequence[str]) -> None:
+        """Print which checkpoint is loaded, and what differs."""
         self.console.print(f"checkpoint: {checkpoint}")
+        if differing:
+            self.console.print(f"other than in its run: {', '.join(differing)}")
 
     def stopped(self, run: Path, signal: str, epoch: int, step: int) -> None:
         """Print how to resume."""

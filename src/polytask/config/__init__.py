@@ -8,10 +8,11 @@ Begin with `Config` in ``_config.py``. In the order of their work: ``_read.py`` 
 ``_overrides.py`` (``key=value``), ``_references.py`` (``$@a.b``), ``_resolve.py`` (a ``_target_`` to the
 object that it names), ``_kinds.py`` and ``_trust.py`` (what it may be), ``_check.py`` with ``_signatures.py``
 (all problems at once), ``_build.py``. ``_project.py`` imports a project's modules, ``_locations.py`` names
-lines of files in messages.
+lines of files in messages. ``_shaping.py`` says which keys shape the weights.
 """
 
 from polytask.config._config import Config, closest
 from polytask.config._project import follow_parent
+from polytask.config._shaping import shaping
 
-__all__ = ["Config", "closest", "follow_parent"]
+__all__ = ["Config", "closest", "follow_parent", "shaping"]

@@ -21,7 +21,7 @@ from polytask.experiment._reporter import Reporter
 from polytask.runs import Run
 from polytask.runs._checkpoints import load_weights, read_checkpoint
 from polytask.runs._csv_logger import CSVLogger
-from polytask.runs._lookup import Selection
+from polytask.runs._lookup import Found, Selection
 from polytask.runs._predictions import PredictionWriter
 from polytask.system import System
 
@@ -61,11 +61,12 @@ def evaluate(
         UserError: If the config, the checkpoint or the data cannot be used.
     """
     with interrupts():
-        path, run, config = selection.find_checkpoint()
+        found = selection.find_checkpoint()
+        run, config = found.run, found.config
         raise_problems(config, bool(selection.files))
         given: dict[str, Any] = {} if dry_run else {"logger": [CSVLogger(run.folder / _FOLDER[stage])]}
         trainer = _trainer(config, run, given, dry_run)
-        with _loaded(config, path, stage, trainer, reporter) as system:
+        with _loaded(found, stage, trainer, reporter) as system:
             run_stage = trainer.validate if stage == "val" else trainer.test
             run_stage(system, verbose=False)
     values = {key: float(value) for key, value in trainer.callback_metrics.items()}
@@ -87,31 +88,30 @@ def predict(selection: Selection, reporter: Reporter, *, dry_run: bool = False) 
         UserError: If the config, the checkpoint or the data cannot be used.
     """
     with interrupts():
-        path, run, config = selection.find_checkpoint()
+        found = selection.find_checkpoint()
+        run, config = found.run, found.config
         raise_problems(config, bool(selection.files))
         writers = [] if dry_run else [PredictionWriter(run.predictions)]
         trainer = _trainer(config, run, {"callbacks": writers}, dry_run)
-        with _loaded(config, path, "predict", trainer, reporter) as system:
+        with _loaded(found, "predict", trainer, reporter) as system:
             trainer.predict(system, return_predictions=False)
     return run.predictions
 
 
 @contextmanager
-def _loaded(
-    config: Config, path: Path, stage: str, trainer: pl.Trainer, reporter: Reporter
-) -> Iterator[System]:
+def _loaded(found: Found, stage: str, trainer: pl.Trainer, reporter: Reporter) -> Iterator[System]:
     """The system with a checkpoint's weights, once every process of the trainer has it."""
 
     def load() -> System:
-        system = make_system(config, make_loaders(config, (stage,)))
+        system = make_system(found.config, make_loaders(found.config, (stage,)))
         widen(trainer, system)
-        load_weights(system, read_checkpoint(path), str(path))
+        load_weights(system, read_checkpoint(found.path), str(found.path))
         return system
 
     processes = Processes(trainer)
     reporter.started(processes.is_first)
     system = processes.on_each(load)
-    reporter.loading(path)
+    reporter.loading(found.path, found.differing)
     with processes.ending_together(), data_errors(system.dataloaders):
         yield system
 

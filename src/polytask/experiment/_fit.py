@@ -19,7 +19,7 @@ from polytask._lightning._training import overwrite_checkpoint, set_root_dir, wi
 from polytask.callbacks import ExactResume, StopOnSignal
 from polytask.callbacks._kept_checkpoint import ConfigInCheckpoint, KeptCheckpoint
 from polytask.callbacks._progress import ProgressReport
-from polytask.config import Config, closest
+from polytask.config import Config
 from polytask.data._loader_errors import data_errors
 from polytask.diagnostics._columns import FOLDER
 from polytask.diagnostics._recorder import Recorder
@@ -31,7 +31,7 @@ from polytask.experiment._resumption import check_length, kept_values, why_finis
 from polytask.runs import Run, _environment
 from polytask.runs._checkpoints import check_optimizer, load_weights, read_checkpoint
 from polytask.runs._csv_logger import CSVLogger
-from polytask.runs._lookup import Selection, project_name, saved_config
+from polytask.runs._lookup import Selection, differing, project_name, saved_config
 from polytask.system import System
 from polytask.system._given import GIVEN
 from polytask.system._optimizers import Optimization
@@ -133,11 +133,11 @@ def _prepared(
     system = make_system(config, make_loaders(config, ("train", "val")))
     widen(trainer, system)
     if resume:
-        run = selection.find_run(config, "last", selection.run_dir)
+        run = selection.find_run(config, "last", selection.run_dir, whole=True)
         weights = run.checkpoint("last")
         checkpoint = read_checkpoint(weights)
         check_length(config, checkpoint)
-        changed = closest(saved_config(run).plain, config.plain)
+        changed = differing(run, config)
         kept = kept_values(system, saved_config(run), changed, checkpoint)
         load_weights(system, checkpoint, str(weights))
         if GIVEN not in checkpoint and system.optimizer_factory is not None:

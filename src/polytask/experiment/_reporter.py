@@ -51,11 +51,12 @@ class Reporter(Protocol):
             fix: How it can be continued.
         """
 
-    def loading(self, checkpoint: Path) -> None:
+    def loading(self, checkpoint: Path, differing: Sequence[str]) -> None:
         """A checkpoint is about to be loaded.
 
         Args:
             checkpoint: Its file.
+            differing: Keys of the config that differ from the run's own.
         """
 
     def stopped(self, run: Path, signal: str, epoch: int, step: int) -> None:
@@ -94,7 +95,7 @@ class Silent:
     def finished(self, run: Path, reason: str, fix: str) -> None:
         """Nothing."""
 
-    def loading(self, checkpoint: Path) -> None:
+    def loading(self, checkpoint: Path, differing: Sequence[str]) -> None:
         """Nothing."""
 
     def stopped(self, run: Path, signal: str, epoch: int, step: int) -> None:

@@ -157,34 +157,43 @@ def latest(root: Path) -> Run:
 
 
 def newest(
-    root: Path, checkpoint: str, fits: Callable[[Run], bool], differences: Callable[[Run], str]
+    root: Path, checkpoint: str, distance: Callable[[Run], int | None], differences: Callable[[Run], str]
 ) -> Run:
-    """The newest run that has the checkpoint and fits.
+    """The run that has the checkpoint and is most like the given config; the newest of equal ones.
 
     Args:
         root: A run, or a folder with runs.
         checkpoint: ``best`` or ``last``.
-        fits: Whether a run has the given config.
-        differences: The keys in which a run's config differs from the given one.
+        distance: In how many keys a run's config differs from the given one; None if the run does not fit.
+        differences: The keys because of which a run does not fit.
 
     Raises:
-        UserError: If there is none; names the most similar run.
+        UserError: If there is none; names the newest run.
     """
     if not root.exists():
         raise UserError(
             str(root), "there is no such folder of runs", None, "Run `polytask fit` first, or name --ckpt"
         )
     runs = existing(root)
+    found: tuple[int, Run] | None = None
+    without = None
     for run in runs:
-        if run.checkpoint(checkpoint).exists() and fits(run):
-            return run
+        away = distance(run)
+        if away is None:
+            continue
+        if not run.checkpoint(checkpoint).exists():
+            without = without or run
+        elif found is None or away < found[0]:
+            found = away, run
+        if found is not None and found[0] == 0:
+            break
+    if found is not None:
+        return found[1]
     rule = f"no run with this config has a checkpoint '{checkpoint}'"
-    fitting = [run for run in runs if fits(run)]
-    if fitting:
-        raise UserError(
-            str(root), rule, f"{fitting[0].folder} without one", "Run `polytask fit`, or name --ckpt"
-        )
+    if without is not None:
+        fix = "Run `polytask fit`, or name --ckpt"
+        raise UserError(str(root), rule, f"{without.folder} without one", fix)
     if runs:
-        found = f"the newest run {runs[0].folder}, which differs in {differences(runs[0])}"
-        raise UserError(str(root), rule, found, "Name --run-dir or --ckpt, or run `polytask fit`")
+        nearest = f"the newest run {runs[0].folder}, which differs in {differences(runs[0])}"
+        raise UserError(str(root), rule, nearest, "Name --run-dir or --ckpt, or run `polytask fit`")
     raise UserError(str(root), rule, "no runs", "Run `polytask fit` first, or name --ckpt")

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from polytask import runs
 from polytask._errors import UserError
-from polytask.config import Config, closest
+from polytask.config import Config, closest, shaping
 from polytask.runs import Run
 from polytask.runs._checkpoints import CONFIG, read_checkpoint
 
@@ -51,29 +52,41 @@ class Selection:
             "polytask", "a config file is required", "none", "Write it after the command: config.yaml"
         )
 
-    def find_run(self, config: Config, checkpoint: str, root: Path | None = None) -> Run:
-        """The newest run with a config; a run that is named by its own folder may have another config.
+    def find_run(
+        self, config: Config, checkpoint: str, root: Path | None = None, *, whole: bool = False
+    ) -> Run:
+        """The run of a config, by what shaped its weights; a run named by its own folder fits any config.
+
+        Of several runs, it is the one whose config differs in the fewest other keys, and the newest of those.
 
         Args:
             config: The config.
             checkpoint: ``best`` or ``last``, which the run must have.
             root: The folder of runs; ``runs/<project>`` if None.
+            whole: Whether no key may differ, since the run continues.
 
         Raises:
-            UserError: If there is none, with the nearest one.
+            UserError: If there is none, with the newest one.
         """
         root = root or Path("runs") / project_name(config, self.files)
         is_run = (root / runs.CONFIG).exists()
+        plain = config.plain
 
-        def fits(run: Run) -> bool:
-            return is_run or not closest(saved_config(run).plain, config.plain)
+        def misfits(own: dict[str, Any], differing: list[str]) -> list[str]:
+            return differing if whole else shaping(differing, own, plain)
+
+        def distance(run: Run) -> int | None:
+            own = saved_config(run).plain
+            differing = closest(own, plain)
+            return len(differing) if is_run or not misfits(own, differing) else None
 
         def differences(run: Run) -> str:
-            return ", ".join(closest(saved_config(run).plain, config.plain)[:5])
+            own = saved_config(run).plain
+            return ", ".join(misfits(own, closest(own, plain))[:5])
 
-        return runs.newest(root, checkpoint, fits, differences)
+        return runs.newest(root, checkpoint, distance, differences)
 
-    def find_checkpoint(self) -> tuple[Path, Run, Config]:
+    def find_checkpoint(self) -> "Found":
         """The checkpoint to load, its run, and the config: of the files if given, else the checkpoint's.
 
         Raises:
@@ -83,11 +96,11 @@ class Selection:
         if name in _NAMED:
             config = self.read_config()
             run = self.find_run(config, name, self.run_dir)
-            return run.checkpoint(name), run, config
+            return Found(run.checkpoint(name), run, config, differing(run, config))
         path = Path(name)
         folder = path.resolve().parent
         run = Run(folder.parent if path.parent.name == "checkpoints" else folder)
-        return path, run, self.read_config() if self.files else self._config_in(path)
+        return Found(path, run, self.read_config() if self.files else self._config_in(path), [])
 
     def _config_in(self, path: Path) -> Config:
         values = read_checkpoint(path).get(CONFIG)
@@ -113,6 +126,33 @@ class Selection:
         if self.checkpoint not in _NAMED:
             return None if self.checkpoint is None else Path(self.checkpoint)
         return self.find_run(config, self.checkpoint).checkpoint(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint, and what it is loaded for.
+
+    Attributes:
+        path: The checkpoint.
+        run: Its run.
+        config: The config that it is loaded for.
+        differing: The keys in which that differs from the run's own, if the run was found by its config.
+    """
+
+    path: Path
+    run: Run
+    config: Config
+    differing: list[str]
+
+
+def differing(run: Run, config: Config) -> list[str]:
+    """The keys in which a config differs from a run's own.
+
+    Args:
+        run: The run.
+        config: The config.
+    """
+    return closest(saved_config(run).plain, config.plain)
 
 
 def saved_config(run: Run, overrides: Sequence[str] = (), allow: Sequence[str] = ()) -> Config:

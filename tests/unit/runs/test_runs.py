@@ -133,15 +133,18 @@ def test_the_newest_run_needs_the_checkpoint_and_the_config(here):
     made("runs/2", "last")
     made("runs/3")
 
-    def found(checkpoint, *fitting):
+    def found(checkpoint, **distances):
+        fitting = {name.strip("_"): away for name, away in distances.items()}
         return runs.newest(
-            Path("runs"), checkpoint, lambda run: run.folder.name in fitting, lambda run: "seed"
+            Path("runs"), checkpoint, lambda run: fitting.get(run.folder.name), lambda run: "seed"
         ).folder.name
 
-    assert found("last", "1", "2", "3") == "2"
-    assert found("best", "1") == "1"
+    assert found("last", _1=0, _2=0, _3=0) == "2"
+    assert found("last", _1=1, _2=2, _3=0) == "1"
+    assert found("last", _1=2, _2=2) == "2"
+    assert found("best", _1=0) == "1"
     with pytest.raises(UserError, match="runs/3 without one"):
-        found("last", "3")
+        found("last", _3=0)
     with pytest.raises(UserError, match="the newest run runs/3, which differs in seed"):
         found("last")
 
@@ -150,6 +153,6 @@ def test_the_newest_run_needs_the_checkpoint_and_the_config(here):
 def test_a_search_without_runs_says_so(here, root):
     Path("empty").mkdir()
     with pytest.raises(UserError, match="polytask fit"):
-        runs.newest(Path(root), "last", lambda run: True, lambda run: "")
+        runs.newest(Path(root), "last", lambda run: 0, lambda run: "")
     with pytest.raises(UserError, match=f"--run-dir {root}"):
         runs.latest(Path(root))
