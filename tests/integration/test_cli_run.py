@@ -384,7 +384,7 @@ def test_a_run_is_found_by_what_shaped_its_weights(cli, demo):
     for command, words, run in (
         ("predict", ("seed=1", "system.dataloaders.predict.batch_size=5"), second),
         ("test", ("seed=1", "trainer.log_every_n_steps=7", "trainer.max_epochs=9"), second),
-        ("validate", ("seed=1", "system.metrics={height: {_target_: torchmetrics.MeanAbsoluteError}}"), second),
+        ("validate", ("seed=1", "system.metrics.height._target_=torchmetrics.MeanAbsoluteError"), second),
         # The most similar one, and the newest of equally similar ones.
         ("test", ("seed=0", "trainer.max_epochs=1", "trainer.log_every_n_steps=7"), first),
         ("test", ("seed=0", "trainer.max_epochs=5"), longer),
