@@ -74,3 +74,10 @@ def test_a_run_is_tested_and_reported(project, cli):
     assert cli("test", "--run-dir", project / "whole").code == 0
     result = cli("report", project / "whole", project / "stopped")
     assert result.code == 0, result.err
+
+
+@pytest.mark.slow
+def test_a_change_that_such_a_checkpoint_cannot_show_is_named(project, cli):
+    result = cli("fit", "--run-dir", project / "stopped", "--resume", "system.optimizer.lr=0.5")
+    assert result.code == 0, result.err
+    assert "without effect, since the run has it from its checkpoint: system.optimizer.lr" in result.out

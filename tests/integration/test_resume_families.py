@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning.callbacks as lightning
 import torch
 import yaml
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler
 
 pytestmark = pytest.mark.filterwarnings(
@@ -183,3 +184,14 @@ def test_a_callback_continues(cli, demo, name, stop):
     callback = {"_target_": f"{CALLBACKS}.{name}", **CALLBACK[name]}
     trainer = {"callbacks": [callback], "enable_progress_bar": "Bar" in name}
     assert_resumes(cli, demo, {"trainer": trainer}, STOPS[stop])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, row in CALLBACK.items() if row == ATTRIBUTE])
+def test_a_callback_that_cannot_be_used_fails_before_the_first_step(cli, demo, name):
+    callbacks = [{"_target_": f"{CALLBACKS}.{name}"}]
+    configure(demo, {"trainer": {"callbacks": callbacks}}, reads=1)
+    with pytest.raises((AttributeError, MisconfigurationException)):
+        cli("fit", "config.yaml", "--run-dir", "run")
+    assert not list(Path("run").rglob("*.ckpt"))
+    assert not Path("run/metrics.csv").exists()

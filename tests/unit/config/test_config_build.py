@@ -1,4 +1,6 @@
 import functools
+import sys
+import types
 
 import pytest
 import torch
@@ -266,3 +268,22 @@ def test_the_arguments_of_a_function_that_returns_a_scheduler_are_checked(functi
     found = [str(problem) for problem in functions({"scheduler": node}).problems()]
     assert any("Did you mean 'steps'?" in line for line in found)
     assert any("Did you mean 'interval'?" in line for line in found)
+
+
+def test_the_schedules_of_transformers_are_allowed(monkeypatch):
+    def get_constant_schedule_with_warmup(optimizer, num_warmup_steps, last_epoch=-1):
+        return torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=num_warmup_steps)
+
+    get_constant_schedule_with_warmup.__module__ = "transformers.optimization"
+    for name in ("transformers", "transformers.optimization"):
+        module = types.ModuleType(name)
+        module.get_constant_schedule_with_warmup = get_constant_schedule_with_warmup
+        monkeypatch.setitem(sys.modules, name, module)
+    node = {
+        "_target_": "transformers.get_constant_schedule_with_warmup",
+        "num_warmup_steps": 3,
+        "interval": "step",
+    }
+    factory = Config.from_plain({"system": {"scheduler": node}}, where="x").build("system.scheduler")
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
+    assert (factory.interval, factory.scheduler(optimizer).total_iters) == ("step", 3)
