@@ -107,6 +107,22 @@ def test_another_schedule_continues_where_it_would_be(fit, name, interval):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("reads", [5, 24, 40, 48, 64])
+def test_a_schedule_is_changed_where_a_run_was_stopped(cli, demo, fit, reads):
+    """After a stop by a signal, within an epoch or between two."""
+    text = (demo / "config.yaml").read_text()
+    dataset = f"{{_target_: data.Interrupting, rows: 24, reads: {reads}}}"
+    (demo / "config.yaml").write_text(text.replace("{_target_: data.Points, rows: 24}", dataset))
+    with pytest.raises(SystemExit):
+        fit(3, optimizer=sgd(0.1), scheduler=scheduler("ExponentialLR", gamma=0.5))
+    at = torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    now = scheduler("ExponentialLR", gamma=0.8)
+    assert fit(3, resume=True, optimizer=sgd(0.1), scheduler=now).code == 0
+    build = functools.partial(lr_scheduler.ExponentialLR, gamma=0.8)
+    assert rates()[at:] == expected(3 * STEPS, 0.1, build)[at:]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [
