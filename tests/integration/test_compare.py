@@ -277,7 +277,7 @@ def test_a_row_that_fails_is_left_out(cli, demo):
     assert result.err == "error: polytask compare: every row must have a result, got none for wild-base.\n"
     said = re.search(r"Left out: wild-base failed with seed 0: (.*)", result.out)
     assert said
-    assert "task 'shape': the loss must be finite" in said[1]
+    assert "tasks 'shape', 'height': the loss must be finite" in said[1]
     folder = demo / "comparisons" / "demo"
     assert [row["method"] for row in rows(folder)] == ["single_task", "plain_sum", "uw"]
     # It is tried again, and nothing else is.
