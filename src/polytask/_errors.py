@@ -11,8 +11,8 @@ _LONGEST = 200
 class Reason(str):
     """What another library or the system says about a failure.
 
-    A message has it after a colon, since it is no value that was given, and uncut, since the remedy may be at
-    the end.
+    A message has it after a colon, since it is no value that was given. It is shown uncut, because the remedy
+    may be at the end.
 
     Example:
         >>> Reason.of(KeyError("image"))

@@ -549,7 +549,7 @@ def test_a_step_that_is_skipped_is_counted(cli, demo):
 
 def test_the_new_project_trains_as_it_stands(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli("init", "mine").out == "mine: train it with `polytask fit mine/config.yaml`\n"
+    assert cli("init", "mine").out == "mine: created; train with `polytask fit mine/config.yaml`\n"
     assert files(tmp_path) == {"mine/config.yaml", "mine/data.py", "mine/net.py"}
     assert cli("check", "mine/config.yaml").out == "no problems\n"
     assert cli("fit", "mine/config.yaml", "trainer.max_epochs=2").err == ""

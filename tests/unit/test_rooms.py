@@ -1,4 +1,4 @@
-"""Which room may import which: no circle, no arrow upwards, and mathematics rests on torch alone."""
+"""Which room may import which: no circle, no arrow upwards, and mathematics imports only torch."""
 
 import ast
 import sys

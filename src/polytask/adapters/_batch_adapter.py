@@ -232,7 +232,7 @@ def _routed(targets: Any, rows: Mapping[str, Tensor | None], names: Sequence[str
 def _labelled(targets: Targets) -> dict[str, Tensor | None]:
     """The rows that metrics can use, by task; None for all.
 
-    A row of integers may lack some labels, which a metric's ``ignore_index`` leaves out.
+    A row of integers may have missing labels, which a metric's ``ignore_index`` leaves out.
     """
     found: dict[str, Tensor | None] = {}
     for name, target in targets.items():

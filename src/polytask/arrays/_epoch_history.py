@@ -14,7 +14,7 @@ Values = dict[str, float]
 class EpochHistory(pl.Callback):
     """Keeps the values that a `polytask.System` logs in each training epoch.
 
-    A `System` logs an epoch's values after the callbacks' turn, so an epoch is added when the next one starts
+    A `System` logs an epoch's values after callbacks ran, so an epoch is added when the next one starts
     or the training ends.
 
     Attributes:

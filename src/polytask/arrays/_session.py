@@ -1,4 +1,4 @@
-"""A System that is trained and evaluated in several calls, each of which continues from the last."""
+"""A System that is trained and evaluated in several calls, each of which continues from the previous one."""
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,7 +3,7 @@
 Begin with `Batch`. Which labels are missing is decided in ``_label_masks.py`` (`is_missing`), counted once in
 ``_targets.py``, and masked in `polytask.losses`. What a class label is, is decided in ``_class_labels.py``.
 
-This room rests on torch alone. It knows no losses, no models, no metrics and no Lightning.
+This room imports only torch. It knows no losses, no models, no metrics and no Lightning.
 """
 
 from polytask.batch._batch import (

@@ -17,7 +17,7 @@ class Targets(dict[str, Any]):
     Args:
         targets: Targets by task.
         counts: Labelled elements by task.
-        partial: The positions of labels, for the tasks that lack some; the others are in ``full``.
+        partial: The positions of labels, for the tasks with missing labels; the others are in ``full``.
 
     Example:
         >>> import torch

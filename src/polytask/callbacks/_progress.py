@@ -82,7 +82,7 @@ class ProgressReport(pl.Callback):
             self._bar.update(self._row, description=f"{_epoch(trainer)} val")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the epoch's line is due; the module logs its values after the callbacks' turn."""
+        """Note that the epoch's line is due; the module logs its values after callbacks ran."""
         if trainer.is_global_zero:
             seconds = time.perf_counter() - self._start
             self._due = f"{_epoch(trainer)}  step {trainer.global_step}", f"{seconds:.1f} s"

@@ -13,8 +13,8 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--run", type=Path, required=True, metavar="RUN", help="a run that was trained with Affinity"
     )
-    command.add_argument("--groups", type=int, required=True, metavar="K", help="the most models")
-    command.add_argument("--budget", type=int, metavar="N", help="the most parameters of all models together")
+    command.add_argument("--groups", type=int, required=True, metavar="K", help="maximum number of models")
+    command.add_argument("--budget", type=int, metavar="N", help="maximum number of parameters of all models")
     command.add_argument(
         "--form", choices=("lookahead", "first_order"), help="default lookahead if it was recorded"
     )

@@ -127,7 +127,7 @@ def _init(folder: Path) -> int:
             shutil.copytree(template, folder, ignore=shutil.ignore_patterns("__pycache__"))
         except OSError as error:
             raise UserError(where, "the folder must be writable", Reason.said(error)) from error
-    print(f"{folder}: train it with `polytask fit {folder}/config.yaml`")
+    print(f"{folder}: created; train with `polytask fit {folder}/config.yaml`")
     return 0
 
 

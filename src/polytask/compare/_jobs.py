@@ -1,4 +1,4 @@
-"""Jobs that are not done yet, in order, by a launcher."""
+"""Runs the unfinished jobs, in order, by a launcher."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ def run_jobs(
     may_fail: bool = False,
     check: Callable[[Job], object] = lambda job: None,
 ) -> dict[str, str]:
-    """Do what is not done yet.
+    """Run the unfinished jobs.
 
     Args:
         jobs: The jobs, in order.

@@ -13,7 +13,7 @@ FILE = "remarks.json"
 
 @dataclass(frozen=True)
 class Remarks:
-    """What a table has to say about its runs.
+    """Notes printed below a table.
 
     Attributes:
         left_out: Rows that are not in the table, and why.

@@ -122,7 +122,7 @@ class Config:
             (1, {'_target_': 'polytask.System'})
         """
         if not isinstance(values, Mapping):
-            raise UserError(where, "must hold a mapping of keys", type(values).__name__)
+            raise UserError(where, "must contain a mapping of keys", type(values).__name__)
         check_plain(values, (), where)
         source = Source(where, copy.deepcopy(dict(values)))
         return cls([source], overrides, allow, project=project, trusted=False)
@@ -175,7 +175,7 @@ class Config:
     def problems(self) -> list[UserError]:
         """All problems that can be found without reading data.
 
-        TargetResolver are imported and their arguments compared with their signatures; metrics are
+        Targets are imported and their arguments compared with their signatures; metrics are
         built, because they hide their arguments.
         """
         with _bounded(self._where(())):

@@ -60,7 +60,7 @@ def read_file(path: str | Path) -> Source:
         raise UserError(name, "cannot be read", Reason.said(error)) from None
     values = parse(text, name)
     if not isinstance(values, dict):
-        raise UserError(name, "must hold a mapping of keys", _kind(values), "Write 'key: value' lines")
+        raise UserError(name, "must contain a mapping of keys", _kind(values), "Write 'key: value' lines")
     return Source(name, values, text, file.absolute().parent)
 
 
@@ -171,7 +171,7 @@ def _syntax_error(error: yaml.YAMLError, text: str, name: str) -> UserError:
             where, f"the key '{twice[1]}' must be given once", f"it again in '{line}'", "Keep one of them"
         )
     if "python/" in problem or "constructor" in problem:
-        return UserError(where, "a config must hold plain data, without YAML tags", line, "Remove the tag")
+        return UserError(where, "a config must contain plain data, without YAML tags", line, "Remove the tag")
     return UserError(where, "must be valid YAML", Reason(problem + (f" in: {line}" if line else "")))
 
 

@@ -75,7 +75,7 @@ def array_of(value: Any, where: str) -> np.ndarray[Any, Any]:
 
 def _shared(array: np.ndarray[Any, Any], where: str) -> Tensor:
     if array.dtype.kind not in "biuf":
-        raise UserError(where, "must hold numbers", _sample(array), "Encode them first")
+        raise UserError(where, "must contain numbers", _sample(array), "Encode them first")
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     if not array.dtype.isnative:
@@ -199,5 +199,5 @@ def by_name(value: Any, where: str) -> dict[str, Tensor]:
     if not isinstance(value, Mapping):
         return {"": tensor_of(value, where)}
     if not value:
-        raise UserError(where, "must hold at least one array", "an empty dict")
+        raise UserError(where, "must contain at least one array", "an empty dict")
     return {str(name): tensor_of(own, f"{where}.{name}") for name, own in value.items()}

@@ -206,7 +206,7 @@ class _Moments:
             values = as_numbers(table[name], name)
             values = values[~np.isnan(values)]
             if not np.isfinite(values).all():
-                raise UserError(f"column '{name}'", "must hold finite numbers", "an infinite one")
+                raise UserError(f"column '{name}'", "must contain finite numbers", "an infinite one")
             if len(values):
                 self._add(i, values)
 

@@ -149,5 +149,5 @@ def _rows(count: int, part: Sequence[float], seed: int) -> Any:
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     chosen = order[round(part[0] * count) : round(part[1] * count)]
     if not len(chosen):
-        raise UserError("part", f"must hold at least one of {count} rows", repr(part))
+        raise UserError("part", f"must contain at least one of {count} rows", repr(part))
     return chosen.numpy()

@@ -60,7 +60,7 @@ def _in_folder(path: Path) -> list[Path]:
     inside = sorted(p for p in named if not p.name.startswith(hidden))
     if len({is_parquet(p) for p in inside}) != 1:
         found = f"{inside[0].name} and {inside[-1].name}" if inside else f"none of {', '.join(_ENDINGS)}"
-        raise UserError(str(path), "a folder must hold files of one format", found, "Name the files")
+        raise UserError(str(path), "a folder must contain files of one format", found, "Name the files")
     return inside
 
 

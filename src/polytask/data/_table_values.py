@@ -83,13 +83,13 @@ def _array(column: Any) -> NDArray[Any]:
 
 def _no_number(column: Any, name: str) -> UserError:
     if not is_text(column.type):
-        return UserError(f"column '{name}'", "must hold numbers", str(column.type))
+        return UserError(f"column '{name}'", "must contain numbers", str(column.type))
     row, value = next(
         (row, value) for row, value in enumerate(column.to_pylist(), 1) if not _is_number(value)
     )
     return UserError(
         f"column '{name}'",
-        "must hold numbers",
+        "must contain numbers",
         f"{value!r} in row {row}",
         "Name it as categorical, or add the string to missing",
     )

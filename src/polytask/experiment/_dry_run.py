@@ -18,7 +18,7 @@ from polytask.system._stages import STAGES
 
 @dataclass(frozen=True)
 class Tried:
-    """What one batch of every stage went through.
+    """What one batch of every stage completed.
 
     Attributes:
         stages: The stages that the config has data for.

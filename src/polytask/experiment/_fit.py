@@ -39,7 +39,7 @@ from polytask.system._optimizers import Optimization
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training gave.
+    """Result of a training.
 
     Attributes:
         run: The run's folder.

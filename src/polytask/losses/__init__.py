@@ -5,7 +5,7 @@ with one ``MaskedLoss`` for each task (``_masked_loss.py``, which is where a mis
 ``combination`` applies ``loss_weights`` and the weighting to them. Which labels are missing is decided in
 `polytask.batch`.
 
-This room rests on torch alone. It knows no model, no engine of gradients and no Lightning.
+This room imports only torch. It knows no model, no engine of gradients and no Lightning.
 """
 
 from polytask.batch import Targets

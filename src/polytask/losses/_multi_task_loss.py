@@ -68,8 +68,8 @@ class MultiTaskLoss(nn.Module):
         combination: Applies ``loss_weights`` and the weighting; likewise.
 
     Deviations:
-        A loss's own ``reduction`` of ``mean`` or ``none`` gives way to this criterion's, ``batchmean``
-        gives way to ``sum``. Losses of half precision are summed in float32.
+        A loss's own ``reduction`` of ``mean`` or ``none`` is replaced by this criterion's, and ``batchmean``
+        by ``sum``. Losses of half precision are summed in float32.
     """
 
     def __init__(
@@ -205,11 +205,11 @@ class MultiTaskLoss(nn.Module):
     def get_task_weights(self) -> dict[str, float]:
         """The effective weight of each task at its last loss, d total / d loss.
 
-        Tasks that were absent from the last batch are left out. Before the first batch, the weights are those
-        at losses of 1. A weighting that requires gradients has the weights of its last step, and 1 before
-        that. A weighting without weights for the shared parameters has the factors of the tasks' own
-        parameters. If a subclass overrides `forward`, the weights are derived from the total and the losses
-        that its last call in training returned.
+        Tasks that were absent from the last batch are left out. Before the first, losses count as 1.
+        If the weighting requires gradients, the weights are those of its last step, or 1 before the first.
+        If it aggregates the Jacobian, the weights are those of the tasks' own parameters. If a subclass
+        overrides `forward`, the weights are derived from the total and the losses that its last call in
+        training returned.
 
         These are the weights that logs and records show. An override changes what is shown; the total
         is made by `forward`.

@@ -126,9 +126,9 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(str(file), "must be YAML", Reason.said(error), _BROKEN) from error
     if not isinstance(found, dict):
         kind = "nothing" if found is None else f"a {type(found).__name__}"
-        raise UserError(str(file), "must hold a mapping", kind, _BROKEN)
+        raise UserError(str(file), "must contain a mapping", kind, _BROKEN)
     if _endless(found):
-        rule = f"must hold at most {_MOST} values, within {_DEEPEST} levels"
+        rule = f"must contain at most {_MOST} values, within {_DEEPEST} levels"
         raise UserError(str(file), rule, "more, or a value that contains itself", _BROKEN)
     return found
 

@@ -32,7 +32,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             [str(other) for other in sorted(path.parent.glob("*.ckpt"))] if path.parent.is_dir() else []
         )
         fix = hint(str(path), siblings, "Checkpoints") if siblings else "Name a .ckpt file, `best` or `last`"
-        raise UserError("--ckpt", f"there is no file {path}", None, fix)
+        raise UserError("--ckpt", "must be an existing file", str(path), fix)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")

@@ -61,7 +61,7 @@ def version(package: str) -> str:
 
 
 def keep(run: Path, found: Environment) -> None:
-    """Write the environment into a run's folder, after those of the trainings that it resumes.
+    """Write the environment into a run's folder, after those of the earlier trainings of the run.
 
     Args:
         run: The run's folder.
@@ -90,7 +90,7 @@ def read(run: Path) -> list[Environment]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(str(file), "must be JSON", Reason.said(error), "Delete it") from error
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        raise UserError(str(file), "must hold a list of environments", type(found).__name__, "Delete it")
+        raise UserError(str(file), "must contain a list of environments", type(found).__name__, "Delete it")
     return [{str(key): str(value) for key, value in one.items()} for one in found]
 
 

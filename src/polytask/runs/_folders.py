@@ -93,7 +93,7 @@ def create(project: str, folder: Path | None = None) -> Run:
         folder: The folder, if the user names one.
 
     Raises:
-        UserError: If it cannot be made, or has a run already.
+        UserError: If it cannot be created, or has a run already.
     """
     if folder is None:
         name = f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3] + f"-{secrets.token_hex(3)}"

@@ -8,6 +8,8 @@ from polytask._errors import UserError, hint
 from polytask.adapters import BatchAdapter, CriterionAdapter, LoggingAdapter, MetricsAdapter
 
 STAGES = ("train", "val", "test", "predict")
+# What the mapping of a stage maps.
+_RULES = {"metrics": "must map tasks to metrics", "adapters": "must map kinds to adapters"}
 _ADAPTERS = {
     "batch": BatchAdapter,
     "criterion": CriterionAdapter,
@@ -44,7 +46,7 @@ def by_stage(value: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
             rule = f"cannot be combined with the stages {', '.join(stages)}"
             raise UserError(f"{where}.{key}", rule, None, hint(key, STAGES, "Stages"))
         if not (own is None or isinstance(own, Mapping)):
-            raise UserError(f"{where}.{key}", f"must be a mapping like {where} without stages", repr(own))
+            raise UserError(f"{where}.{key}", _RULES.get(where, "must be a mapping"), repr(own))
     # Copied one by one: in one copy of the whole, an object of two stages would stay shared.
     return {stage: copy.deepcopy(own) for stage, own in value.items()}
 

@@ -13,7 +13,7 @@ from polytask.weighting._task_rows import TaskRows
 
 
 class ExcessMTL(JacobianAggregator):
-    r"""Robust multi-task learning with excess risks: a task weighs by what it can still gain.
+    r"""Robust multi-task learning with excess risks: a task is weighted by its excess risk.
 
     With the sum :math:`S_i` of the squared gradients so far, the excess risk of task *i* and the
     update are

@@ -40,7 +40,7 @@ class IMTLG(GramianWeighting):
     unsolved = "equal projections would ascend on every task, or there are none"
 
     def solve(self, step: GramianStep) -> GramianSolution:
-        """The solution, if it descends."""
+        """The solution, if it decreases every loss."""
         norms, cosine = cosines(step.gramian)
         norms = norms / torch.where(norms.max() == 0, 1.0, norms.max())
         parts = spectrum(cosine, step.rounding)

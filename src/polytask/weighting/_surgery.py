@@ -21,7 +21,7 @@ def random_order(tasks: int, generator: torch.Generator, device: torch.device) -
 
 
 def turn(gramian: Tensor, order: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Turn each gradient towards the others, until its cosine with each has been at its target once.
+    r"""Project each gradient until its cosine with each of the others has been at its target once.
 
     If the cosine φ of :math:`g_i'` and :math:`g_j` is below its target τ,
 

@@ -77,8 +77,8 @@ def test_inputs_of_any_kind_and_dropout_is_off(run, tmp_path):
     [
         (np.zeros((3, 5)), "model: Net failed on a tensor of shape"),
         (np.zeros((0, 2)), "inputs: must have at least one row"),
-        (np.array([["a", "b"]]), "inputs: must hold numbers"),
-        (points, "inputs: must hold numbers"),
+        (np.array([["a", "b"]]), "inputs: must contain numbers"),
+        (points, "inputs: must contain numbers"),
     ],
 )
 def test_inputs_that_do_not_fit(run, inputs, message):
@@ -102,7 +102,7 @@ def test_what_is_no_run_and_no_checkpoint(run, tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     (tmp_path / "torn.ckpt").write_bytes((run / "checkpoints" / "best.ckpt").read_bytes()[:1000])
     for name, message in {
-        "absent.ckpt": "absent.ckpt: there is no file",
+        "absent.ckpt": r"must be an existing file, got .*absent\.ckpt",
         "empty": "empty: must be a run, or a folder of runs",
         "foreign.ckpt": "foreign.ckpt: the checkpoint must contain its config",
         "torn.ckpt": "torn.ckpt: must be a complete checkpoint",

@@ -181,7 +181,7 @@ def test_named_classes():
         (np.zeros(1), {"a": [1]}, {"classes": {"b": 2}}, "classes: no task is called 'b'. Tasks: a."),
         (np.zeros(1), [[1]], {}, "targets: must be a dict by task, got list. Write {'task': ...}."),
         (np.zeros(1), {"loss": [1]}, {}, "targets: 'loss' is reserved for log keys."),
-        ({}, {"a": [1]}, {}, "inputs: must hold at least one array, got an empty dict."),
+        ({}, {"a": [1]}, {}, "inputs: must contain at least one array, got an empty dict."),
         (np.zeros((0, 3)), None, {}, "inputs: must have at least one row, got none."),
         (
             3.0,
@@ -189,9 +189,14 @@ def test_named_classes():
             {},
             "inputs: must be a dense array of real numbers, with a row for each sample, got float64",
         ),
-        (np.zeros(2, complex), None, {}, "inputs: must hold numbers, got complex128 such as 0j, 0j. Encode"),
+        (
+            np.zeros(2, complex),
+            None,
+            {},
+            "inputs: must contain numbers, got complex128 such as 0j, 0j.",
+        ),
         (torch.zeros(2).to_sparse(), None, {}, "inputs: must be a dense array of real numbers"),
-        (["a.txt", "b.txt"], None, {}, "inputs: must hold numbers, got strings such as 'a.txt', 'b.txt'."),
+        (["a.txt", "b.txt"], None, {}, "inputs: must contain numbers, got strings such as 'a.txt', 'b.txt'."),
         ("nowhere.npy", None, {}, "inputs: must be an existing file, got nowhere.npy."),
     ],
 )

@@ -129,9 +129,9 @@ def test_an_infinite_number_stays_infinite_when_it_was_not_learnt_from(columns):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ([1.0, float("inf")], "column 'x': must hold finite numbers"),
+        ([1.0, float("inf")], "column 'x': must contain finite numbers"),
         ([None, None], "column 'x': requires a number in training"),
-        (["1", "one"], "column 'x': must hold numbers, got 'one' in row 2"),
+        (["1", "one"], "column 'x': must contain numbers, got 'one' in row 2"),
     ],
 )
 def test_what_cannot_be_learnt(values, text):

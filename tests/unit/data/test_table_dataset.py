@@ -143,7 +143,7 @@ def test_inputs_of_ones_own(file):
     [
         ("rooms,city,price,sold\n1,a,2,maybe\n", "task 'sold': no class is called 'maybe'"),
         ("rooms,city,price,sold\n1,a,,yes\n", "task 'price': requires a label"),
-        ("rooms,city,price,sold\nx,a,1.5,yes\n", "column 'rooms': must hold numbers"),
+        ("rooms,city,price,sold\nx,a,1.5,yes\n", "column 'rooms': must contain numbers"),
         ("rooms,city,prise,sold\n1,a,1,yes\n", "no column is called 'price'. Did you mean 'prise'?"),
         ("rooms,city,price,sold\n1,a,1\n", "line 2: a row must have 4 cells, got 3"),
     ],

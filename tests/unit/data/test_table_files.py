@@ -160,11 +160,11 @@ def test_a_folder_is_its_files_by_name(tmp_path):
     (tmp_path / "_SUCCESS").touch()
     assert read(tmp_path)["a"] == [1, 2]
     (tmp_path / "c.csv").write_text(GOOD)
-    assert "a folder must hold files of one format, got a.parquet and c.csv" in message(tmp_path)
+    assert "a folder must contain files of one format, got a.parquet and c.csv" in message(tmp_path)
 
 
 def test_an_empty_folder(tmp_path):
-    assert "a folder must hold files of one format, got none" in message(tmp_path)
+    assert "a folder must contain files of one format, got none" in message(tmp_path)
 
 
 def test_files_of_different_types(tmp_path):
@@ -201,9 +201,9 @@ def test_numbers(values, expected):
 
 
 def test_a_text_that_is_no_number_is_named_with_its_row():
-    with pytest.raises(UserError, match=r"column 'a': must hold numbers, got 'x' in row 3\."):
+    with pytest.raises(UserError, match=r"column 'a': must contain numbers, got 'x' in row 3\."):
         as_numbers(pa.array(["1", None, "x"]), "a")
-    with pytest.raises(UserError, match=r"column 'a': must hold numbers, got list"):
+    with pytest.raises(UserError, match=r"column 'a': must contain numbers, got list"):
         as_numbers(pa.array([[1]]), "a")
 
 

@@ -23,7 +23,7 @@ def test_a_checkpoint_is_read_on_the_host(tmp_path):
 
 def test_a_missing_file_names_its_neighbours(tmp_path):
     save(tmp_path / "best.ckpt")
-    with pytest.raises(UserError, match=r"there is no file .*bst\.ckpt\. Did you mean '.*best\.ckpt'\?"):
+    with pytest.raises(UserError, match=r"must be an existing file, got .*bst\.ckpt\. Did you mean '.*best\.ckpt'\?"):
         read_checkpoint(tmp_path / "bst.ckpt")
     with pytest.raises(UserError, match="`best` or `last`"):
         read_checkpoint(tmp_path / "none" / "bst.ckpt")
@@ -44,7 +44,7 @@ def test_a_file_that_was_cut_off_is_told(tmp_path, size):
 
 
 def test_a_folder_is_no_checkpoint(tmp_path):
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UserError, match="must be an existing file"):
         read_checkpoint(tmp_path)
 
 

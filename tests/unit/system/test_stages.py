@@ -34,9 +34,7 @@ def test_stages_do_not_stand_beside_others():
 
 @pytest.mark.parametrize("given", ["x", 3, ["batch"]])
 def test_adapters_of_a_stage_are_a_mapping(given):
-    with pytest.raises(
-        UserError, match=r"^adapters\.val: must be a mapping like adapters without stages, got"
-    ):
+    with pytest.raises(UserError, match=r"^adapters\.val: must map kinds to adapters, got"):
         adapters_by_stage({"val": given})
-    with pytest.raises(UserError, match=r"^metrics\.val: must be a mapping"):
+    with pytest.raises(UserError, match=r"^metrics\.val: must map tasks to metrics, got"):
         by_stage({"val": given}, "metrics")
