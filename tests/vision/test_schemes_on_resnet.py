@@ -65,5 +65,5 @@ def test_a_tap_whose_features_the_block_changes_afterwards_is_an_error():
 
 
 def test_a_tap_that_is_misspelt_names_the_nearest():
-    with pytest.raises(UserError, match=r"taps.encoder.layer_1: .* Did you mean 'encoder.layer1'"):
+    with pytest.raises(UserError, match=r"taps: .* got 'encoder.layer_1'. Did you mean 'encoder.layer1'"):
         CrossStitch(RESNET(), heads(), ["encoder.layer_1"])
