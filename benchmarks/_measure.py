@@ -19,7 +19,7 @@ def wait() -> None:
 
 
 def medians(variants: dict[str, tuple[Step, int]], rounds: int) -> dict[str, float]:
-    """Seconds for a step of each variant, which takes so many steps in a row.
+    """Seconds for a step of each variant, which takes the given number of steps in a row.
 
     Each round begins with another variant, after one that does not count.
     """

@@ -1,4 +1,4 @@
-"""What the toy problems share: all weightings, and walks with a bare weighting from several starts."""
+"""What the toy problems share: all weightings, and paths of a bare weighting from several starts."""
 
 import argparse
 import functools
@@ -107,7 +107,7 @@ class Walked(NamedTuple):
 class Walk:
     """A problem, walked down with Adam from all starts at once, a weighting of its own for each.
 
-    A walk ends where its point has stayed within ``arrived`` for two epochs.
+    A path ends where its point has stayed within ``arrived`` for two epochs.
 
     Attributes:
         losses: From points ``(starts, parameters)`` to losses ``(starts, tasks)``.
@@ -115,7 +115,7 @@ class Walk:
         steps: How many at the most.
         lr: Adam's, for the points and for what a weighting has an optimizer step.
         betas: Adam's.
-        epoch: Steps after which weightings are told that an epoch has ended.
+        epoch: Steps after which the `on_epoch_end` of weightings is called.
     """
 
     losses: Callable[[Tensor], Tensor]

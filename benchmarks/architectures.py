@@ -165,7 +165,7 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, Callable[[int], MultiTaskModel
         },
     ),
 }
-"""By backbone the shape of a batch, and by scheme what makes a model of so many tasks."""
+"""By backbone the shape of a batch, and by scheme what makes a model of a number of tasks."""
 
 
 def penalty(model: MultiTaskModel) -> Tensor:

@@ -70,7 +70,7 @@ def notes(ends: dict[str, Tensor]) -> list[str]:
     off = [f"{name} ({int(found.sum())} there)" for name, found in reached.items() if name not in every]
     return [
         f"Each number is t: 0 is the middle of the front, 1 and -1 are its ends. A point is on the"
-        f" front where it is nearer than {NEAR}; the last column counts the steps of all walks in which a"
+        f" front where it is nearer than {NEAR}; the last column counts the steps of all paths in which a"
         " method found no weights and gave none.",
         "",
         f"- At an end (|t| >= {INSIDE}) from every start ({len(at_ends)}): {', '.join(at_ends)}.",

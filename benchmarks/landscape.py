@@ -2,7 +2,7 @@
 
 The first loss is multiplied by 0.1, as in the last two papers. Both are shifted by 20, the smallest shift
 that keeps them above 0, which methods with logarithms or ratios need; no gradient is changed by it. The
-Pareto front goes from (-7, -8.43) over (0, -8.36) to (7, -8.43); the papers draw it as the line through its
+Pareto front goes from (-7, -8.43) over (0, -8.36) to (7, -8.43); the papers show it as the line through its
 middle, where both gradients of the unscaled losses are equally long.
 
 The papers take 35,000 steps of Adam with a step size of 1e-3. Here they are ten times as long and a tenth
@@ -58,7 +58,7 @@ def distance(points: Tensor) -> Tensor:
 
 
 def walk(steps: int) -> Walk:
-    """The papers' walk, with steps ten times as long."""
+    """The papers' path, with steps ten times as long."""
     return Walk(losses, torch.tensor(STARTS), steps, lr=1e-2, betas=(0.9**10, 0.999**10), arrived=0.01)
 
 
@@ -85,7 +85,7 @@ def notes(ends: dict[str, Tensor]) -> list[str]:
     middle = [name for name in every if bool((ends[name][:, 0].abs() < 0.5).all())]
     return [
         f"A point is on the front where it is nearer than {NEAR}; the last column counts the steps"
-        " of all walks in which a method found no weights and gave none.",
+        " of all paths in which a method found no weights and gave none.",
         "",
         f"- On the front from every start ({len(every)}): {', '.join(every)}.",
         f"- Of these, in its middle (|x| < 0.5) each time ({len(middle)}): {', '.join(middle)}.",

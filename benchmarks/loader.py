@@ -1,7 +1,7 @@
 """What loaders cost: whole batches from arrays, and tasks drawn from loaders of their own.
 
 One shuffled epoch of 60,000 rows of 784 numbers in batches of 64 against `DataLoader(TensorDataset)`, from
-float32 and from bytes that are normalised; and a `TaskLoader` over 50 tasks against a loop that draws from
+float32 and from bytes that are normalised; and a `TaskLoader` over 50 tasks against a loop that reads from
 such loaders by hand. Interleaved in one process; medians of the rounds' ratios are written to ``results/``.
 
     python benchmarks/loader.py [--rounds 9]

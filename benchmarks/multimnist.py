@@ -49,7 +49,7 @@ LeNet = two_digits.LeNet
 
 
 def multimnist(images: Tensor, digits: Tensor, seed: int) -> Examples:
-    """As many examples as images: each is a left and a right digit once, beside a random other."""
+    """As many examples as images: each is a left and a right digit once, next to a random other."""
     others = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     pixels = two_digits.overlaid(images.float() / 255, images[others].float() / 255)
     return (pixels - MEAN) / DEVIATION, {"left": digits.long(), "right": digits[others].long()}

@@ -5,7 +5,7 @@
 `polytask compare` on `examples/multimnist`, with fewer epochs than the paper's 100; the learning rate still
 takes all of their steps down, each after a tenth of the training. What is tuned is chosen on 5,000 training
 images that no run trains on; the test images are read once, at the end. A comparison that was stopped goes on
-with the same words.
+with the same arguments.
 """
 
 import argparse

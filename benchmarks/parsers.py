@@ -18,7 +18,7 @@ from _table import write_table
 
 COMMANDS = ("fit", "validate", "test", "predict", "check", "show", "init")
 OPTIONS = (
-    "words: list[str], config: list[str] = [], allow: list[str] = [], project: Path = Path('.'), "
+    "arguments: list[str], config: list[str] = [], allow: list[str] = [], project: Path = Path('.'), "
     "seed: int = 0, ckpt: str = 'best', run_dir: Path = Path('.'), dry_run: bool = False, "
     "quiet: bool = False, resume: bool = False, debug: bool = False"
 )
@@ -39,17 +39,17 @@ def programs() -> dict[str, list[str]]:
     libraries = {"typer": ("Typer", "app.command()"), "cyclopts": ("App", "app.command")}
     for library, (app, decorator) in libraries.items():
         if find_spec(library) is not None:
-            for words in ("--help", "fit --help"):
+            for arguments in ("--help", "fit --help"):
                 lines = (
                     f"import sys, {library}",
                     "from pathlib import Path",
-                    f"sys.argv = ['app', *{words.split()}]",
+                    f"sys.argv = ['app', *{arguments.split()}]",
                     f"app = {library}.{app}()",
                     functions(decorator),
                     "app()",
                 )
                 code = "\n".join(lines)
-                found[f"the same in {library} {version(library)}: {words}"] = ["-c", code]
+                found[f"the same in {library} {version(library)}: {arguments}"] = ["-c", code]
     return found
 
 

@@ -1,6 +1,6 @@
 """What the recorders add to the time of a fit, on the small CNN of the overhead benchmark.
 
-In one fit the recorders take part in every second step and record one in so many of those; each has its
+In one fit the recorders take part in every second step and record some of those; each has its
 neighbour without them. A round is 50 steps of each kind, and the writing at the fit's end, shared out to the
 rounds. The median of the rounds' ratios is printed and written to ``results/``.
 

@@ -1,4 +1,4 @@
-"""What a step with each kind of weighting costs, in plain steps, beside TorchJD and LibMTL.
+"""What a step with each kind of weighting costs, in plain steps, next to TorchJD and LibMTL.
 
 One process, one thread, variants interleaved, medians of the rounds; on a GPU where there is one. A plain
 step is forward, sum of the losses and backward. TorchJD is shown at the better of its two settings (all tasks
@@ -29,7 +29,7 @@ from polytask.models import MLP, MultiHead
 from polytask.weighting import GramianWeighting, LossWeighting, UPGrad
 
 TORCHJD = find_spec("torchjd") is not None
-HEADER = ["case", "polytask", "ms", "beside", "aim"]
+HEADER = ["case", "polytask", "ms", "compared with", "aim"]
 
 
 def why_not(module: str) -> str | None:
@@ -146,7 +146,7 @@ def cnn() -> nn.Module:
 
 
 def late_cnn() -> nn.Module:
-    """What a residual network ends with: many channels at few places."""
+    """What a residual network ends with: many channels at few positions."""
     layers = [part for _ in range(2) for part in (nn.Conv2d(256, 256, 3, padding=1), nn.ReLU())]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 

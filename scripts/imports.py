@@ -225,7 +225,7 @@ def main(folder: Path) -> None:
     for name, other in above:
         print(f"  {name} -> {other}")
     unknown = sorted(name for name in between if name not in ORDER)
-    print(f"rooms without a place in the order: {len(unknown)}\n  {' '.join(unknown)}")
+    print(f"rooms that the order lacks: {len(unknown)}\n  {' '.join(unknown)}")
     print("rooms:")
     for name in sorted(between, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
         print(f"  {name} -> {' '.join(sorted(between[name])) or '-'}")

@@ -23,7 +23,7 @@ Examples = tuple[Tensor, dict[str, Tensor]]
 class MNIST(Dataset[Examples]):
     """Straightened images ``(1, 28, 28)`` with the targets ``digit`` and ``parity`` (1 is odd).
 
-    The IDX files are read from ``root/MNIST/raw``, gzipped or not. Where they are missing, torchvision
+    The IDX files are read from ``root/MNIST/raw``, gzipped or not. If they are missing, torchvision
     downloads them if it is installed.
 
     Args:
@@ -34,8 +34,8 @@ class MNIST(Dataset[Examples]):
         augment: Applied to each batch of pixels in [0, 1].
 
     Raises:
-        FileNotFoundError: Where files are missing; says which go where.
-        ValueError: Where a file is not what its name says, or ``val_size`` leaves nothing to train on.
+        FileNotFoundError: If files are missing; says which go where.
+        ValueError: If a file is not what its name says, or ``val_size`` leaves nothing to train on.
     """
 
     def __init__(
@@ -133,9 +133,9 @@ def straighten(images: Tensor) -> Tensor:
     return resampled(images.unsqueeze(1), torch.stack([one, slant, x, zero, one, y], dim=1)).squeeze(1)
 
 
-def resampled(images: Tensor, places: Tensor) -> Tensor:
-    """Each image ``(1, H, W)``, read at the places that its row of 2 x 3 affine coefficients says."""
-    grid = F.affine_grid(places.view(-1, 2, 3), list(images.shape), align_corners=False)
+def resampled(images: Tensor, coefficients: Tensor) -> Tensor:
+    """Each image ``(1, H, W)``, read at the positions that its row of 2 x 3 affine coefficients gives."""
+    grid = F.affine_grid(coefficients.view(-1, 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
 

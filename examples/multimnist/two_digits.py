@@ -22,7 +22,7 @@ Split = Literal["train", "val", "test"]
 class MultiMNIST(ArrayDataset):
     """Images ``(1, 28, 28)``, as bytes, of two overlaid digits, with the classes ``left`` and ``right``.
 
-    Each digit of a split is a left one once, beside a random digit of the same split, and a right one once.
+    Each digit of a split is a left one once, next to a random digit of the same split, and a right one once.
     The pairs are the same for every seed of a training.
 
     Args:
@@ -32,8 +32,8 @@ class MultiMNIST(ArrayDataset):
         rows: Images in ``train``; all that ``val`` leaves where None.
 
     Raises:
-        FileNotFoundError: Where a file is missing.
-        ValueError: Where a file is not what its name says, or there are fewer digits than asked for.
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is not what its name says, or there are fewer digits than asked for.
     """
 
     def __init__(self, root: str, split: Split, val_size: int = 5000, rows: int | None = None) -> None:

@@ -67,6 +67,19 @@ def is_finite(value: object) -> TypeGuard[float]:
     return is_number(value) and -sys.float_info.max <= value <= sys.float_info.max
 
 
+def is_number_or_bool(value: object) -> TypeGuard[float]:
+    """Whether a value is a real number, or a boolean, which a message about numbers may be about too.
+
+    Args:
+        value: The value.
+
+    Example:
+        >>> is_number_or_bool(0.5), is_number_or_bool(True), is_number_or_bool("1")
+        (True, True, False)
+    """
+    return isinstance(_scalar(value), bool) or is_number(value)
+
+
 def is_name(value: object) -> TypeGuard[str]:
     """Whether a value is a letter followed by letters, digits or underscores.
 

@@ -108,6 +108,22 @@ class RunError(_FieldsError, RuntimeError):
     """
 
 
+def distinct(errors: Iterable[UserError]) -> list[UserError]:
+    """The errors without those whose four fields are those of an earlier one.
+
+    Args:
+        errors: The errors.
+
+    Example:
+        >>> [error.found for error in distinct([UserError("a", "b", 1), UserError("a", "b", 2)] * 2)]
+        [1, 2]
+    """
+    kept: dict[tuple[object, ...], UserError] = {}
+    for error in errors:
+        kept.setdefault((error.where, error.rule, str(error.found), error.fix), error)
+    return list(kept.values())
+
+
 def nearest(name: str, options: Iterable[str]) -> str | None:
     """The option that reads most like ``name``, or None if none is close.
 

@@ -1,12 +1,15 @@
 """Task names, and modules stored by task."""
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from typing import Literal
 
 from torch import nn
 
 from polytask._checks import is_name
 from polytask._errors import UserError, hint
 
+TaskType = Literal["regression", "classification"]
+TASK_TYPES: tuple[TaskType, ...] = ("regression", "classification")
 SHARING = "sharing"
 RESERVED = ("loss", "total", SHARING, "train", "val", "test", "predict", "step", "epoch")
 PREFIX = "task_"

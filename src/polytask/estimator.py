@@ -9,15 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from polytask._checks import check_integer, check_number, is_finite
+from polytask._checks import check_integer, check_number, is_finite, is_integer
 from polytask._errors import UserError
-from polytask._tasks import check_known
+from polytask._tasks import TaskType, check_known
 from polytask.arrays._keep_best import KeepBest
-from polytask.arrays._label_codes import Kind, LabelCodes, check_kinds, columns_of
+from polytask.arrays._label_codes import LabelCodes, check_kinds, columns_of
 from polytask.arrays._predict_rows import predict_rows
 from polytask.arrays._session import Session
 from polytask.batch import Batch
 from polytask.data import create_multitask_dataloader
+from polytask.data._missing_values import numbers_of
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, create_hard_sharing_model
 from polytask.system._forward import outputs_by_task
@@ -33,7 +34,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 Arrays = dict[str, NDArray[Any]]
-_LOSSES: dict[Kind, type[nn.Module]] = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
+_LOSSES: dict[TaskType, type[nn.Module]] = {"classification": nn.CrossEntropyLoss, "regression": nn.MSELoss}
 _PREDICT_ROWS = 4096
 
 
@@ -97,7 +98,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         self,
         hidden_dims: Sequence[int] = (128, 64),
         *,
-        task_types: Mapping[str, Kind] | None = None,
+        task_types: Mapping[str, TaskType] | None = None,
         weighting: Weighting | None = None,
         loss_weights: Mapping[str, float] | None = None,
         model: Callable[[int, Mapping[str, int]], nn.Module] | None = None,
@@ -167,9 +168,11 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         check_integer(self.patience, "patience", 1)
         check_number(self.lr, "lr", above=0)
         check_number(self.weight_decay, "weight_decay", least=0)
-        if isinstance(self.random_state, bool | np.bool_):
-            rule = "must be None, an integer or a numpy.random.RandomState"
-            raise UserError("random_state", rule, repr(self.random_state))
+        random = self.random_state
+        known = random is None or isinstance(random, np.random.RandomState)
+        if not known and not is_integer(random, 0, 2**32 - 1):
+            rule = f"must be None, an integer from 0 to {2**32 - 1} or a numpy.random.RandomState"
+            raise UserError("random_state", rule, repr(random))
         if self.weighting is not None and not isinstance(self.weighting, Weighting):
             raise UserError(
                 "weighting", "must be a polytask.weighting.Weighting", type(self.weighting).__name__
@@ -299,7 +302,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _inputs(self, X: Any, reset: bool) -> NDArray[np.float32]:  # noqa: N803
         checked: NDArray[np.float32] = validate_data(
-            self, X, reset=reset, dtype=np.float32, allow_nd=self.model is not None
+            self, _with_nan(X), reset=reset, dtype=np.float32, allow_nd=self.model is not None
         )
         return checked
 
@@ -309,6 +312,14 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         tags.target_tags.multi_output = True
         tags.target_tags.single_output = False
         return tags
+
+
+def _with_nan(rows: Any) -> Any:
+    """Rows whose missing values, such as pandas' NA, are NaN, which scikit-learn names in its error."""
+    if not isinstance(rows, (list, np.ndarray)) or (isinstance(rows, np.ndarray) and rows.dtype != object):
+        return rows
+    found = numbers_of(np.array(rows, dtype=object))
+    return rows if found is None else found
 
 
 def _cuda(device: str) -> list[torch.device]:

@@ -27,6 +27,9 @@ def named_parameters(model: nn.Module, criterion: nn.Module | None = None) -> di
     Example:
         >>> list(named_parameters(nn.Sequential(nn.Linear(2, 1))))
         ['0.weight', '0.bias']
+
+    Raises:
+        UserError: If a parameter of the model has the name of one of the criterion.
     """
     named = dict(_named(model, "", set()))
     known = {id(parameter) for parameter in named.values()}
@@ -133,6 +136,9 @@ class OptimizerFactory:
             ``functools.partial(torch.optim.AdamW, lr=1e-3)``.
         groups: Options by prefix of parameter names, see `parameter_groups`.
 
+    Raises:
+        UserError: If ``build`` is not callable.
+
     Example:
         >>> import functools, torch
         >>> factory = OptimizerFactory(functools.partial(torch.optim.SGD, lr=0.1))
@@ -154,6 +160,9 @@ class OptimizerFactory:
     def of(cls, optimizer: Any) -> "OptimizerFactory | None":
         """The factory itself, a factory of the given callable, or None.
 
+        Args:
+            optimizer: A factory, a callable from parameter groups to an optimizer, or None.
+
         Raises:
             UserError: If it is an optimizer already, or not callable.
         """
@@ -170,6 +179,10 @@ class OptimizerFactory:
 
     def optimizer(self, model: nn.Module, criterion: nn.Module | None = None) -> Optimizer:
         """The optimizer of the model's and the criterion's parameters.
+
+        Args:
+            model: The model.
+            criterion: A criterion, which may have parameters.
 
         Raises:
             UserError: If a group fits no parameter, or an option is unknown to the optimizer.
@@ -232,11 +245,19 @@ class SchedulerFactory:
 
     @classmethod
     def of(cls, scheduler: Any) -> "SchedulerFactory | None":
-        """The factory itself, a factory of the given callable, or None."""
+        """The factory itself, a factory of the given callable, or None.
+
+        Args:
+            scheduler: A factory, a callable from an optimizer to a scheduler, or None.
+        """
         return scheduler if scheduler is None or isinstance(scheduler, cls) else cls(scheduler)
 
     def scheduler(self, optimizer: Optimizer) -> Any:
-        """The scheduler of an optimizer; schedulers in its arguments (`SequentialLR`'s) are built first."""
+        """The scheduler of an optimizer; schedulers in its arguments (`SequentialLR`'s) are built first.
+
+        Args:
+            optimizer: The optimizer.
+        """
         if not isinstance(self.build, functools.partial):
             return self.build(optimizer)
         positional = [_built(value, optimizer) for value in self.build.args]

@@ -23,7 +23,7 @@ from polytask.losses._for_model import criterion_for
 from polytask.runs._checkpoints import CONFIG, load_weights, read_checkpoint
 from polytask.runs._lookup import saved_config
 from polytask.system._stages import adapters_by_stage, by_stage
-from polytask.system._task_order import task_names
+from polytask.system._task_order import measured_tasks, task_names
 
 if TYPE_CHECKING:
     from polytask.system import System
@@ -105,6 +105,12 @@ def load(
 
     Raises:
         UserError: If there is no such run or checkpoint, or it does not fit its config.
+
+    Example:
+        In a project that was trained::
+
+            predictor = load("runs/digits")
+            predictor.predict(images)["digit"]
     """
     try:
         return Predictor(_trained(Path(path), project), device)
@@ -167,14 +173,10 @@ def _trained_model(config: Config) -> TrainedModel:
         if not isinstance(parts.get(key), nn.Module):
             raise UserError(key, "must be a torch.nn.Module", type(parts.get(key)).__name__)
     model = parts["model"]
-    criterion = criterion_for(model, parts["criterion"])
-    adapter = adapters_by_stage(parts.get("adapters"))["predict"]["logging"]
-    return TrainedModel(model, criterion, _names(model, criterion, config), adapter)
-
-
-def _names(model: nn.Module, criterion: nn.Module, config: Config) -> tuple[str, ...]:
-    """The tasks, as the criterion, the model or, last, the metrics name them."""
-    named = isinstance(criterion, MultiTaskLoss) or getattr(model, "task_names", None)
+    named = isinstance(parts["criterion"], MultiTaskLoss) or getattr(model, "task_names", None)
     # Building metrics imports torchmetrics.
-    metrics = None if named or "system.metrics" not in config else config.build("system.metrics")
-    return task_names(model, criterion, by_stage(metrics, "metrics"))
+    given = None if named or "system.metrics" not in config else config.build("system.metrics")
+    metrics = by_stage(given, "metrics")
+    criterion = criterion_for(model, parts["criterion"], measured_tasks(metrics))
+    adapter = adapters_by_stage(parts.get("adapters"))["predict"]["logging"]
+    return TrainedModel(model, criterion, task_names(model, criterion, metrics), adapter)

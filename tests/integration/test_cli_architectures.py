@@ -17,7 +17,8 @@ SCHEMES = {
     "CrossStitch": {**TOWERS, "taps": ["layers.activation1"]},
     "NDDR": {**TOWERS, "taps": {"layers.activation1": 6}},
     "Sluice": {**TOWERS, "taps": ["layers.linear1"], "orthogonality": 0.1},
-    "LearningToBranch": {**TOWERS, "taps": ["layers.activation1"]},
+    # So few steps need a temperature that falls fast.
+    "LearningToBranch": {**TOWERS, "taps": ["layers.activation1"], "decay": 0.5},
     "SoftParameterSharing": {
         "task_networks": {"shape": {**NETWORK, "output_dim": 3}, "height": {**NETWORK, "output_dim": 1}},
         "sharing_strength": 0.1,

@@ -590,3 +590,33 @@ def test_a_subclass_of_the_system_will_do(cli, demo):
 def test_callbacks_may_be_one(cli, demo):
     one = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss/total/epoch}"
     assert cli("fit", "config.yaml", f"trainer.callbacks={one}").code == 0
+
+
+EARLY = "pytorch_lightning.callbacks.EarlyStopping, monitor: val/loss/total/epoch"
+BEST = "pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/shape/Accuracy/epoch, mode: max"
+PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau, monitor: val/loss/shape/epoch"
+
+
+@pytest.mark.parametrize(
+    ("key", "node", "where"),
+    [
+        ("trainer.callbacks", f"[{{_target_: {EARLY}}}]", "EarlyStopping.monitor"),
+        ("trainer.callbacks", f"[{{_target_: {BEST}}}]", "ModelCheckpoint.monitor"),
+        ("system.scheduler", f"{{_target_: {PLATEAU}}}", "scheduler.monitor"),
+    ],
+)
+@pytest.mark.parametrize("limit", ["0", "0.0"])
+def test_a_monitor_of_a_validation_that_is_not_run_is_refused(cli, demo, key, node, where, limit):
+    words = ["config.yaml", f"trainer.limit_val_batches={limit}", f"{key}={node}"]
+    for command in (["check"], ["fit", "--run-dir", "run"]):
+        result = cli(command[0], *words, *command[1:])
+        assert result.code == 2
+        assert f"{where}: must be a key that is logged" in result.err
+        assert "trainer.limit_val_batches=0, which runs no validation" in result.err
+    assert not (demo / "run").exists()
+
+
+def test_without_a_validation_a_run_has_no_best_epoch(cli, demo):
+    result = cli("fit", "config.yaml", "--run-dir", "run", "trainer.limit_val_batches=0")
+    assert (result.code, result.err) == (0, "")
+    assert {path.name for path in (demo / "run" / "checkpoints").iterdir()} == {"last.ckpt"}

@@ -62,6 +62,22 @@ def test_a_comparison_from_its_config_to_its_table(cli, demo):
     assert [(row["method"], row["seeds"]) for row in rows(folder)] == [("plain_sum", "1"), ("uw", "1")]
 
 
+@pytest.mark.slow
+def test_rows_that_a_command_does_not_name_are_said(cli, demo):
+    (demo / "slow.yaml").write_text("system: {optimizer: {lr: 0.01}}")
+    words = ["compare", "config.yaml", "trainer.max_epochs=1", "--seeds", "1", "--methods"]
+    both = cli(*words, "uw", "slow.yaml", "--single-task")
+    assert both.code == 0, both.err
+    assert "named this time" not in both.out
+    one = cli(*words, "uw")
+    assert one.code == 0, one.err
+    assert "No delta_m: the single-task models were not named this time; add --single-task." in one.out
+    assert "Not in this table: single_task-base, slow-base, which are trained" in one.out
+    text = (demo / "comparisons" / "demo" / "table.md").read_text()
+    assert "Holm's correction cover the rows of this table only." in text
+    assert "named this time" not in cli(*words, "uw", "slow.yaml", "--single-task").out
+
+
 def test_a_single_task_model_learns_its_task_alone(cli, demo):
     result = cli("compare", *WORDS, "--seeds", "1", "--single-task")
     assert result.code == 0

@@ -1,5 +1,6 @@
 """Subclasses of `MultiTaskLoss` as the guide writes them, wherever a criterion may stand."""
 
+import copy
 import csv
 import textwrap
 
@@ -15,7 +16,7 @@ from polytask.gradients import Engine
 from polytask.losses import MultiTaskLoss
 from polytask.models import MLP, create_hard_sharing_model
 from polytask.trainer import MultiTaskTrainer
-from polytask.weighting import DWA, FAMO, UW, UPGrad
+from polytask.weighting import DWA, FAMO, UW, Equal, UPGrad
 from tests.training import quiet_trainer
 
 TASKS = ("height", "shape")
@@ -244,6 +245,64 @@ def test_derived_weights_are_those_of_the_last_losses(tmp_path):
     with torch.no_grad():
         criterion(system.model(-x), targets, return_dict=True)
     assert criterion.get_task_weights() == weights
+
+
+class Stated(MultiTaskLoss):
+    """A total of given weights; what it returns besides is up to `given`."""
+
+    given = staticmethod(lambda total, losses: (total, losses))
+
+    def forward(self, outputs, targets, return_dict=False):
+        losses = self.compute_task_losses(outputs, targets)
+        return self.given(5 * losses["height"] + 0.1 * losses["shape"], losses)
+
+
+class StatedLosses(Stated):
+    given = staticmethod(lambda total, losses: total)
+
+    def compute_task_losses(self, outputs, targets):
+        return {name: 2 * loss for name, loss in super().compute_task_losses(outputs, targets).items()}
+
+
+def stated(given):
+    return type("OfTotal", (Stated,), {"given": staticmethod(given)})
+
+
+@pytest.mark.parametrize("weighting", [Equal, DWA, UW])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (Stated, {"height": 5.0, "shape": 0.1}),
+        (stated(lambda total, losses: total), {"height": 5.0, "shape": 0.1}),
+        (stated(lambda total, losses: (total, {k: v.detach() for k, v in losses.items()})), {}),
+        (stated(lambda total, losses: (total, {"height": losses["height"]})), {"height": 5.0}),
+        # What an override of the losses returned is not known from a total alone.
+        (StatedLosses, {}),
+    ],
+    ids=["both", "total alone", "detached", "one task", "other losses"],
+)
+def test_weights_are_those_of_the_total_or_none(kind, expected, weighting, tmp_path):
+    criterion = kind(losses(), weighting=weighting())
+    assert criterion.get_task_weights() == {}
+    x, targets = batches()[0]
+    result = criterion(model()(x), targets)
+    (result[0] if isinstance(result, tuple) else result).backward()
+    assert criterion.get_task_weights() == pytest.approx(expected)
+    copy.deepcopy(criterion)
+    system = fitted(kind(losses(), weighting=weighting()), tmp_path, WeightRecorder(every=1, folder=tmp_path))
+    assert system.criterion.get_task_weights() == pytest.approx(expected)
+    file = tmp_path / "weights.parquet"
+    assert file.exists() == bool(expected)
+    rows = pq.read_table(file).to_pylist() if expected else []
+    assert {row["task"]: row["effective_weight"] for row in rows} == pytest.approx(expected)
+
+
+def test_a_call_that_fails_keeps_no_graph():
+    criterion = stated(lambda total, losses: 1 / 0)(losses())
+    x, targets = batches()[0]
+    with pytest.raises(ZeroDivisionError):
+        criterion(model()(x), targets)
+    copy.deepcopy(criterion)
 
 
 def test_a_task_that_the_total_leaves_out_has_no_weight():

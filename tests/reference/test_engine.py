@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from polytask.gradients import Engine
-from polytask.weighting import GramianSolution, GramianWeighting, JacobianAggregator
+from polytask.models import MLP, MultiHead
+from polytask.weighting import Equal, GramianSolution, GramianWeighting, JacobianAggregator, MoCo, UPGrad
 from tests.cases import GRAMIAN_WEIGHTINGS, GramianCase
 
 TASKS = ("a", "b", "c")
@@ -337,38 +338,6 @@ def test_an_aggregator_is_given_the_jacobian(kind: str) -> None:
     assert torch.allclose(gathered(shared), jacobian.sum(0), rtol=1e-12, atol=1e-13)
 
 
-def test_layers_without_rows_are_used_where_they_save_work() -> None:
-    """Else the tests above would compare explicit rows with explicit rows."""
-    without = {}
-    for kind in BACKBONES:
-        model, x = build(kind)
-        engine = Engine(model, Recorder())
-        losses = losses_of(model(x))
-        calls = engine._level.layers
-        taken = []
-        original = calls.take
-        calls.take = lambda *args, taken=taken, original=original: taken.extend(original(*args)) or taken
-        engine.backward(losses)
-        without[kind] = len(taken)
-    assert (
-        without["mlp"] == without["in-place relu"] == without["in-place dropout"] == without["no bias"] == 2
-    )
-    assert without["tokens"] == without["checkpointed"] == without["batch norm"] == 2
-    assert without["many rows"] == without["tied"] == without["lstm"] == without["one vector"] == 0
-    assert without["reused"] == without["functional use"] == without["scaled by a hook"] == 1
-    assert without["frozen weight"] == without["parametrized"] == 1
-    assert without["conv 1d"] == without["conv 2d"] == without["conv 3d"] == 2
-    assert without["grouped conv"] == without["circular conv"] == 2
-    assert without["conv"] == without["residual conv"] == without["reused conv"] == 1
-    assert without["conv of one image"] == 0
-    assert without["large embedding"] == without["padded embedding"] == 2
-    assert without["embedding of no gradient"] == without["a function of its own"] == 2
-    assert without["sparse embedding"] == 2
-    assert without["embedding"] == without["normed embedding"] == 1
-    assert without["embedding by frequency"] == without["shared table"] == 1
-    assert without["looked up twice"] == 0
-
-
 @pytest.mark.parametrize("case", GRAMIAN_WEIGHTINGS, ids=str)
 def test_every_gramian_weighting_gives_the_weighted_sum_of_the_rows(case: GramianCase) -> None:
     model, x = build("mlp")
@@ -389,3 +358,26 @@ def test_every_gramian_weighting_gives_the_weighted_sum_of_the_rows(case: Gramia
     assert torch.allclose(gathered(shared), weights @ jacobians[-1], rtol=1e-8, atol=1e-10)
     scaled = weights @ own if weighting.scale_heads else own.sum(0)
     assert torch.allclose(gathered(trained(model.heads)), scaled, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("weighting", [Equal, UPGrad, MoCo])
+def test_a_loss_scaler_of_torch_takes_the_step_without_it(weighting):
+    """As in docs/how-to/own-loop.md; in float32, and with a power of 2 that changes no digit."""
+    taken = []
+    for scaled in (False, True):
+        torch.manual_seed(0)
+        model = MultiHead(MLP(4, [8], 8), {"a": nn.Linear(8, 1), "b": nn.Linear(8, 1)})
+        x = torch.randn(16, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        engine = Engine(model, weighting())
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=scaled)
+        for _ in range(3):
+            optimizer.zero_grad()
+            losses = {
+                name: (output - x.sum(1, keepdim=True)).abs().mean() for name, output in model(x).items()
+            }
+            engine.backward(losses, scale=scaler.scale(torch.ones(())))
+            scaler.step(optimizer)
+            scaler.update()
+        taken.append([parameter.detach().clone() for parameter in model.parameters()])
+    torch.testing.assert_close(taken[1], taken[0], rtol=1e-5, atol=1e-6)

@@ -15,7 +15,15 @@ from torch import nn
 
 import tests.cases
 from polytask import UserError
-from polytask._checks import check_integer, check_number, check_probability, is_integer, is_name, is_number
+from polytask._checks import (
+    check_integer,
+    check_number,
+    check_probability,
+    is_integer,
+    is_name,
+    is_number,
+    is_number_or_bool,
+)
 from polytask.data import ArrayDataset, ArrayLoader, TableColumns, Uniform
 from polytask.diagnostics import Affinities
 from polytask.losses import MultiTaskLoss
@@ -77,6 +85,7 @@ def test_what_is_no_integer(value):
 @pytest.mark.parametrize("value", [0.5, np.float16(0.5), np.float32(0.5), np.array(0.5), torch.tensor(0.5)])
 def test_numbers(value):
     assert is_number(value)
+    assert is_number_or_bool(value)
     assert (check_number(value, "x", above=0, below=1), check_probability(value, "p")) == (0.5, 0.5)
     assert type(check_number(value, "x")) is type(check_probability(value, "p")) is float
 
@@ -91,6 +100,7 @@ def test_numbers(value):
 )
 def test_what_is_no_number(value):
     assert not is_number(value)
+    assert is_number_or_bool(value) == (value is True or isinstance(value, np.bool_))
     for check in (check_number, check_probability):
         with pytest.raises(UserError, match=r"^x: must be a "):
             check(value, "x")

@@ -20,6 +20,7 @@ import polytask
 from polytask import cli
 from tests.conftest import Cli
 from tests.forkserver import ForkServer
+from tests.public import public_modules, public_names
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -28,7 +29,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.relative_to(DOCS).parts)
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 CAPTION = re.compile(r":caption: (?P<name>\S+)\n+(?P<text>.*)", re.DOTALL)
-MODULES = (DOCS / "reference" / "index.md").read_text()
 # This page is run as a whole, in tests/integration/test_tutorial.py.
 PAGES = [page for page in PAGES if page != DOCS / "tutorial" / "digits.md"]
 
@@ -176,10 +176,6 @@ def test_the_command_line_page_names_every_option() -> None:
         assert [option for option in options if option.startswith("--") and f"`{option}" not in page] == []
 
 
-def public_modules() -> list[str]:
-    return re.findall(r"^   (polytask[\w.]*)$", MODULES, re.MULTILINE)
-
-
 @pytest.mark.parametrize("name", public_modules())
 def test_a_listed_module_shows_public_names(name: str) -> None:
     module = import_module(name)
@@ -187,20 +183,6 @@ def test_a_listed_module_shows_public_names(name: str) -> None:
     assert names
     for public in names:
         assert inspect.getdoc(getattr(module, public)), f"{name}.{public} has no docstring for its page"
-
-
-def public_names(module: Any) -> list[str]:
-    """The classes and functions that a module exports, or, where it does not say, defines."""
-    exported = getattr(module, "__all__", None)
-    if exported is not None:
-        return [name for name in exported if name != "__version__"]
-    return [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and (inspect.isclass(value) or inspect.isfunction(value))
-        and value.__module__ == module.__name__
-    ]
 
 
 def test_every_public_module_is_in_the_reference() -> None:

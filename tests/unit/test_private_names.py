@@ -60,10 +60,19 @@ def test_private_attributes_are_read_and_set_in_the_room():
         "_prepare_dataloader",
         "_restarting",
         "_scheduler_state",
+        "_should_unsync",
         "_signal_connector",
+        "_to_sync",
         "_update_count",
     }
     assert {path.name: found for path in OTHERS if (found := known & set(private_accesses(path)))} == {}
+
+
+def test_warnings_are_silenced_in_the_room():
+    filters = ("warnings.filterwarnings", "warnings.simplefilter", "filterwarnings", "simplefilter")
+    for path in OTHERS:
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        assert [call.lineno for call in calls if ast.unparse(call.func) in filters] == [], path
 
 
 def test_private_modules_and_classes_are_imported_in_the_room():

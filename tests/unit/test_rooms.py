@@ -1,7 +1,9 @@
 """Which room may import which: no circle, no arrow upwards, and mathematics imports only torch."""
 
 import ast
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import polytask
 from tests.scripts import load_script
 
 ROOT = Path(polytask.__file__).parent
-PRINTS = ("print", "sys.stdout.write", "sys.stderr.write")
+PRINTS = ("print", "sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__")
+PRINTING = (ast.Name, ast.Attribute)
 # The process of a comparison's job, whose output is the log of that job.
 LOGS = ROOT / "compare" / "_command.py"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "imports.py"
@@ -108,11 +111,37 @@ def test_what_help_needs_imports_nothing_heavy(place):
             assert not [name for name in imported(path, top_level_only=True) if third_party(name)], path.name
 
 
+def definitions(path):
+    """Classes and type aliases of a module, with or without an underscore."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name.strip("_")
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id.strip("_") for target in targets if isinstance(target, ast.Name)]
+            yield from (name for name in names if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name))
+
+
+def test_a_class_or_a_type_has_a_name_of_its_own():
+    # GradNorm is a weighting, and a criterion with that weighting. The template is a user's project.
+    modules = [path for path in ROOT.rglob("*.py") if "template" not in path.parts]
+    found = Counter(name for path in modules for name in definitions(path))
+    assert {name for name, number in found.items() if number > 1} == {"GradNorm"}
+
+
+def test_a_module_has_a_name_of_its_own():
+    # A room's base classes, and what runs a command.
+    paths = [path for path in ROOT.rglob("*.py") if path.name != "__init__.py"]
+    found = Counter(path.stem.strip("_") for path in paths)
+    assert {name for name, number in found.items() if number > 1} == {"base", "main"}
+
+
 @pytest.mark.slow
 def test_only_the_command_line_prints():
     for path in ROOT.rglob("*.py"):
-        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-        prints = [call for call in calls if ast.unparse(call.func) in PRINTS]
+        # Its output is not handed on either, for example to a console or a function that writes.
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, PRINTING)]
+        prints = [node for node in nodes if ast.unparse(node) in PRINTS]
         assert not prints or "cli" in path.relative_to(ROOT).parts or path == LOGS, path.name
 
 

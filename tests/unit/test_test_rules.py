@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import polytask
+
 TESTS = Path(__file__).parents[1]
 FILES = sorted(TESTS.rglob("*.py"))
+SOURCE = Path(polytask.__file__).parent
+# Private attributes of torch's objects that are called like one of polytask's.
+OF_TORCH = {"_schema"}
 # The tests of a launcher that needs an extra, and the fixture that undoes what a config does to its process.
 ELSEWHERE = {"ray": "compare", "conftest.py": "config"}
 
@@ -71,6 +76,46 @@ def touched(tree: ast.Module) -> Iterator[tuple[str, int]]:
                 yield f"{dotted}.{name}", node.lineno
 
 
+def own_names(tree: ast.Module) -> set[str]:
+    """Private attributes that classes of a file set or define themselves, and private functions."""
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    names |= {name for _, name, _ in attributes(tree, own=True)}
+    return {name for name in names if is_private(name)}
+
+
+def attributes(tree: ast.Module, own: bool = False) -> Iterator[tuple[str, str, int]]:
+    """Private attributes of objects, or those of ``self`` and ``cls``: the expression, the name, the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            of_self = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            if of_self == own:
+                yield ast.unparse(node), node.attr, node.lineno
+
+
+def rooms_by_attribute() -> dict[str, set[str]]:
+    """The rooms that have a private attribute or method, by its name."""
+    found: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        room = path.relative_to(SOURCE).parts[0].removesuffix(".py").strip("_")
+        for name in own_names(ast.parse(path.read_text())):
+            found.setdefault(name, set()).add(room)
+    return found
+
+
+ROOMS = rooms_by_attribute()
+
+
+def private_attributes(code: str, room: str | None) -> set[str]:
+    """Private attributes of another room's objects, where only that room has attributes of this name."""
+    tree = ast.parse(code)
+    own = own_names(tree) | OF_TORCH
+    return {
+        f"{line} {text}"
+        for text, name, line in attributes(tree)
+        if name not in own and name in ROOMS and room not in ROOMS[name]
+    }
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
 def test_private_names_are_those_of_the_room_that_is_tested(path: Path) -> None:
     found = {
@@ -79,6 +124,17 @@ def test_private_names_are_those_of_the_room_that_is_tested(path: Path) -> None:
         if (room := private_room(name)) is not None and room.strip("_") != home(path)
     }
     assert sorted(found) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_private_attributes_are_those_of_the_room_that_is_tested(path: Path) -> None:
+    assert private_attributes(path.read_text(), home(path)) == set()
+
+
+def test_the_rule_sees_attributes_of_objects() -> None:
+    code = "engine._level.layers\nfunction._schema\nclass A:\n def _own(self): pass\nA()._own"
+    assert private_attributes(code, "system") == {"1 engine._level"}
+    assert private_attributes(code, "gradients") == set()
 
 
 def test_the_rule_sees_what_it_forbids() -> None:

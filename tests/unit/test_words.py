@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CODE = sorted((ROOT / "src").rglob("*.py"))
+FOLDERS = ("src", "examples", "benchmarks", "docs", "scripts")
+CODE = sorted(
+    path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if "_build" not in path.parts
+)
 PAGES = sorted(
     page
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    for page in [*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))]
     if "_build" not in page.parts and "generated" not in page.parts
 )
 
@@ -39,6 +42,9 @@ BANNED = {
     r"\bis told\b": "receives",
     r"\bare told\b": "receive",
     r"\bis asked\b": "is requested",
+    # A sentence that begins with a condition of place.
+    r"\bWhere (?:an?|they|it|there|files?|no|none)\b": "if",
+    r"\bWhere (?:the|one|all|both) \w+\s(?:is|are|has)\b[^.:]*, ": "if",
 }
 PATTERN = re.compile("|".join(f"(?:{word})" for word in BANNED))
 
@@ -73,3 +79,8 @@ def test_pages_use_the_terms_of_the_field(page: Path) -> None:
 
 def test_the_pattern_finds_what_it_is_for() -> None:
     assert banned("A foreign loss is told so. `words` and ``places`` are code.") == ["foreign", "is told"]
+    assert banned("Where a file is missing, it is made. Where the file\nis old, too.") == [
+        "Where a",
+        "Where the file\nis old, ",
+    ]
+    assert banned("Where jobs run: here. Where the runs are kept. The page says where a run is.") == []

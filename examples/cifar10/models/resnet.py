@@ -21,7 +21,7 @@ class ResNet18(nn.Sequential):
 
 
 class ClassificationHead(nn.Module):
-    """The mean over all places, and a linear layer.
+    """The mean over all positions, and a linear layer.
 
     Args:
         channels: Of the feature map.
@@ -40,7 +40,7 @@ class ClassificationHead(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Scores at each place, enlarged to the size of the image.
+    """Scores at each position, enlarged to the size of the image.
 
     Args:
         channels: Of the feature map.

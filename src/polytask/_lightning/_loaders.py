@@ -3,6 +3,7 @@
 import traceback
 from typing import Any
 
+from torch._utils import ExceptionWrapper
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 
@@ -27,6 +28,20 @@ def failed_dataset(error: BaseException) -> tuple[Any] | None:
         if frame.f_code is _BaseDataLoaderIter.__next__.__code__:
             return (frame.f_locals["self"]._dataset,)
     return None
+
+
+def raised_in_worker(error: BaseException) -> bool:
+    """Whether an error is the copy of one in a loader's worker; its message is the worker's traceback.
+
+    Args:
+        error: The error, with its traceback.
+
+    Example:
+        >>> raised_in_worker(ValueError("Original Traceback"))
+        False
+    """
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1:] == [ExceptionWrapper.reraise.__code__]
 
 
 def skip_batch(iterator: Any) -> None:

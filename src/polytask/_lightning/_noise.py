@@ -15,12 +15,23 @@ class Silence(Flag):
         ARRAYS: During the calls of the trainer and the estimator on arrays.
         COMMAND: In the command line's process.
         PREDICTIONS: While predictions are written.
+        FEW_ROWS: While metrics are computed on a few rows, or on rows whose classes are named as undefined;
+            all that is no deprecation.
+        EPOCH_METRICS: While metrics are computed on an epoch by several processes.
+        READ_ONLY: While a tensor is made of an array that it shares its memory with.
+        CHECKPOINT: While a checkpoint is read.
+        SCHEDULE: While a new scheduler is moved to the step of a resumed run; everything.
     """
 
     SYSTEM = auto()
     ARRAYS = auto()
     COMMAND = auto()
     PREDICTIONS = auto()
+    FEW_ROWS = auto()
+    EPOCH_METRICS = auto()
+    READ_ONLY = auto()
+    CHECKPOINT = auto()
+    SCHEDULE = auto()
 
 
 # Beginnings of messages, as regular expressions: what polytask causes on purpose, or users cannot change.
@@ -44,6 +55,18 @@ _MESSAGES = {
     ".*Your `IterableDataset` has `__len__` defined.*": Silence.COMMAND,
     # Of loaders that are not torch's; indices of the data set are not written.
     "Couldn't infer the batch indices.*": Silence.PREDICTIONS,
+    # A process may have no row of a task that others have.
+    ".*was called before the ``update`` method.*": Silence.EPOCH_METRICS,
+    # The tensor is never written to.
+    ".*not writable.*": Silence.READ_ONLY,
+    # Files of earlier versions of torch are read.
+    "Detected pickle protocol": Silence.CHECKPOINT,
+}
+_CATEGORIES: dict[Silence, type[Warning]] = {
+    # A few steps may lack a class, which says nothing about the run.
+    Silence.FEW_ROWS: UserWarning,
+    # No step of the optimizer precedes the scheduler's steps.
+    Silence.SCHEDULE: Warning,
 }
 _LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
@@ -70,9 +93,28 @@ def silence(when: Silence) -> None:
         >>> shown
         []
     """
-    for message, silenced in _MESSAGES.items():
-        if when & silenced:
+    for message, when_silenced in _MESSAGES.items():
+        if when & when_silenced:
             warnings.filterwarnings("ignore", message=message)
+    for when_silenced, category in _CATEGORIES.items():
+        if when & when_silenced:
+            warnings.simplefilter("ignore", category)
+
+
+@contextmanager
+def silenced(when: Silence) -> Iterator[None]:
+    """A context in which messages are silenced.
+
+    Args:
+        when: Which messages.
+
+    Example:
+        >>> with silenced(Silence.READ_ONLY):
+        ...     warnings.warn("The given NumPy array is not writable")
+    """
+    with warnings.catch_warnings():
+        silence(when)
+        yield
 
 
 def quieten_loggers() -> None:
@@ -94,8 +136,7 @@ def quiet_lightning() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     quieten_loggers()
     try:
-        with warnings.catch_warnings():
-            silence(Silence.ARRAYS)
+        with silenced(Silence.ARRAYS):
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -276,3 +276,22 @@ def overwrite_checkpoint(callback: ModelCheckpoint) -> None:
         callback: The callback.
     """
     callback._enable_version_counter = False
+
+
+def forget_best(callback: ModelCheckpoint, trainer: Trainer) -> None:
+    """Let a callback that keeps one checkpoint save that of this epoch, whatever value it monitors.
+
+    Nothing happens if it does not save in this epoch.
+
+    Args:
+        callback: The callback.
+        trainer: The trainer, whose strategy removes the former file unless it is overwritten.
+    """
+    every = callback.every_n_epochs
+    if not every or (trainer.current_epoch + 1) % every:
+        return
+    former = callback.best_model_path
+    callback.best_k_models, callback.kth_best_model_path = {}, ""
+    callback.best_model_path, callback.best_model_score = "", None
+    if former and callback._enable_version_counter:
+        trainer.strategy.remove_checkpoint(former)

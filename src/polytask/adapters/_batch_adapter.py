@@ -19,7 +19,6 @@ from polytask.batch import (
     check_accessor,
     count_rows,
     find,
-    is_missing,
     take_rows,
 )
 
@@ -46,8 +45,8 @@ class BatchAdapter:
         >>> adapter = BatchAdapter("image", {"digit": "labels.digit"})
         >>> batch = {"image": torch.zeros(2, 3), "labels": {"digit": torch.tensor([7, -100])}}
         >>> adapted = adapter(batch, ("digit",))
-        >>> adapted.size, adapted.targets.counts, adapted.labelled
-        (2, {'digit': 1}, {'digit': tensor([0])})
+        >>> adapted.size, adapted.targets.counts, adapted.targets.partial["digit"].rows
+        (2, {'digit': 1}, tensor([0]))
     """
 
     def __init__(
@@ -107,16 +106,15 @@ class BatchAdapter:
         size = count_rows(inputs)
         rows: dict[str, Tensor | None] | None = {task: None} if task else self._rows(batch, names, size)
         if not need_targets:
-            return Batch(inputs, None, size, {}, rows)
+            return Batch(inputs, None, size, rows)
         targets = self._targets(batch, names)
         if rows is not None:
             targets = _routed(targets, rows, names)
         elif names:
             targets = _named(targets, names)
         if not isinstance(targets, Mapping) or not names:
-            return Batch(inputs, targets, size, {}, rows)
-        counted = Targets.count(targets, ignore_index)
-        return Batch(inputs, counted, size, _labelled(counted), rows)
+            return Batch(inputs, targets, size, rows)
+        return Batch(inputs, Targets.count(targets, ignore_index), size, rows)
 
     def _inputs(self, batch: Any) -> Any:
         if isinstance(self.input_accessor, Mapping):
@@ -227,21 +225,3 @@ def _routed(targets: Any, rows: Mapping[str, Tensor | None], names: Sequence[str
         for name, chosen in rows.items()
         if by_task is None or name in by_task
     }
-
-
-def _labelled(targets: Targets) -> dict[str, Tensor | None]:
-    """The rows that metrics can use, by task; None for all.
-
-    A row of integers may have missing labels, which a metric's ``ignore_index`` leaves out.
-    """
-    found: dict[str, Tensor | None] = {}
-    for name, target in targets.items():
-        if name in targets.full:
-            found[name] = None
-            continue
-        rows = targets.partial[name].rows
-        if target.is_floating_point() and not targets.partial[name].whole(1):
-            missing = is_missing(target).flatten(1).any(dim=1)
-            rows = (~missing).nonzero().flatten()
-        found[name] = None if len(rows) == len(target) else rows
-    return found

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from polytask._errors import UserError
 from polytask.system import System
 
-Values = dict[str, float]
+LoggedValues = dict[str, float]
 
 
 class EpochHistory(pl.Callback):
@@ -26,7 +26,7 @@ class EpochHistory(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self.epochs: list[Values] = []
+        self.epochs: list[LoggedValues] = []
         self._ended = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

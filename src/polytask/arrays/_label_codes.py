@@ -2,18 +2,17 @@
 
 import datetime
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from polytask._checks import is_number
 from polytask._errors import UserError, hint
-from polytask._tasks import check_known, check_task_names
+from polytask._tasks import TaskType, check_known, check_task_names
 from polytask.batch import IGNORE_INDEX, are_labels, are_strings, unknown_class, whole_labels
+from polytask.data._missing_values import array_with_missing, missing_of, numbers_of
 
-Kind = Literal["classification", "regression"]
 KINDS = ("classification", "regression")
 # Integers with at most this number of different values are classes; with more, they may be counts.
 MOST_CLASSES = 20
@@ -58,33 +57,34 @@ def columns_of(targets: Any, rows: int) -> dict[str, Any]:
 
 def _values(name: str, column: Any) -> tuple[Array, Array]:
     """A column's known values, and a mask of the rows that have one."""
-    if hasattr(column, "isna"):
-        missing = np.asarray(column.isna(), dtype=bool)
-    elif hasattr(column, "is_null"):
-        missing = np.asarray(column.is_null(), dtype=bool)
-    else:
-        missing = np.zeros(len(column), dtype=bool)
-    array = np.asarray(column)
-    if are_strings(array.dtype.kind) and not isinstance(column, np.ndarray):
-        # numpy has turned numbers among strings into strings.
-        array = np.array(column, dtype=object)
+    array = array_with_missing(column)
+    missing: Array = np.zeros(len(array), dtype=bool)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype == object:
-        missing = missing | np.array([value is None or _is_nan(value) for value in array], dtype=bool)
-        known = array[~missing]
-        _check_one_kind(name, known)
-        return np.array(known.tolist()), ~missing
+        rows = numbers_of(array) if array.ndim > 1 else None
+        if rows is None:
+            return _known_objects(name, array)
+        array = rows
     if array.dtype.kind == "f":
         empty = np.isnan(array)
-        missing = missing | empty.reshape(len(array), -1).all(axis=1)
-    elif array.dtype.kind == "i":
-        missing = missing | (array == IGNORE_INDEX if array.ndim == 1 else False)
+        missing = np.all(empty.reshape(len(array), -1), axis=1)
+    elif array.dtype.kind == "i" and array.ndim == 1:
+        missing = np.asarray(array == IGNORE_INDEX)
     return array[~missing], ~missing
 
 
-def _is_nan(value: Any) -> bool:
-    return is_number(value) and value != value
+def _known_objects(name: str, objects: Array) -> tuple[Array, Array]:
+    """The known values of a column of objects as an array of their own type, and their mask."""
+    present = ~missing_of(objects) if objects.ndim == 1 else np.ones(len(objects), dtype=bool)
+    known = objects[present]
+    _check_one_kind(name, known)
+    values = np.array(known.tolist())
+    if values.dtype.kind == "i" and values.ndim == 1:
+        labelled = values != IGNORE_INDEX
+        present[present] = labelled
+        values = values[labelled]
+    return values, present
 
 
 def _check_one_kind(name: str, known: Array) -> None:
@@ -123,7 +123,7 @@ class LabelCodes:
         ('classification', array([   0, -100]), array(['b'], dtype='<U1'))
     """
 
-    def __init__(self, name: str, column: Any, kind: Kind | None = None) -> None:
+    def __init__(self, name: str, column: Any, kind: TaskType | None = None) -> None:
         known, _ = _values(name, column)
         if len(known) == 0:
             raise UserError(f"task '{name}'", "must have a label", "none in its targets", "Remove the task")
@@ -132,7 +132,7 @@ class LabelCodes:
         if known.dtype.kind == "f" and np.isinf(known).any():
             raise UserError(f"task '{name}'", "targets must be finite", "infinity")
         self.name = name
-        self.kind: Kind = _kind(name, known) if kind is None else kind
+        self.kind: TaskType = _kind(name, known) if kind is None else kind
         self.classes: Array | None = None
         if self.kind == "classification":
             self._learn_classes(known)
@@ -219,7 +219,7 @@ class LabelCodes:
         return float(np.mean(np.where(spread > 0, 1 - ratio, residual == 0)))
 
 
-def _kind(name: str, known: Array) -> Kind:
+def _kind(name: str, known: Array) -> TaskType:
     if are_strings(known.dtype.kind) or known.dtype.kind == "b":
         return "classification"
     whole = are_labels(known.dtype.kind) or np.array_equal(known, np.trunc(known))
@@ -246,7 +246,7 @@ def _whole(name: str, known: Array) -> Array:
     return whole
 
 
-def check_kinds(given: Any, tasks: Any) -> dict[str, Kind]:
+def check_kinds(given: Any, tasks: Any) -> dict[str, TaskType]:
     """Kinds by task, checked; empty if none are given.
 
     Args:

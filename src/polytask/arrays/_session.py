@@ -16,8 +16,9 @@ from polytask._lightning._interrupts import interrupts
 from polytask._lightning._noise import SILENT, quiet_lightning
 from polytask._lightning._training import count_from_epoch
 from polytask.adapters import BatchAdapter
-from polytask.arrays._epoch_history import EpochHistory, Values
+from polytask.arrays._epoch_history import EpochHistory, LoggedValues
 from polytask.arrays._placement import placement
+from polytask.batch import IGNORE_INDEX
 from polytask.data import ReplayableLoader
 from polytask.data._loader_errors import data_errors
 from polytask.data._tensors import as_inputs, as_tensor, as_tensors, float_dtype
@@ -66,7 +67,7 @@ class Session:
         parts = PairParts(float_dtype(model) if isinstance(model, nn.Module) else torch.float32)
         adapter = BatchAdapter(parts.inputs, parts.targets)
         self.system = System(
-            model, criterion, _Given(optimizer), metrics=metrics, adapters={"batch": adapter}
+            model, criterion, _MadeOptimizer(optimizer), metrics=metrics, adapters={"batch": adapter}
         )
         _check_parameters(optimizer, self.system)
         self._optimizer = optimizer
@@ -99,7 +100,7 @@ class Session:
             trainer.fit(self.system)
         return self.history.by_key(done)
 
-    def evaluate_on(self, loader: Any) -> Values:
+    def evaluate_on(self, loader: Any) -> LoggedValues:
         """The values of one pass over a loader, by log key.
 
         Args:
@@ -167,7 +168,9 @@ class PairParts:
     def targets(self, batch: Any) -> Any:
         """The targets by task; a single target if there is one task."""
         targets = _pair(batch)[1]
-        return (as_tensors if isinstance(targets, Mapping) else as_tensor)(targets, "targets")
+        if isinstance(targets, Mapping):
+            return as_tensors(targets, "targets")
+        return as_tensor(targets, "targets", IGNORE_INDEX)
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
@@ -185,7 +188,7 @@ def _one(loader: Any) -> Any:
     return ReplayableLoader(loader) if isinstance(loader, (list, tuple)) else loader
 
 
-class _Given:
+class _MadeOptimizer:
     """An optimizer factory that returns an existing optimizer."""
 
     def __init__(self, optimizer: Optimizer) -> None:

@@ -24,17 +24,16 @@ class Batch:
         targets: Targets by task (`polytask.losses.Targets`), whatever a third-party criterion takes, or
             None.
         size: The number of rows.
-        labelled: Rows that metrics see, by task, None for all: rows with all labels if targets are
-            floating point, rows with any label if they are integers.
         rows: The rows of each task, if the batch has task ids; None for a task whose rows are the
             whole batch.
+        columns: Further arguments of metrics, by keyword; in a `JoinedBatch` by task.
     """
 
     inputs: Any
     targets: Any
     size: int
-    labelled: dict[str, Tensor | None] = field(default_factory=dict)
     rows: dict[str, Tensor | None] | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
 
     def inputs_of(self, name: str) -> Any:
         """The inputs that a task's outputs are for.
@@ -44,12 +43,21 @@ class Batch:
         """
         return take_rows(self.inputs, None if self.rows is None else self.rows[name])
 
+    def columns_of(self, name: str) -> dict[str, Any]:
+        """The further arguments of a task's metrics.
+
+        Args:
+            name: The task.
+        """
+        columns: dict[str, Any] = take_rows(self.columns, None if self.rows is None else self.rows[name])
+        return columns
+
     def to(self, device: torch.device) -> "Batch":
         """The batch with its tensors on the device."""
         self.inputs = move(self.inputs, device)
         self.targets = move(self.targets, device)
-        self.labelled = move(self.labelled, device)
         self.rows = move(self.rows, device)
+        self.columns = move(self.columns, device)
         return self
 
 
@@ -78,7 +86,6 @@ class JoinedBatch(Batch):
             {name: part.inputs for name, part in parts.items()},
             Targets.joined([part.targets for part in parts.values() if part.targets is not None]),
             ends[-1],
-            {name: rows for part in parts.values() for name, rows in part.labelled.items()},
             {
                 name: torch.arange(end - part.size, end)
                 for (name, part), end in zip(parts.items(), ends, strict=True)
@@ -92,6 +99,15 @@ class JoinedBatch(Batch):
             name: The task.
         """
         return self.inputs[name]
+
+    def columns_of(self, name: str) -> dict[str, Any]:
+        """The further arguments of a task's metrics.
+
+        Args:
+            name: The task.
+        """
+        columns: dict[str, Any] = self.columns.get(name, {})
+        return columns
 
 
 def move(value: Any, device: torch.device) -> Any:

@@ -38,6 +38,7 @@ class Labels:
         rows: The rows that have a label, as indices.
         depth: The smallest number of leading dimensions whose entries each have all of their labels or none.
         by_class: Whether labels along dimension 1 are all present or all missing.
+        ignore_index: The integer that means "no label".
 
     Example:
         >>> labels = Labels.of(torch.tensor([[True, True], [False, False], [True, True]]))
@@ -48,13 +49,15 @@ class Labels:
     rows: Tensor
     depth: int
     by_class: bool
+    ignore_index: int = IGNORE_INDEX
 
     @classmethod
-    def of(cls, present: Tensor) -> "Labels":
+    def of(cls, present: Tensor, ignore_index: int = IGNORE_INDEX) -> "Labels":
         """The positions of labels; reads values.
 
         Args:
             present: Which elements of the target are labelled.
+            ignore_index: The integer that means "no label".
         """
         labels, depth = present, present.ndim
         while depth > 1:
@@ -64,7 +67,15 @@ class Labels:
             labels, depth = inner, depth - 1
         rows = _any(labels).nonzero().flatten()
         by_class = depth == 1 or torch.equal(present.any(dim=1), present.all(dim=1))
-        return cls(rows, depth, by_class)
+        return cls(rows, depth, by_class, ignore_index)
+
+    def present(self, target: Tensor) -> Tensor:
+        """The elements of some of the target's rows that have a label.
+
+        Args:
+            target: Rows of the target.
+        """
+        return ~is_missing(target, self.ignore_index)
 
     def whole(self, depth: int) -> bool:
         """Whether each entry of the first ``depth`` dimensions has all of its labels or none."""

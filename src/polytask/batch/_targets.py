@@ -50,12 +50,13 @@ class Targets(dict[str, Any]):
             elements = count = 0 if target is None else 1
             if isinstance(target, Tensor):
                 elements = target.numel()
-                missing = is_missing(target, ignored.get(name, IGNORE_INDEX))
+                index = ignored.get(name, IGNORE_INDEX)
+                missing = is_missing(target, index)
                 count = elements - int(missing.count_nonzero())
             if count:
                 kept[name], counts[name] = target, count
             if 0 < count < elements:
-                partial[name] = Labels.of(~missing)
+                partial[name] = Labels.of(~missing, index)
         return cls(kept, counts, partial)
 
     @classmethod
@@ -74,6 +75,10 @@ class Targets(dict[str, Any]):
         return joined
 
     def to(self, device: torch.device) -> "Targets":
-        """Move the positions of labels to the device; the batch moves the targets themselves."""
+        """Move the positions of labels to the device; the batch moves the targets themselves.
+
+        Args:
+            device: The device.
+        """
         self.partial = {name: labels.to(device) for name, labels in self.partial.items()}
         return self

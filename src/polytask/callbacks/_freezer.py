@@ -68,7 +68,11 @@ class Freezer(Callback):
             self._awake = {module for module in pl_module.modules() if module.training}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze them; the optimizer has been made, and can train them later."""
+        """Freeze them; the optimizer has been made, and can train them later.
+
+        Raises:
+            UserError: If no parameter is left to train.
+        """
         if self._is_over(trainer):
             self._held = []
         for parameter in self._held:

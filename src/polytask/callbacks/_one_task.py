@@ -38,7 +38,11 @@ class OneTask(pl.Callback):
         self._penalty: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let the model compute one task."""
+        """Let the model compute one task.
+
+        Raises:
+            UserError: If the module is no `polytask.System` with a `MultiTaskLoss`, or it has no such task.
+        """
         if not isinstance(pl_module, System):
             raise UserError("OneTask", "must train a polytask.System", type(pl_module).__name__)
         check_known([self.task], pl_module.names, "OneTask.task")
@@ -66,7 +70,6 @@ class OneTask(pl.Callback):
         assert isinstance(pl_module, System)
         targets = batch.targets
         batch.targets = Targets(*(self._own(part) for part in (targets, targets.counts, targets.partial)))
-        batch.labelled = self._own(batch.labelled)
         batch.rows = None if batch.rows is None else self._own(batch.rows)
         # The system raises for a task without a label in an epoch; here that is intended.
         pl_module.labelled_tasks.update(name for name in pl_module.names if name != self.task)

@@ -1,5 +1,6 @@
 """The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -131,9 +132,13 @@ def summary(system: System, stage: str, when: str) -> list[str]:
     for name in (*system.names, "total"):
         key = f"{stage}/loss/{name}/{when}"
         if key in system.latest:
-            found.append(f"loss/{name}={system.latest[key]:.4g}")
+            found.append(f"loss/{name}={_shown(system.latest[key])}")
     for key in system.main_metrics(stage):
         value = system.latest.get(f"{stage}/{key}/{when}")
         if value is not None:
-            found.append(f"{key}={value:.4g}")
+            found.append(f"{key}={_shown(value)}")
     return found
+
+
+def _shown(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4g}"

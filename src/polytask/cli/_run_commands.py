@@ -1,6 +1,7 @@
 """``polytask fit``, ``validate``, ``test``, ``predict`` and ``check``."""
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +77,11 @@ def _fit(named: "Selection", options: argparse.Namespace, printed: "Printed") ->
     fitted = fit(named, printed, resume=options.resume)
     for stage in ("train", "val"):
         if any(key.startswith(f"{stage}/") for key in fitted.values):
-            printed.console.print(results_table(fitted.values, stage, fitted.tasks))
+            table = results_table(fitted.values, stage, fitted.tasks)
+            if (epoch := fitted.epochs.get(stage)) != fitted.epochs.get("train") and epoch is not None:
+                # An epoch without a validation leaves the values of an earlier one.
+                table.columns[0].header = f"{stage}, epoch {epoch + 1}"
+            printed.console.print(table)
     if fitted.skipped:
         reason = "no label, or a loss or gradient that was not finite"
         printed.console.print(f"{fitted.skipped} steps were skipped: {reason}")
@@ -183,13 +188,20 @@ def results_table(values: Mapping[str, float], stage: str, tasks: Sequence[str])
     cells: dict[str, dict[str, float]] = {task: {} for task in [*tasks, "total"]}
     for key, value in values.items():
         parts = key.split("/")
-        if len(parts) != 4 or parts[0] != stage or parts[3] != "epoch":
+        if parts[0] != stage or parts[-1] != "epoch" or len(parts) not in (4, 5):
             continue
-        task, column = (parts[2], "loss") if parts[1] == "loss" else (parts[1], parts[2])
-        cells.setdefault(task, {})[column] = value
+        # One of several loaders has its name after the stage.
+        loader, (middle, last) = parts[1:-3], parts[-3:-1]
+        task, column = (last, "loss") if middle == "loss" else (middle, last)
+        cells.setdefault("/".join([*loader, task]), {})[column] = value
     columns = list(dict.fromkeys(["loss", *(column for row in cells.values() for column in row)]))
     table = Table(stage, *columns)
     for task, row in cells.items():
         if row:
-            table.add_row(task, *(f"{row[column]:.4f}" if column in row else "" for column in columns))
+            table.add_row(task, *(_shown(row[column]) if column in row else "" for column in columns))
     return table
+
+
+def _shown(value: float) -> str:
+    """A value, or a dash if it is undefined."""
+    return "–" if math.isnan(value) else f"{value:.4f}"

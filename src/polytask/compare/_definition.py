@@ -20,7 +20,7 @@ from polytask.compare._candidates import (
     method_changes,
     one_task,
 )
-from polytask.compare._lock import locked
+from polytask.compare._lock import locked_for
 from polytask.compare._measures import Measure, check_logger, checked_system, measures
 from polytask.compare._names import DEFINITION
 from polytask.compare._space import Drawn, Space, overrides
@@ -59,6 +59,12 @@ class Comparison:
 
     Raises:
         UserError: If a name is unknown, a number is too small or the config cannot be used.
+
+    Example:
+        With the config of a project::
+
+            comparison = Comparison(["config.yaml"], methods=["uw", "pcgrad"], seeds=5, single_task=True)
+            print(compare(comparison, "comparisons/digits").markdown())
     """
 
     files: Sequence[str | Path]
@@ -211,4 +217,4 @@ class Comparison:
         Raises:
             UserError: If it belongs to another comparison, or another process uses it.
         """
-        return locked(folder, DEFINITION, self.plain, "comparison", _FREE, _GROWING)
+        return locked_for(folder, DEFINITION, self.plain, "comparison", _FREE, _GROWING)

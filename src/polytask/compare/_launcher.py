@@ -49,6 +49,12 @@ class Launcher(ABC):
 
     Raises:
         UserError: If the number is below 1.
+
+    Example:
+        >>> from polytask.compare import Processes
+        >>> launcher = Processes(2)
+        >>> isinstance(launcher, Launcher), launcher.running
+        (True, 0)
     """
 
     at_once: int

@@ -15,7 +15,7 @@ from polytask.runs import CONFIG
 
 
 @contextmanager
-def locked(
+def locked_for(
     folder: Path,
     name: str,
     definition: Plain,

@@ -30,6 +30,11 @@ class RayCluster(Launcher):
 
     Raises:
         UserError: If Ray is not installed, or cannot be reached.
+
+    Example:
+        With the config of a project, and ``ray`` installed::
+
+            compare(Comparison(["config.yaml"], methods=["uw"]), "comparisons/digits", RayCluster())
     """
 
     def __init__(self, jobs: int | None = None) -> None:

@@ -19,6 +19,7 @@ class Remarks:
         left_out: Rows that are not in the table, and why.
         broken: How many trials of a row failed or had a metric that is not finite.
         chosen: The values of the best trial of a row.
+        unnamed: Rows of earlier commands that the last one did not name, with the number of trained runs.
 
     Example:
         >>> Remarks(broken={"uw-base": 2}).lines(trials=3)
@@ -28,6 +29,7 @@ class Remarks:
     left_out: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, int] = field(default_factory=dict)
     chosen: Mapping[str, str] = field(default_factory=dict)
+    unnamed: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self, trials: int) -> list[str]:
         """The remarks as sentences.
@@ -36,6 +38,11 @@ class Remarks:
             trials: How many settings were tried for each row.
         """
         found = [f"Left out: {name} {why}." for name, why in self.left_out.items()]
+        if self.unnamed:
+            found.append(
+                f"Not in this table: {', '.join(self.unnamed)}, which are trained and were not named this "
+                "time. Ranks, tests and Holm's correction cover the rows of this table only."
+            )
         if self.broken:
             counts = ", ".join(f"{count} of {trials} of {name}" for name, count in self.broken.items())
             found.append(f"Trials that failed or had a metric that is not finite: {counts}.")

@@ -84,6 +84,12 @@ def read_results(folder: str | Path) -> list[Result]:
 
     Raises:
         UserError: If there are none, or the file is damaged, has another schema or empty cells.
+
+    Example:
+        With the folder of a finished comparison::
+
+            results = read_results("comparisons/digits")
+            max(results, key=lambda one: one.value).method
     """
     file = Path(folder) / RESULTS
     if not file.is_file():

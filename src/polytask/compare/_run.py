@@ -15,15 +15,25 @@ from polytask.compare._jobs import Report, run_jobs
 from polytask.compare._launcher import Launcher, Processes
 from polytask.compare._lock import check_kept
 from polytask.compare._measures import Measure, check_single, last_values
-from polytask.compare._names import RUNS, seed_run, trial_run
+from polytask.compare._names import (
+    COST,
+    DEFINITION,
+    RUNS,
+    SINGLE,
+    SUM,
+    candidate_name,
+    row_name,
+    seed_run,
+    trial_run,
+)
 from polytask.compare._remarks import Remarks, write_remarks
 from polytask.compare._results import Result, write_results
 from polytask.compare._space import Drawn, overrides
 from polytask.compare._table import Table, write_table
 from polytask.compare._tuning import best, draw, keep_trials, scores
-from polytask.config._read import Plain
+from polytask.config._read import Plain, read_file
 
-Runs = list[tuple[Candidate, int, Job]]
+FinalRuns = list[tuple[Candidate, int, Job]]
 
 
 def compare(
@@ -50,10 +60,16 @@ def compare(
     Raises:
         UserError: If the folder belongs to another comparison, or a run's config cannot be used.
         RunError: If every row has a run that fails, or a test fails.
+
+    Example:
+        With the config of a project::
+
+            comparison = Comparison(["config.yaml"], methods=["uw"])
+            table = compare(comparison, "comparisons/digits", Processes(2), report=print)
     """
     folder, launcher = Path(folder), launcher or Processes()
     with comparison.locked(folder), launcher:
-        runs = _Runs(comparison, folder, launcher, report)
+        runs = _ComparisonRuns(comparison, folder, launcher, report)
         results = runs.results(runs.finals(runs.tuned()))
         if not results:
             why = "; ".join(f"{row} {reason}" for row, reason in runs.remarks.left_out.items())
@@ -67,7 +83,7 @@ def compare(
         return table
 
 
-class _Runs:
+class _ComparisonRuns:
     """The runs of a comparison in its folder."""
 
     def __init__(self, comparison: Comparison, folder: Path, launcher: Launcher, report: Report) -> None:
@@ -86,7 +102,25 @@ class _Runs:
     @property
     def remarks(self) -> Remarks:
         """What the table has to say about the runs."""
-        return Remarks(self._left_out, self._broken, self._chosen)
+        return Remarks(self._left_out, self._broken, self._chosen, self._unnamed())
+
+    def _unnamed(self) -> dict[str, int]:
+        """The rows of earlier commands that this one does not name, with the number of their trained runs."""
+        named = {candidate.row for candidate in self.comparison.candidates}
+        earlier = read_file(self.folder / DEFINITION).values
+        names: list[tuple[str, str | None]] = [
+            *((SINGLE, task) for task in self.comparison.tasks),
+            *((method, None) for method in (SUM, *earlier["methods"])),
+        ]
+        found: dict[str, int] = {}
+        for architecture in earlier["architectures"]:
+            for method, task in names:
+                row, name = row_name(method, architecture), candidate_name(method, architecture, task)
+                runs = [self.folder / RUNS / seed_run(name, seed) for seed in self.comparison.all_seeds]
+                trained = sum((run / COST).is_file() for run in runs)
+                if row not in named and trained:
+                    found[row] = found.get(row, 0) + trained
+        return found
 
     def tuned(self) -> dict[Candidate, Drawn]:
         """The values that the best trial of each candidate set."""
@@ -122,7 +156,7 @@ class _Runs:
                 self._left_out[candidate.row] = why
         return chosen
 
-    def finals(self, chosen: dict[Candidate, Drawn]) -> Runs:
+    def finals(self, chosen: dict[Candidate, Drawn]) -> FinalRuns:
         """The runs that are compared, trained and, if there are test data, tested."""
         runs = [
             (candidate, seed, self._job(candidate, seed, drawn, seed_run(candidate.name, seed)))
@@ -141,7 +175,7 @@ class _Runs:
             run_jobs([self._as(job, "test") for *_, job in runs], self.launcher, self.report)
         return runs
 
-    def _train(self, runs: Runs) -> dict[str, str]:
+    def _train(self, runs: FinalRuns) -> dict[str, str]:
         """Train what is not trained yet; the names of the runs that failed, and why."""
         found = {job.name: self._measures(candidate) for candidate, _, job in runs}
         # A metric that gives several numbers is found with the first run, before others read the test split.
@@ -153,7 +187,7 @@ class _Runs:
             check=lambda job: check_single(job.run, found[job.name]),
         )
 
-    def results(self, runs: Runs) -> list[Result]:
+    def results(self, runs: FinalRuns) -> list[Result]:
         """Every number of the runs."""
         split: Literal["val", "test"] = "test" if self.comparison.split == "test" else "val"
         results = []

@@ -11,14 +11,14 @@ from polytask._errors import RunError, UserError, hint
 from polytask.compare._job import Job
 from polytask.compare._jobs import Report, failure
 from polytask.compare._launcher import Ended, start
-from polytask.compare._lock import check_kept, locked
+from polytask.compare._lock import check_kept, locked_for
 from polytask.compare._measures import Measure, checked_system, last_values, measures
 from polytask.compare._names import RUNS
 from polytask.compare._outcome import Outcome, read_outcome
 from polytask.compare._space import Drawn, Space, overrides, trial_seed
 from polytask.compare._statistics import delta_by_task, delta_m
 from polytask.compare._tuning import FILE as TRIALS
-from polytask.compare._tuning import storage
+from polytask.compare._tuning import MetricValues, storage
 from polytask.config import Config
 from polytask.config._read import Plain, read_file
 from polytask.experiment._problems import find_problems
@@ -27,7 +27,6 @@ from polytask.runs._metrics_csv import read_logged
 FILE = "search.yaml"
 ALL = "delta_m"
 _SECONDS = 0.2
-Values = Mapping[tuple[str, str], float]
 Epochs = list[dict[tuple[str, str], float]]
 
 
@@ -63,6 +62,12 @@ class Search:
 
     Raises:
         UserError: If the config cannot be used, or an objective is unknown.
+
+    Example:
+        With the config of a project::
+
+            space = {"system.optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True}}
+            search = Search(["config.yaml"], space, trials=30, objectives=["digit/Accuracy"])
     """
 
     files: Sequence[str | Path]
@@ -163,8 +168,14 @@ def tune(search: Search, folder: str | Path, report: Report = lambda line: None)
     Raises:
         UserError: If the folder belongs to another search, or a trial's config cannot be used.
         RunError: If no trial succeeds.
+
+    Example:
+        With the config of a project::
+
+            search = Search(["config.yaml"], {"system.optimizer.lr": [0.001, 0.01]}, trials=2)
+            best = tune(search, "tuning/digits", report=print)[0]
     """
-    with locked(Path(folder), FILE, search.plain, "search"):
+    with locked_for(Path(folder), FILE, search.plain, "search"):
         found = _Study(search, Path(folder), report)
         while found.done < search.trials:
             found.try_next()
@@ -243,7 +254,7 @@ class _Study:
         made.dump(config)
         return Job("fit", run, config, self.folder / "logs" / f"{number}.log", tuple(self.search.allow))
 
-    def _run(self, job: Job, reference: Values | None, asked: Any) -> Epochs | Outcome:
+    def _run(self, job: Job, reference: MetricValues | None, asked: Any) -> Epochs | Outcome:
         """The values by epoch, none if the trial was pruned; the outcome if it failed."""
         reported = 0
         process = None if job.is_done else start(job)
@@ -281,14 +292,14 @@ class _Study:
                 found.setdefault(int(step), {})[one.task, one.metric] = float(value)
         return [found[step] for step in sorted(found)]
 
-    def _reference(self) -> Values | None:
+    def _reference(self) -> MetricValues | None:
         """The baseline of delta_m: the values of the first trial that succeeded, None if there is none."""
         for number, trial in enumerate(self._ended()):
             if not trial.user_attrs.get("broken"):
                 return self._epochs(self._job(number, trial.params))[-1]
         return None
 
-    def _objectives(self, values: Values, reference: Values | None) -> list[float]:
+    def _objectives(self, values: MetricValues, reference: MetricValues | None) -> list[float]:
         return [
             self._delta_m(values, values if reference is None else reference)
             if name == ALL
@@ -296,7 +307,7 @@ class _Study:
             for name in self.search.names
         ]
 
-    def _delta_m(self, values: Values, reference: Values) -> float:
+    def _delta_m(self, values: MetricValues, reference: MetricValues) -> float:
         for one in self.search.measures:
             if reference[one.task, one.metric] == 0:
                 rule = f"the first trial must have a {one.name} other than 0"

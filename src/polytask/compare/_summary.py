@@ -10,7 +10,7 @@ from polytask.compare._names import SINGLE, SUM
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval, Paired, delta_by_task, delta_m, holm, ranks
 
-Key = tuple[str, str]
+TaskMetric = tuple[str, str]
 RowKey = tuple[str, str]
 BySeed = Mapping[int, float]
 
@@ -82,11 +82,11 @@ class Row:
 
     method: str
     architecture: str
-    metrics: Mapping[Key, Interval]
+    metrics: Mapping[TaskMetric, Interval]
     seeds: int
     gain: Gain | None
     rank: float
-    tests: Mapping[Key, Difference]
+    tests: Mapping[TaskMetric, Difference]
     seconds: float
     peak_memory_mb: float
 
@@ -126,7 +126,7 @@ class Summary:
         self.higher_is_better = {(one.task, one.metric): one.higher_is_better for one in results}
         self.split = results[0].split
         self._seeds = sorted({one.seed for one in results})
-        self._values: dict[RowKey, dict[Key, dict[int, float]]] = {}
+        self._values: dict[RowKey, dict[TaskMetric, dict[int, float]]] = {}
         for one in results:
             row = self._values.setdefault((one.method, one.architecture), {})
             row.setdefault((one.task, one.metric), {})[one.seed] = one.value
@@ -156,7 +156,7 @@ class Summary:
             for row in self._values
         ]
 
-    def _gain(self, row: RowKey, singles: Mapping[str, Mapping[Key, Interval]]) -> Gain | None:
+    def _gain(self, row: RowKey, singles: Mapping[str, Mapping[TaskMetric, Interval]]) -> Gain | None:
         method, model = row
         if method == SINGLE or model not in singles or model in self.undefined:
             return None
@@ -173,7 +173,7 @@ class Summary:
         tasks = {task: Interval.of([one[task] for one in by_seed]) for task in by_seed[0]}
         return Gain(Interval.of([delta_m(one) for one in by_seed]), tasks)
 
-    def _ranks(self, metrics: Mapping[RowKey, Mapping[Key, Interval]]) -> dict[RowKey, float]:
+    def _ranks(self, metrics: Mapping[RowKey, Mapping[TaskMetric, Interval]]) -> dict[RowKey, float]:
         found: dict[RowKey, dict[str, list[float]]] = {row: {} for row in metrics}
         for key, higher in self.higher_is_better.items():
             means = [own[key].mean for own in metrics.values()]
@@ -181,7 +181,7 @@ class Summary:
                 found[row].setdefault(key[0], []).append(rank)
         return {row: statistics.fmean(map(statistics.fmean, tasks.values())) for row, tasks in found.items()}
 
-    def _tests(self) -> tuple[dict[RowKey, dict[Key, Difference]], int]:
+    def _tests(self) -> tuple[dict[RowKey, dict[TaskMetric, Difference]], int]:
         """The tests of each row, and how many there are in all."""
         paired = {
             (row, key): self._paired(values, self._values[SUM, row[1]][key], key)
@@ -191,16 +191,16 @@ class Summary:
         }
         adjusted = holm([one.p for one in paired.values()])
         tests = sum(not math.isnan(p) for p in adjusted)
-        found: dict[RowKey, dict[Key, Difference]] = {row: {} for row in self._values}
+        found: dict[RowKey, dict[TaskMetric, Difference]] = {row: {} for row in self._values}
         for ((row, key), one), p in zip(paired.items(), adjusted, strict=True):
             found[row][key] = Difference(one, p, one.detectable(tests))
         return found, tests
 
-    def _paired(self, values: BySeed, reference: BySeed, key: Key) -> Paired:
+    def _paired(self, values: BySeed, reference: BySeed, key: TaskMetric) -> Paired:
         return Paired.of(values, reference) if self.higher_is_better[key] else Paired.of(reference, values)
 
 
-def _why_undefined(baseline: Mapping[Key, Interval]) -> str | None:
+def _why_undefined(baseline: Mapping[TaskMetric, Interval]) -> str | None:
     """Why gains in percent over single-task models are undefined; None if they are defined."""
     for key, interval in baseline.items():
         if interval.mean == 0 or math.isnan(interval.mean):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polytask._files import write_text
+from polytask.compare._names import SINGLE, row_name
 from polytask.compare._remarks import Remarks
 from polytask.compare._results import Result
 from polytask.compare._statistics import Interval
@@ -31,6 +32,15 @@ class Table:
     Raises:
         UserError: If there are no results, one is missing or given twice, or rows differ in metrics, seeds
             or split.
+
+    Example:
+        >>> def result(method, seed, value):
+        ...     of = (method, "base", "method", seed, "a", "Accuracy")
+        ...     return Result(*of, value, True, "test", 1.0, 9.0, "")
+        >>> both = (("plain_sum", 0.5), ("uw", 0.6))
+        >>> table = Table([result(name, seed, value) for name, value in both for seed in (0, 1)])
+        >>> [row.method for row in table.rows], [title for title in table.header() if '/' in title]
+        (['plain_sum', 'uw'], ['a/Accuracy ↑'])
     """
 
     def __init__(self, results: Sequence[Result], trials: int = 1, remarks: Remarks | None = None) -> None:
@@ -99,13 +109,20 @@ class Table:
                 "good; below: tasks whose gain is below 0, in brackets those whose 95 % interval is too."
             )
         elif not undefined:
-            notes.append("No delta_m: no single-task models were trained to their end.")
+            unnamed = any(name in self.remarks.unnamed for name in self._single_rows())
+            why = "the single-task models were not named this time; add --single-task"
+            if not unnamed:
+                why = "no single-task models were trained to their end"
+            notes.append(f"No delta_m: {why}.")
         for (architecture, key), (mean, spread) in unsteady.items():
             notes.append(
                 f"delta_m says little{self._of(architecture)}: {'/'.join(key)} of the single-task models is "
                 f"{mean:.2g} with a standard deviation of {spread:.2g} over seeds."
             )
         return notes
+
+    def _single_rows(self) -> set[str]:
+        return {row_name(SINGLE, row.architecture) for row in self.rows}
 
     def _of(self, architecture: str) -> str:
         return "".join(f" for {name}" for name in self._architecture(architecture))
@@ -187,7 +204,7 @@ def _interval(interval: Interval, digits: int, sign: bool = False) -> str:
 
 
 def _number(value: float, digits: int, sign: bool = False) -> str:
-    return "nan" if math.isnan(value) else f"{value:{'+' if sign else ''}.{digits}g}"
+    return "–" if math.isnan(value) else f"{value:{'+' if sign else ''}.{digits}g}"
 
 
 def _below(gain: Gain) -> str:

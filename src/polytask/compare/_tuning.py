@@ -11,7 +11,7 @@ from polytask.compare._space import Drawn, Space
 from polytask.compare._statistics import delta_by_task, delta_m
 
 FILE = "trials.db"
-Values = Mapping[tuple[str, str], float]
+MetricValues = Mapping[tuple[str, str], float]
 
 
 def draw(space: Space, seed: int, trial: int) -> Drawn:
@@ -29,7 +29,7 @@ def draw(space: Space, seed: int, trial: int) -> Drawn:
     return space.draw(seed, trial) if trial else {}
 
 
-def scores(trials: Mapping[int, Values], measures: Sequence[Measure]) -> dict[int, float]:
+def scores(trials: Mapping[int, MetricValues], measures: Sequence[Measure]) -> dict[int, float]:
     """The mean gain of each trial over the first that succeeded in percent: its delta_m on validation data.
 
     If a metric is 0 in that trial, its gain is over the first trial in which it is not; a metric that is 0 in

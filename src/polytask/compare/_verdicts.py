@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterable, Mapping
 
 from polytask.compare._names import SUM
-from polytask.compare._summary import Difference, Key, Row
+from polytask.compare._summary import Difference, Row, TaskMetric
 
 ENOUGH = 5
 """Fewer seeds give intervals only: with three, t is 4.30."""
-Tests = Mapping[Key, Difference]
+Tests = Mapping[TaskMetric, Difference]
 
 
 def verdict(row: Row, trials: int, among: int) -> str:
@@ -77,7 +77,7 @@ def _untested(row: Row, other: str) -> list[str]:
     return parts
 
 
-def _beyond(tests: Tests, sign: int) -> dict[Key, str]:
+def _beyond(tests: Tests, sign: int) -> dict[TaskMetric, str]:
     """By how much, for tests that are significant among all of them and have this sign."""
     return {
         key: f"{abs(one.paired.difference.mean):.2g} ± {one.paired.difference.half:.2g}"
@@ -86,18 +86,18 @@ def _beyond(tests: Tests, sign: int) -> dict[Key, str]:
     }
 
 
-def _intervals(tests: Tests) -> dict[Key, str]:
+def _intervals(tests: Tests) -> dict[TaskMetric, str]:
     """The differences, positive if the row is better, and what could have been found."""
     found = {key: (one.paired.difference, one.detectable) for key, one in tests.items()}
     return {key: f"{d.mean:+.2g} ± {d.half:.2g}, detectable {least:.2g}" for key, (d, least) in found.items()}
 
 
-def _listed(texts: Mapping[Key, str], tests: Tests) -> str:
+def _listed(texts: Mapping[TaskMetric, str], tests: Tests) -> str:
     names = _names(texts, tests)
     return ", ".join(f"{name} ({text})" for name, text in zip(names, texts.values(), strict=True))
 
 
-def _names(keys: Iterable[Key], tests: Tests) -> list[str]:
+def _names(keys: Iterable[TaskMetric], tests: Tests) -> list[str]:
     """Tasks, with the metric if tasks have several."""
     return ["/".join(key) if _has_several(tests) else key[0] for key in keys]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from polytask._errors import UserError
+from polytask._errors import UserError, distinct
 from polytask._files import write_text
 from polytask.config._build import Builder
 from polytask.config._check import check
@@ -34,6 +34,12 @@ class Config:
         allow: Dotted names that targets may use in addition to those of the known kinds.
         project: The project's folder, instead of the one that the config names.
         trusted: Whether the project that the config names may be imported.
+
+    Example:
+        >>> values = {"seed": 1, "system": {"model": {"_target_": "torch.nn.ReLU"}}}
+        >>> config = Config.from_plain(values, where="last.ckpt", overrides=["seed=2"])
+        >>> config.plain["seed"], config.build("system.model")
+        (2, ReLU())
     """
 
     def __init__(
@@ -180,7 +186,7 @@ class Config:
         """
         with _bounded(self._where(())):
             found = [*self._problems, *check(self._plain, self._targets, self._where)]
-        return list({str(error): error for error in found}.values())
+        return distinct(found)
 
     def build(self, key: str, given: Mapping[str, Any] | None = None) -> Any:
         """The object at a dotted key; every call returns the same object.
@@ -284,6 +290,10 @@ def merge(left: Any, right: Any) -> Any:
 
 def closest(left: Mapping[Any, Any], right: Mapping[Any, Any]) -> list[str]:
     """Dotted keys in which two plain configs differ.
+
+    Args:
+        left: A config's values.
+        right: Another's.
 
     Example:
         >>> closest({"trainer": {"max_epochs": 1}, "seed": 0}, {"trainer": {"max_epochs": 2}, "seed": 0})

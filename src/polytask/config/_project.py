@@ -81,6 +81,9 @@ def follow_parent() -> None:
 
     A spawned worker imports the command's main module before it unpickles its arguments; that module
     calls this function. In any other process it does nothing.
+
+    Example:
+        >>> follow_parent()
     """
     if "__mp_main__" in sys.modules and (folder := os.environ.get(VARIABLE)):
         install(Path(folder))

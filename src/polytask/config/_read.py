@@ -1,8 +1,7 @@
 """From YAML to plain data; errors name the file and the line."""
 
 import io
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml.constructor import ConstructorError
+from yaml.scanner import ScannerError
 
 from polytask._errors import Reason, UserError, hint
 
@@ -18,6 +19,8 @@ KeyPath = tuple[Key, ...]
 Plain = dict[Key, Any]
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
+# Characters that YAML reserves: no plain string starts with them.
+_RESERVED = "`%"
 _DEPTH = 100
 _BITS = 1024
 
@@ -74,8 +77,10 @@ def parse(text: str, name: str) -> Any:
     Raises:
         UserError: If it is not YAML, has a duplicate key, or holds anything but plain data.
     """
+    scalar = _is_scalar(text)
+    text = f"value:\n{_indented(text)}" if scalar else text
     try:
-        loaded = OmegaConf.load(io.StringIO(f"value:\n{_indented(text)}" if _is_scalar(text) else text))
+        loaded = OmegaConf.load(io.StringIO(text))
         values = OmegaConf.to_container(loaded, resolve=False)
     except yaml.YAMLError as error:
         raise _syntax_error(error, text, name) from None
@@ -85,7 +90,7 @@ def parse(text: str, name: str) -> Any:
         raise _value_error(error, name) from None
     except ValueError as error:  # a number of thousands of digits
         raise UserError(name, "cannot be read", Reason(str(error).split(";")[0])) from None
-    if _is_scalar(text):
+    if scalar:
         values = values["value"]  # type: ignore[index, call-overload]
     check_plain(values, (), name)
     return values
@@ -157,22 +162,53 @@ def _syntax_error(error: yaml.YAMLError, text: str, name: str) -> UserError:
     where = name if mark is None else f"{name}:{mark.line + 1}"
     lines = text.splitlines()
     line = lines[mark.line].strip() if mark is not None and mark.line < len(lines) else None
-    if "cannot start any token" in problem and mark is not None:
-        start = lines[mark.line][mark.column]
+    if isinstance(error, ScannerError) and mark is not None and line:
+        start = lines[mark.line][mark.column : mark.column + 1]
         if start == "@":
             return UserError(
                 where, "a reference that starts with '@' must be quoted", line, 'Write "@a.b" or $@a.b'
             )
         if start == "\t":
             return UserError(where, "YAML must be indented by spaces", "a tab", "Replace the tab")
-        return UserError(where, f"a string that starts with '{start}' must be quoted", line)
-    if twice := re.search(r"duplicate key (\S+)", problem):
-        return UserError(
-            where, f"the key '{twice[1]}' must be given once", f"it again in '{line}'", "Keep one of them"
-        )
-    if "python/" in problem or "constructor" in problem:
-        return UserError(where, "a config must contain plain data, without YAML tags", line, "Remove the tag")
+        if start and start in _RESERVED:
+            return UserError(where, f"a string that starts with '{start}' must be quoted", line)
+    if isinstance(error, ConstructorError) and mark is not None:
+        position = mark.line, mark.column
+        nodes = list(_nodes(yaml.compose(text, Loader=LOADER), set()))
+        if (key := _given_twice(nodes, position)) is not None:
+            rule = f"the key '{key}' must be given once"
+            return UserError(where, rule, f"it again in '{line}'", "Keep one of them")
+        if any(_start(node) == position and node.tag not in LOADER.yaml_constructors for node in nodes):
+            rule = "a config must contain plain data, without YAML tags"
+            return UserError(where, rule, line, "Remove the tag")
     return UserError(where, "must be valid YAML", Reason(problem + (f" in: {line}" if line else "")))
+
+
+def _nodes(node: yaml.Node | None, seen: set[int]) -> Iterator[yaml.Node]:
+    """A node and all below it; an anchor may make it a part of itself."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    yield node
+    if isinstance(node, yaml.CollectionNode):
+        for part in node.value:
+            for child in part if isinstance(part, tuple) else (part,):
+                yield from _nodes(child, seen)
+
+
+def _start(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line, node.start_mark.column
+
+
+def _given_twice(nodes: Iterable[yaml.Node], position: tuple[int, int]) -> str | None:
+    """The key at a position, if its mapping has it before too."""
+    for node in nodes:
+        if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for number, key in enumerate(keys):
+                if _start(key) == position and key.value in [other.value for other in keys[:number]]:
+                    return str(key.value)
+    return None
 
 
 def _value_error(error: OmegaConfBaseException, name: str) -> UserError:

@@ -16,7 +16,7 @@ from polytask._errors import Reason, UserError
 from polytask._lazy import uncollected
 from polytask.config._kinds import full_name, is_allowed, is_value
 from polytask.config._project import forget, holds, install, is_from
-from polytask.config._trust import ROOTS
+from polytask.config._trust import ROOTS, is_package
 
 _EXTRAS = {"torchvision": '"polytask[vision]"', "torchjd": '"polytask[torchjd]"'}
 _NAME = re.compile(r"[A-Za-z]\w*(?:\.[A-Za-z]\w*)+")
@@ -86,6 +86,10 @@ class TargetResolver:
             raise UserError(where, "Lightning must be written pytorch_lightning", target, f"Write {instead}")
         if root in sys.stdlib_module_names:
             raise _refused(where, target, f"Python's own module '{root}'")
+        if is_package(root):
+            found = f"'{root}', which is installed and not among the packages that a config may import"
+            fix = f"Pass --allow {root} if you trust it"
+            raise UserError(where, f"'{target}' cannot be imported", Reason(found), fix)
         searched = f" in {self.project}" if self.project else ", and the config names no project folder"
         own = [] if self.project is None else [file.stem for file in self.project.glob("*.py")]
         close = difflib.get_close_matches(root, [*ROOTS, *own], n=1, cutoff=0.75)

@@ -210,7 +210,7 @@ def _wrong_type(
     if annotation is None or (value is None and parameter.default is None) or _accepts(annotation, value):
         return None
     fix = None
-    if isinstance(value, str) and _is_written_number(value) and _accepts(annotation, float(value)):
+    if isinstance(value, str) and _parses_as_float(value) and _accepts(annotation, float(value)):
         fix = "Write the number without quotes"
     elif isinstance(value, str) and _names_objects(annotation):
         fix = "Write a mapping with a _target_"
@@ -224,7 +224,7 @@ def _names_objects(annotation: Any) -> bool:
     return inspect.isclass(annotation) and _is_never_scalar(annotation, "")
 
 
-def _is_written_number(text: str) -> bool:
+def _parses_as_float(text: str) -> bool:
     try:
         float(text)
     except ValueError:

@@ -42,3 +42,20 @@ def _is_library(folder: Path) -> bool:
 def _packages() -> set[Path]:
     specs = (PathFinder.find_spec(root) for root in ROOTS)
     return {Path(spec.origin).resolve().parent for spec in specs if spec is not None and spec.origin}
+
+
+def is_package(root: str) -> bool:
+    """Whether an installed package has this name; nothing is imported.
+
+    Args:
+        root: A name without a dot.
+
+    Example:
+        >>> is_package("numpy"), is_package("numbpy")
+        (True, False)
+    """
+    spec = PathFinder.find_spec(root)
+    if spec is None:
+        return False
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    return any(is_installed(Path(place).resolve().parent) for place in places)

@@ -1,7 +1,6 @@
 """Arrays in memory or in files as tensors, each checked once."""
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from polytask._errors import Reason, UserError
+from polytask._lightning._noise import Silence, silenced
 from polytask.batch import (
     are_strings,
     check_labels,
@@ -18,17 +18,20 @@ from polytask.batch import (
     unknown_class,
     whole_labels,
 )
+from polytask.data._missing_values import array_with_missing, is_missing_value, numbers_of
 
 # Elements that are checked at once, so that a check of a mapped file needs little memory.
 _CHECKED = 1 << 22
 
 
-def tensor_of(value: Any, where: str) -> Tensor:
+def tensor_of(value: Any, where: str, label: int | None = None) -> Tensor:
     """The values as a tensor that shares their memory if possible; a file is mapped, not read.
 
     Args:
-        value: A tensor, whatever numpy makes an array of, or the path of an ``.npy`` file.
+        value: A tensor, whatever numpy makes an array of, or the path of an ``.npy`` file. Missing values
+            such as None and pandas' NA make integers floating point, with NaN.
         where: The argument, for the message.
+        label: What a missing integer becomes instead.
 
     Raises:
         UserError: If there is no such file, or the values are not numbers.
@@ -37,7 +40,7 @@ def tensor_of(value: Any, where: str) -> Tensor:
         >>> tensor_of([[1.0, 2.0]], "inputs").shape
         torch.Size([1, 2])
     """
-    tensor = value.detach() if isinstance(value, Tensor) else _shared(array_of(value, where), where)
+    tensor = value.detach() if isinstance(value, Tensor) else _shared(array_of(value, where), where, label)
     if tensor.layout != torch.strided or tensor.is_complex() or tensor.ndim == 0:
         kind = f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
         rule = "must be a dense array of real numbers, with a row for each sample"
@@ -53,7 +56,7 @@ def array_of(value: Any, where: str) -> np.ndarray[Any, Any]:
     """
     if not isinstance(value, (str, os.PathLike)):
         try:
-            return np.asarray(value)
+            return array_with_missing(value)
         except ValueError as error:
             raise UserError(where, "must have rows of one shape", Reason.said(error)) from error
     try:
@@ -73,7 +76,9 @@ def array_of(value: Any, where: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def _shared(array: np.ndarray[Any, Any], where: str) -> Tensor:
+def _shared(array: np.ndarray[Any, Any], where: str, label: int | None = None) -> Tensor:
+    if array.dtype == object and (found := numbers_of(array, label)) is not None:
+        array = found
     if array.dtype.kind not in "biuf":
         raise UserError(where, "must contain numbers", _sample(array), "Encode them first")
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
@@ -82,9 +87,7 @@ def _shared(array: np.ndarray[Any, Any], where: str) -> Tensor:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
-    with warnings.catch_warnings():
-        # The tensor is never written to.
-        warnings.filterwarnings("ignore", message=".*not writable.*")
+    with silenced(Silence.READ_ONLY):
         return torch.from_numpy(array)
 
 
@@ -116,7 +119,9 @@ def target_of(name: str, value: Any, classes: int | Sequence[str] | None, ignore
     where = f"targets.{name}"
     if not isinstance(value, Tensor):
         value = array_of(value, where)
-        if are_strings(value.dtype.kind) or value.dtype == object:
+        if value.dtype == object and (numbers := numbers_of(value, ignore_index)) is not None:
+            value = numbers
+        elif are_strings(value.dtype.kind) or value.dtype == object:
             value = _encoded(value, classes, name, ignore_index)
     target = tensor_of(value, where)
     if classes is not None and target.is_floating_point():
@@ -144,24 +149,14 @@ def _encoded(
         )
     indices = {class_name: index for index, class_name in enumerate(classes)}
     found, inverse = np.unique(
-        np.array([_string(value) for value in strings.reshape(-1)]), return_inverse=True
+        np.array(["" if is_missing_value(value) else str(value) for value in strings.reshape(-1)]),
+        return_inverse=True,
     )
     for label in found.tolist():
         if label and label not in indices:
             raise unknown_class(label, classes, f"task '{name}'")
     codes = np.array([indices.get(label, ignore_index) for label in found.tolist()])
     return torch.from_numpy(codes[inverse].reshape(strings.shape))
-
-
-def _string(value: Any) -> str:
-    """The string; an empty one for None and for pandas' missing values, NaN and NA."""
-    if value is None:
-        return ""
-    try:
-        return "" if value != value else str(value)
-    except TypeError:
-        # NA is neither equal to itself nor different.
-        return ""
 
 
 def check_gaps(name: str, target: Tensor, ignore_index: int) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from polytask._errors import Reason, RunError, UserError
-from polytask._lightning._loaders import failed_dataset
+from polytask._lightning._loaders import failed_dataset, raised_in_worker
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def data_errors(dataloaders: Mapping[str, Any]) -> Iterator[None]:
         if failed is None:
             raise
         (dataset,) = failed
-        stages = [stage for stage, loader in dataloaders.items() if _dataset(loader) is dataset]
+        stages = [stage for stage, loader in dataloaders.items() if _has(loader, dataset)]
         raise UserError(
             ".".join(["system.dataloaders", *stages[:1]]),
             f"a batch of {type(dataset).__name__} could not be loaded",
@@ -44,13 +44,17 @@ def data_errors(dataloaders: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
-def _dataset(loader: Any) -> Any:
-    return getattr(loader, "dataset", None)
+def _has(loader: Any, dataset: Any) -> bool:
+    """Whether a loader, or one of several, is of a data set."""
+    if isinstance(loader, (list, tuple)):
+        return any(_has(one, dataset) for one in loader)
+    if isinstance(loader, Mapping):
+        return any(_has(one, dataset) for one in loader.values())
+    return getattr(loader, "dataset", None) is dataset
 
 
 def _reason(error: Exception) -> Reason:
     """The error in one line; a worker sends its traceback as a string, whose last line is the error."""
-    text = str(error)
-    if "Original Traceback" in text:
-        return Reason(text.strip().splitlines()[-1])
+    if raised_in_worker(error):
+        return Reason(str(error).strip().splitlines()[-1])
     return Reason.of(error)

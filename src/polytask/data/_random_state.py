@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
-State = dict[str, Any]
+RandomStates = dict[str, Any]
 
 
-def host_state() -> State:
+def host_state() -> RandomStates:
     """The states of ``random``, ``numpy.random`` and torch on the CPU, as lists and tensors.
 
     Example:
@@ -28,7 +28,7 @@ def host_state() -> State:
     }
 
 
-def set_host_state(state: State) -> None:
+def set_host_state(state: RandomStates) -> None:
     """Restore what `host_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -37,19 +37,19 @@ def set_host_state(state: State) -> None:
     torch.set_rng_state(state["torch"])
 
 
-def full_state() -> State:
+def full_state() -> RandomStates:
     """`host_state`, and the state of every CUDA device that this process can see."""
     return {**host_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
-def set_full_state(state: State) -> None:
+def set_full_state(state: RandomStates) -> None:
     """Restore what `full_state` returned; devices that do not exist here are left out."""
     set_host_state(state)
     for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(device_state, device)
 
 
-def drawn(before: State, after: State) -> set[str]:
+def drawn(before: RandomStates, after: RandomStates) -> set[str]:
     """The sources whose random numbers were used between two host states.
 
     Example:

@@ -14,14 +14,16 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from polytask._checks import check_integer
 from polytask._errors import UserError
+from polytask._tasks import TaskType
 from polytask.data._seeded import ranks
-from polytask.data._table_dataset import Inputs, check_inputs, targets_of
+from polytask.data._table_dataset import Inputs, check_inputs, target_types, targets_of
 from polytask.data._table_files import common_schema, is_parquet, open_parquet, table_files, whole
 from polytask.data._table_inputs import TableInputs
 from polytask.data._table_targets import TableTargets
 from polytask.data._table_values import cleaned
+from polytask.data._unseen import UnseenValues
 
-Rows = tuple[Inputs, dict[str, Tensor]]
+TableBatch = tuple[Inputs, dict[str, Tensor]]
 _OPEN = 4
 _CHUNK = 2**16
 
@@ -36,7 +38,7 @@ class _Piece:
     end: int
 
 
-class TableStream(IterableDataset[Rows]):
+class TableStream(IterableDataset[TableBatch]):
     """Parquet files, or a folder of them, of any size: whole batches, shuffled in windows.
 
     The stream is a loader; ``DataLoader(stream, batch_size=None, num_workers=2)`` reads in workers. A batch
@@ -57,8 +59,8 @@ class TableStream(IterableDataset[Rows]):
         batch_size: Rows in a batch; the last one may have fewer.
         shuffle: Whether the order is random.
         window: Rows that are shuffled together and held in memory.
-        train: Whether ``columns`` learns from these files, which reads them once before training. Every task
-            must then have labels, without gaps between its classes.
+        train: Whether ``columns`` and ``targets`` learn from these files, which reads them once before
+            training. Every task must then have labels, without gaps between its classes.
         missing: Strings, in addition to the empty one, that stand for a missing value.
 
     Raises:
@@ -105,20 +107,25 @@ class TableStream(IterableDataset[Rows]):
         self.rows = sum(piece.end - piece.begin for piece in self._groups)
         if not self.rows:
             raise UserError("files", "must have at least one row", "none")
+        self._learned_here: int | None = None
+        self._reported: int | None = None
+        self._inferred: dict[str, TaskType] = {}
         if train:
-            if self.labels:
-                self.labels.check(self._tables(list(self.labels.names)))
+            types = self.labels.learn(self._tables(list(self.labels.names))) if self.labels else {}
             columns.learn(self._tables(list(columns.names)))
+            columns.learn_target_types(types)
+            self._learned_here = columns.revision
 
     def __len__(self) -> int:
         """Batches of this process in an epoch."""
         first, last = self._own_rows()
         return math.ceil((last - first) / self.batch_size)
 
-    def __iter__(self) -> Iterator[Rows]:
+    def __iter__(self) -> Iterator[TableBatch]:
         # Here and not with the first batch: a resumed run restores the random state from before.
         generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
-        return self._batches(_cut(self._groups, *self._worker_rows()), generator)
+        types = self._target_types()
+        return self._batches(_cut(self._groups, *self._worker_rows()), generator, types)
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker does not know the rank of its process.
@@ -144,33 +151,55 @@ class TableStream(IterableDataset[Rows]):
 
     # ---- reading ------------------------------------------------------------------------------
 
-    def _batches(self, pieces: list[_Piece], generator: torch.Generator) -> Iterator[Rows]:
-        for inputs, targets, count in self._windows(pieces, generator):
+    def _target_types(self) -> dict[str, TaskType]:
+        """The types that the training rows had; else those of all rows here, not of one window."""
+        if self.labels is None:
+            return {}
+        known = target_types(self.columns, self.labels)
+        if self.labels.undecided(known) and not self._inferred:
+            self._inferred = self.labels.infer(self._tables(list(self.labels.names)))
+        return {**self._inferred, **known}
+
+    def _batches(
+        self, pieces: list[_Piece], generator: torch.Generator, types: Mapping[str, TaskType]
+    ) -> Iterator[TableBatch]:
+        for inputs, targets, count in self._windows(pieces, generator, types):
             order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
             for begin in range(0, count, self.batch_size):
                 rows = order[begin : begin + self.batch_size]
                 yield _taken(inputs, rows), _taken(targets, rows)
 
     def _windows(
-        self, pieces: list[_Piece], generator: torch.Generator
+        self, pieces: list[_Piece], generator: torch.Generator, types: Mapping[str, TaskType]
     ) -> Iterator[tuple[Inputs, dict[str, Tensor], int]]:
         """Whole batches of rows, about ``window`` of them at a time, then the rest."""
         held: list[pa.Table] = []
         count = 0
+        revision = self.columns.revision
+        unseen = UnseenValues(self.columns) if revision not in (self._learned_here, self._reported) else None
         for table in self._chunks(pieces, generator):
             held.append(table)
             count += len(table)
             if count >= max(self.window, self.batch_size):
                 full = count - count % self.batch_size
                 joined = pa.concat_tables(held)
-                yield *self._encoded(joined.slice(0, full)), full
+                yield *self._encoded(joined.slice(0, full), types, unseen), full
                 held, count = [joined.slice(full)], count - full
         if count:
-            yield *self._encoded(pa.concat_tables(held)), count
+            yield *self._encoded(pa.concat_tables(held), types, unseen), count
+        if unseen is not None:
+            # Another process or worker may have rows whose categories are known.
+            unseen.report(whole=sum(piece.end - piece.begin for piece in pieces) == self.rows)
+            self._reported = revision
 
-    def _encoded(self, table: pa.Table) -> Rows:
+    def _encoded(
+        self, table: pa.Table, types: Mapping[str, TaskType], unseen: UnseenValues | None
+    ) -> TableBatch:
         table = cleaned(table, self.missing)
-        return self.columns.encode(table), self.labels.encode(table) if self.labels else {}
+        inputs = self.columns.encode(table)
+        if unseen is not None:
+            unseen.add(table, inputs)
+        return inputs, self.labels.encode(table, types) if self.labels else {}
 
     def _chunks(self, pieces: list[_Piece], generator: torch.Generator) -> Iterator[pa.Table]:
         """The pieces' rows: in order, or in chunks from several random pieces in turn."""

@@ -1,7 +1,7 @@
 """Columns as targets: classes and values by task, missing if a cell is empty."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from polytask._errors import UserError, hint
-from polytask._tasks import check_known, check_task_names
+from polytask._tasks import TASK_TYPES, TaskType, check_known, check_task_names
 from polytask.batch import (
     IGNORE_INDEX,
     are_labels,
@@ -20,10 +20,8 @@ from polytask.batch import (
     unknown_class,
     whole_labels,
 )
-from polytask.data._table_values import Numbers, as_numbers, as_text, is_text
-
-TaskType = Literal["regression", "classification"]
-_TYPES = ("regression", "classification")
+from polytask.data._table_values import Numbers, as_numbers, distinct, holds_booleans, is_text
+from polytask.data._text_forms import by_text
 
 
 class TableTargets:
@@ -32,6 +30,11 @@ class TableTargets:
     Classes are int64, -100 if missing; values are float32, NaN if missing. Unless ``task_types`` sets the
     type of a task, integers and booleans are classes, and other numbers are values. In a CSV file ``1`` is an
     integer and ``1.0`` is not.
+
+    The training rows decide: a data set with ``train=True`` learns the types, and every other one with the
+    same `TableTargets` or the same `TableColumns` uses them, whatever its own rows look like. A checkpoint of
+    a model with `TableColumns` contains them. Only where nothing was learned are they inferred from the rows
+    themselves.
 
     Args:
         columns: The column of each task.
@@ -46,6 +49,10 @@ class TableTargets:
         >>> targets = TableTargets({"income": "income", "rain": "mm"}, {"income": ["low", "high"]})
         >>> targets.encode(pa.table({"income": ["high", None], "mm": [0.5, None]}))
         {'income': tensor([   1, -100]), 'rain': tensor([0.5000,    nan])}
+        >>> targets.learn([pa.table({"income": ["high", "low"], "mm": [0.5, 1.0]})])
+        {'rain': 'regression'}
+        >>> targets.encode(pa.table({"income": ["high"], "mm": [2]}))["rain"]
+        tensor([2.])
     """
 
     def __init__(
@@ -58,15 +65,16 @@ class TableTargets:
         self.columns = dict(columns)
         self.classes = dict(classes or {})
         self.task_types = dict(task_types or {})
+        self._learned: dict[str, TaskType] = {}
         check_known(self.classes, self.tasks, "classes")
         check_known(self.task_types, self.tasks, "task_types")
         for task, kind in self.task_types.items():
-            if kind not in _TYPES:
+            if kind not in TASK_TYPES:
                 raise UserError(
                     f"task_types.{task}",
-                    f"must be one of {', '.join(_TYPES)}",
+                    f"must be one of {', '.join(TASK_TYPES)}",
                     repr(kind),
-                    hint(str(kind), _TYPES),
+                    hint(str(kind), TASK_TYPES),
                 )
         for task, known in self.classes.items():
             _check_known_classes(task, known)
@@ -76,55 +84,116 @@ class TableTargets:
         """The columns that are needed."""
         return tuple(self.columns.values())
 
-    def encode(self, table: pa.Table) -> dict[str, Tensor]:
+    @property
+    def learned(self) -> dict[str, TaskType]:
+        """The types that `learn` found, by task."""
+        return dict(self._learned)
+
+    def encode(self, table: pa.Table, learned: Mapping[str, TaskType] | None = None) -> dict[str, Tensor]:
         """Targets by task.
 
         Args:
             table: The columns, strings trimmed, null if a value is missing.
+            learned: The types that are known from the training rows; from `learn` if None.
 
         Raises:
             UserError: If a string or a number is no class, or strings have no classes.
         """
-        return {task: self._target(task, table[name]) for task, name in self.columns.items()}
+        types = {**(self._learned if learned is None else learned), **self.task_types}
+        return {task: self._target(task, table[name], types.get(task)) for task, name in self.columns.items()}
 
-    def check(self, tables: Iterable[pa.Table]) -> None:
-        """Raise if a task has no label to learn from, or classes have gaps.
+    def undecided(self, learned: Mapping[str, TaskType] | None = None) -> list[str]:
+        """The tasks whose type neither an argument nor the training rows tell.
 
         Args:
-            tables: The parts of the training table, one after the other.
+            learned: The types that are known from the training rows; from `learn` if None.
         """
-        seen: dict[str, set[int]] = {task: set() for task in self.tasks}
-        labelled: set[str] = set()
-        for table in tables:
-            for task, target in self.encode(table).items():
-                if target.is_floating_point():
-                    labelled |= {task} if not bool(target.isnan().all()) else set()
-                else:
-                    seen[task].update(torch.unique(target).tolist())
-        for task in self.tasks:
-            found = sorted(seen[task] - {IGNORE_INDEX})
-            if not found and task not in labelled:
-                where = f"task '{task}'"
-                raise UserError(where, "requires a label", f"none in column '{self.columns[task]}'")
-            if task not in self.classes:
-                count = found[-1] + 1 if found else 0
-                fix = f"Renumber them, or write classes: {{{task}: {count}}}. {_values_fix(task)}"
-                check_no_gaps(found, f"task '{task}'", fix)
+        known = {*(self._learned if learned is None else learned), *self.task_types, *self.classes}
+        return [task for task in self.tasks if task not in known]
 
-    def _target(self, task: str, column: Any) -> Tensor:
-        known = self.classes.get(task)
+    def infer(self, tables: Iterable[pa.Table]) -> dict[str, TaskType]:
+        """The types of the tasks that no argument tells, from all rows of a table.
+
+        Args:
+            tables: The parts of the table, one after the other.
+
+        Raises:
+            UserError: If strings have no classes.
+        """
+        tasks = self.undecided({})
+        values: set[str] = set()
+        for table in tables:
+            values.update(task for task in tasks if not self._holds_labels(task, table))
+        return _types(tasks, values)
+
+    def learn(self, tables: Iterable[pa.Table]) -> dict[str, TaskType]:
+        """Learn from the training table which tasks have classes and which have values.
+
+        Args:
+            tables: Its parts, one after the other.
+
+        Returns:
+            The type of each task that no argument tells.
+
+        Raises:
+            UserError: If a task has no label to learn from, or classes have gaps.
+        """
+        tasks = self.undecided({})
+        values = {task for task, kind in self.task_types.items() if kind == "regression"}
+        seen: dict[str, set[float]] = {task: set() for task in self.tasks}
+        for table in tables:
+            values.update(task for task in tasks if not self._holds_labels(task, table))
+            for task in self.tasks:
+                labels = self._labels(task, table)
+                # Of values one is enough; of classes it may turn out only later that they are values.
+                seen[task].update((labels[:1] if task in values else np.unique(labels)).tolist())
+        for task, found in seen.items():
+            self._check_labels(task, found, task in values)
+        self._learned = _types(tasks, values)
+        return dict(self._learned)
+
+    def _holds_labels(self, task: str, table: pa.Table) -> bool:
+        return _holds_labels(task, table[self.columns[task]], self.columns[task])
+
+    def _labels(self, task: str, table: pa.Table) -> Numbers:
+        known, name = self.classes.get(task), self.columns[task]
         if isinstance(known, Sequence):
-            return _indexed(task, column, known)
-        kind = self.task_types.get(task)
+            indices = _indexed(task, table[name], name, known)
+            numbers: Numbers = indices[indices != IGNORE_INDEX].double().numpy()
+            return numbers
+        numbers = as_numbers(table[name], name)
+        return numbers[~np.isnan(numbers)]
+
+    def _check_labels(self, task: str, seen: set[float], values: bool) -> None:
+        known, where = self.classes.get(task), f"task '{task}'"
+        found = sorted(seen)
+        if not values and not isinstance(known, Sequence):
+            labels = _classes(task, np.array(found, np.float64), known).tolist()
+            found = [label for label in labels if label != IGNORE_INDEX]
+        if not found:
+            raise UserError(where, "requires a label", f"none in column '{self.columns[task]}'")
+        if not values and known is None:
+            count = int(found[-1]) + 1
+            fix = f"Renumber them, or write classes: {{{task}: {count}}}. {_values_fix(task)}"
+            check_no_gaps(map(int, found), where, fix)
+
+    def _target(self, task: str, column: Any, kind: TaskType | None) -> Tensor:
+        known, name = self.classes.get(task), self.columns[task]
+        if isinstance(known, Sequence):
+            return _indexed(task, column, name, known)
         if kind is None:
-            kind = "classification" if known or _holds_labels(task, column) else "regression"
-        numbers = as_numbers(column, self.columns[task])
+            kind = "classification" if known or _holds_labels(task, column, name) else "regression"
+        numbers = as_numbers(column, name)
         if kind == "regression":
             return torch.from_numpy(numbers.astype(np.float32))
         return _classes(task, numbers, known)
 
     def __repr__(self) -> str:
         return f"TableTargets({self.columns!r}, {self.classes!r}, {self.task_types!r})"
+
+
+def _types(tasks: Iterable[str], values: Container[str]) -> dict[str, TaskType]:
+    return {task: "regression" if task in values else "classification" for task in tasks}
 
 
 def _check_known_classes(task: str, known: int | Sequence[str]) -> None:
@@ -136,19 +205,22 @@ def _check_known_classes(task: str, known: int | Sequence[str]) -> None:
         raise UserError(where, "must be strings, one string, or the number of classes", repr(known), fix)
 
 
-def _indexed(task: str, column: Any, classes: Sequence[str]) -> Tensor:
-    strings = as_text(column)
+def _indexed(task: str, column: Any, name: str, classes: Sequence[str]) -> Tensor:
+    texts, rows = distinct(column, name)
     if isinstance(classes, str):
-        numbers = pc.equal(strings, classes).cast(pa.int64())
+        indices = [index or 0 for index in by_text([(classes, 1)], texts)]
     else:
-        numbers = pc.index_in(strings, value_set=pa.array(list(classes), pa.string())).cast(pa.int64())
-        unknown = pc.and_(pc.is_null(numbers), pc.is_valid(strings))
-        if pc.any(unknown).as_py():
-            raise unknown_class(pc.filter(strings, unknown)[0].as_py(), classes, f"task '{task}'")
-    return torch.tensor(np.asarray(pc.fill_null(numbers, IGNORE_INDEX)))
+        indices = []
+        for text, index in zip(
+            texts, by_text(zip(classes, range(len(classes)), strict=True), texts), strict=True
+        ):
+            if index is None:
+                raise unknown_class(text, classes, f"task '{task}'")
+            indices.append(index)
+    return torch.from_numpy(np.array([*indices, IGNORE_INDEX], np.int64)[rows])
 
 
-def _holds_labels(task: str, column: Any) -> bool:
+def _holds_labels(task: str, column: Any, name: str) -> bool:
     """Whether a column holds class labels unless a task type says otherwise."""
     if not is_text(column.type):
         integer, boolean = pa.types.is_integer(column.type), pa.types.is_boolean(column.type)
@@ -159,6 +231,8 @@ def _holds_labels(task: str, column: Any) -> bool:
         except pa.ArrowInvalid:
             continue
         return bool(kind == pa.int64())
+    if holds_booleans(column, name):
+        return True
     string = next(value for value in column.drop_null().to_pylist())
     rule = "targets must be numbers, or strings with named classes"
     raise UserError(f"task '{task}'", rule, repr(string), f"Write classes: {{{task}: [...]}}")

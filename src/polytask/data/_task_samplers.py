@@ -17,6 +17,13 @@ class TaskSampler(ABC):
     """Samples the tasks of each step, by probability.
 
     It has no state: the samples follow from the given random generator.
+
+    Example:
+        >>> class First(TaskSampler):
+        ...     def probabilities(self, sizes, number):
+        ...         return torch.eye(len(sizes))[0]
+        >>> First().draw({"a": 1, "b": 1}, 0, 0, (3, 1), torch.Generator()).flatten()
+        tensor([0, 0, 0])
     """
 
     @abstractmethod
@@ -193,7 +200,11 @@ class FixedProbabilities(TaskSampler):
             raise UserError("FixedProbabilities", "must have a number above 0", "0 for every task")
 
     def probabilities(self, sizes: Sizes, number: int) -> Tensor:
-        """The tasks' probabilities, see `TaskSampler.probabilities`."""
+        """The tasks' probabilities, see `TaskSampler.probabilities`.
+
+        Raises:
+            UserError: If a task has no probability, or a probability is that of no task.
+        """
         check_known(self.values, sizes, "FixedProbabilities")
         for name in sizes:
             if name not in self.values:

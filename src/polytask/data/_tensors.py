@@ -8,18 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from polytask._errors import UserError
+from polytask.batch import IGNORE_INDEX
 from polytask.data._array_values import tensor_of
 
 # Torch can neither compare nor count these.
 _WIDE = (torch.uint16, torch.uint32, torch.uint64)
 
 
-def as_tensor(value: Any, where: str) -> Tensor:
+def as_tensor(value: Any, where: str, label: int | None = None) -> Tensor:
     """An array as a tensor; unsigned integers above a byte become int64.
 
     Args:
         value: A tensor, or anything that numpy can make an array of.
         where: The argument, for the message.
+        label: What a missing integer becomes; if None, integers with a missing one become floating point.
 
     Raises:
         UserError: If it does not hold numbers.
@@ -28,12 +30,12 @@ def as_tensor(value: Any, where: str) -> Tensor:
         >>> as_tensor(np.array([1, 2], dtype=np.uint16), "targets").dtype
         torch.int64
     """
-    tensor = value if isinstance(value, Tensor) else tensor_of(value, where)
+    tensor = value if isinstance(value, Tensor) else tensor_of(value, where, label)
     return tensor.long() if tensor.dtype in _WIDE else tensor
 
 
 def as_tensors(values: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """Arrays by name as tensors by name.
+    """Targets by task as tensors by task; a missing integer becomes the label that is ignored.
 
     Args:
         values: Arrays by name.
@@ -48,7 +50,7 @@ def as_tensors(values: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     """
     if not isinstance(values, Mapping):
         raise UserError(where, "must be a dict by task", type(values).__name__)
-    return {name: as_tensor(value, f"{where}.{name}") for name, value in values.items()}
+    return {name: as_tensor(value, f"{where}.{name}", IGNORE_INDEX) for name, value in values.items()}
 
 
 def as_inputs(inputs: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:

@@ -145,7 +145,11 @@ class GradientRecorder(GramianRecorder):
         self.groups = None if groups is None else _checked(groups)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check that the groups exist in the model."""
+        """Check that the groups exist in the model.
+
+        Raises:
+            UserError: If a module of a group does not exist.
+        """
         super().on_fit_start(trainer, pl_module)
         assert isinstance(pl_module, System)
         known = dict(pl_module.model.named_modules())

@@ -15,7 +15,7 @@ from polytask._errors import UserError, hint
 from polytask.diagnostics._columns import FOLDER
 from polytask.diagnostics._store import AFFINITY, GRADIENTS, LOSSES, WEIGHTS, read
 
-Array = NDArray[np.float64]
+Floats = NDArray[np.float64]
 Steps = NDArray[np.int64]
 _KINDS = {"effective": "effective_weight", "own": "weight"}
 
@@ -34,7 +34,7 @@ class Values:
     tasks: tuple[str, ...]
     steps: Steps
     epochs: Steps
-    values: Array
+    values: Floats
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ class Gramians:
     group: str
     steps: Steps
     epochs: Steps
-    values: Array
+    values: Floats
 
     @property
-    def norms(self) -> Array:
+    def norms(self) -> Floats:
         """Lengths of the gradients, ``(steps, tasks)``."""
         # The rounding of a gradient that is nearly 0 can make its square negative.
-        lengths: Array = np.sqrt(np.maximum(np.diagonal(self.values, axis1=1, axis2=2), 0))
+        lengths: Floats = np.sqrt(np.maximum(np.diagonal(self.values, axis1=1, axis2=2), 0))
         return lengths
 
     @property
-    def cosines(self) -> Array:
+    def cosines(self) -> Floats:
         """Cosines of the angles between gradients, ``(steps, tasks, tasks)``; NaN for a gradient of 0."""
         # A gradient that overflowed has no direction.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -78,7 +78,7 @@ class Gramians:
             return np.divide(self.values, scale, out=np.full_like(self.values, np.nan), where=scale > 0)
 
     @property
-    def conflict_rate(self) -> Array:
+    def conflict_rate(self) -> Floats:
         """The share of the present tasks' pairs with a negative cosine, ``(steps,)``; NaN without pairs."""
         first, second = np.triu_indices(len(self.tasks), k=1)
         pairs = self.values[:, first, second]
@@ -87,7 +87,7 @@ class Gramians:
         return np.where(present > 0, conflicts / np.maximum(present, 1), np.nan)
 
     @property
-    def condition(self) -> Array:
+    def condition(self) -> Floats:
         """The ratio of the largest to the smallest eigenvalue among the present tasks, ``(steps,)``.
 
         Infinite if the gradients are linearly dependent.
@@ -95,7 +95,7 @@ class Gramians:
         return np.array([_condition(value) for value in self.values])
 
 
-def _condition(gramian: Array) -> float:
+def _condition(gramian: Floats) -> float:
     present = np.isfinite(np.diagonal(gramian))
     own = gramian[np.ix_(present, present)]
     if not own.size or not np.isfinite(own).all():
@@ -120,7 +120,7 @@ class Affinities:
 
     tasks: tuple[str, ...]
     form: str
-    values: Array
+    values: Floats
     records: int = 0
     shared_parameters: int | None = None
     task_parameters: dict[str, int] = field(default_factory=dict)
@@ -134,6 +134,12 @@ def read_losses(run: str | Path) -> Values:
 
     Raises:
         UserError: If there are none, or the file is damaged.
+
+    Example:
+        With the folder of a run that had the recorder::
+
+            losses = read_losses("runs/digits/one")
+            losses.values[-1]
     """
     return _values(_table(run, "losses", LOSSES, "LossRecorder")[1], "loss")
 
@@ -147,6 +153,12 @@ def read_weights(run: str | Path, kind: Literal["effective", "own"] = "effective
 
     Raises:
         UserError: If there are none, the kind is unknown, or the file is damaged.
+
+    Example:
+        With the folder of a run that had the recorder::
+
+            weights = read_weights("runs/digits/one")
+            pandas.DataFrame(weights.values, weights.steps, weights.tasks).plot()
     """
     if kind not in tuple(_KINDS):
         raise UserError("read_weights.kind", f"must be {' or '.join(_KINDS)}", repr(kind))
@@ -172,6 +184,12 @@ def read_gradients(run: str | Path, group: str | None = None) -> Gramians:
 
     Raises:
         UserError: If there are none, the group is unknown, or the file is damaged.
+
+    Example:
+        With the folder of a run that had the recorder::
+
+            gramians = read_gradients("runs/digits/one")
+            gramians.cosines[-1], gramians.conflict_rate
     """
     path, table = _table(run, "gradients", GRADIENTS, "GradientRecorder")
     rule = f"no group is called '{group}'"
@@ -210,6 +228,12 @@ def read_affinity(run: str | Path, form: str | None = None) -> Affinities:
 
     Raises:
         UserError: If there are none, none of this form, or the file is damaged.
+
+    Example:
+        With the folder of a run that had the callback::
+
+            affinities = read_affinity("runs/digits/one")
+            group_tasks(affinities, 2)
     """
     path, table = _table(run, "affinity", AFFINITY, "Affinity")
     rule = f"no affinity of the form '{form}' was recorded"

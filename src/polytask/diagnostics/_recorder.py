@@ -70,9 +70,11 @@ class Recorder(pl.Callback, ABC):
 
         Args:
             trainer: The trainer, for the step.
-            keys: For each row the columns between the epoch and its values; at least one.
+            keys: For each row the columns between the epoch and its values; nothing is recorded without any.
             values: The rows' values, on the device: ``(keys,)``, or ``(keys, columns)``.
         """
+        if not keys:
+            return
         rows = values.detach().reshape(len(keys), -1)
         self._entries.append(RecordedStep(trainer.global_step, trainer.current_epoch, keys, rows))
         self._last = trainer.global_step

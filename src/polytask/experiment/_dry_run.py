@@ -8,7 +8,7 @@ from polytask.config import Config
 from polytask.data._loader_errors import data_errors
 from polytask.experiment._builders import make_loaders, make_system
 from polytask.experiment._problems import raise_problems
-from polytask.experiment._processes import Processes
+from polytask.experiment._processes import RunProcesses
 from polytask.experiment._reporter import Reporter
 from polytask.runs._checkpoints import load_weights, read_checkpoint
 from polytask.runs._lookup import Selection
@@ -45,7 +45,7 @@ def dry_run(selection: Selection, reporter: Reporter) -> Tried:
         given = {**SILENT, "fast_dev_run": 1, "callbacks": []}
         epochs = config.plain["trainer"].get("max_epochs", 1)
         trainer = config.build("trainer", {**given, "max_epochs": epochs})
-        processes = Processes(trainer)
+        processes = RunProcesses(trainer)
         reporter.started(processes.is_first)
         system = processes.on_each(lambda: _prepared(selection, config))
         stages = [stage for stage in STAGES if stage in system.dataloaders]

@@ -16,13 +16,13 @@ from polytask.config import Config
 from polytask.data._loader_errors import data_errors
 from polytask.experiment._builders import make_loaders, make_system, own_callbacks
 from polytask.experiment._problems import raise_problems
-from polytask.experiment._processes import Processes
+from polytask.experiment._processes import RunProcesses
 from polytask.experiment._reporter import Reporter
 from polytask.runs import Run
 from polytask.runs._checkpoints import load_weights, read_checkpoint
 from polytask.runs._csv_logger import CSVLogger
 from polytask.runs._lookup import Found, Selection
-from polytask.runs._predictions import PredictionWriter
+from polytask.runs._prediction_writer import PredictionWriter
 from polytask.system import System
 
 # The folder in a run's that an evaluation of each stage is logged in.
@@ -108,7 +108,7 @@ def _loaded(found: Found, stage: str, trainer: pl.Trainer, reporter: Reporter) -
         load_weights(system, read_checkpoint(found.path), str(found.path))
         return system
 
-    processes = Processes(trainer)
+    processes = RunProcesses(trainer)
     reporter.started(processes.is_first)
     system = processes.on_each(load)
     reporter.loading(found.path, found.differing)

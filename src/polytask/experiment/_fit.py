@@ -25,7 +25,7 @@ from polytask.diagnostics._columns import FOLDER
 from polytask.diagnostics._recorder import Recorder
 from polytask.experiment._builders import make_loaders, make_system, own_callbacks
 from polytask.experiment._problems import raise_problems
-from polytask.experiment._processes import Processes
+from polytask.experiment._processes import RunProcesses
 from polytask.experiment._reporter import Reporter
 from polytask.experiment._resumption import check_length, kept_values, why_finished
 from polytask.runs import Run, _environment
@@ -46,12 +46,14 @@ class Fitted:
         values: The last logged values by log key.
         tasks: Task names, in order.
         skipped: Steps without a label, or with a loss or gradient that was not finite.
+        epochs: The epoch, from 0, in which each stage was last measured, as far as is known.
     """
 
     run: Path
     values: Mapping[str, float]
     tasks: tuple[str, ...]
     skipped: int
+    epochs: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _fit(selection: Selection, reporter: Reporter, resume: bool) -> Fitted:
     config = selection.read_config()
     raise_problems(config, bool(selection.files))
     trainer = _trainer(config, reporter)
-    processes = Processes(trainer)
+    processes = RunProcesses(trainer)
     reporter.started(processes.is_first)
     system, former = processes.on_each(lambda: _prepared(selection, config, trainer, resume))
     with ExitStack() as held, data_errors(system.dataloaders):
@@ -123,7 +125,7 @@ def _fit(selection: Selection, reporter: Reporter, resume: bool) -> Fitted:
                 # The run is not one of the config that it was asked to continue with.
                 run.config.write_text(former.config)
     values = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    return Fitted(run.folder, values, tuple(system.names), system.skipped)
+    return Fitted(run.folder, values, tuple(system.names), system.skipped, system.record.epochs)
 
 
 def _prepared(
@@ -151,7 +153,7 @@ def _prepared(
     return system, None
 
 
-def _opened(processes: Processes, open_run: Callable[[], Run]) -> Run:
+def _opened(processes: RunProcesses, open_run: Callable[[], Run]) -> Run:
     """The run's folder, which the first process opens; the others may work in another folder."""
     run, base = processes.on_first(lambda: (open_run(), Path.cwd()))
     return run if processes.is_first else Run(base / run.folder)
@@ -214,7 +216,8 @@ def _best(config: Config, given: Sequence[ModelCheckpoint]) -> list[pl.Callback]
     """What writes ``best.ckpt``: by the first monitor of the config, else by the total validation loss."""
     monitoring = [callback for callback in given if callback.monitor is not None]
     if not monitoring:
-        has_val = "system.dataloaders.val" in config
+        limit = config.plain["trainer"].get("limit_val_batches")
+        has_val = "system.dataloaders.val" in config and (limit is None or limit != 0)
         return [KeptCheckpoint("best", "val/loss/total/epoch")] if has_val else []
     first = monitoring[0]
     if first.filename is None and first.save_top_k == 1:

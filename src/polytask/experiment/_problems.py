@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from polytask._checks import is_number
-from polytask._errors import UserError, hint
+from polytask._checks import is_number_or_bool
+from polytask._errors import UserError, distinct, hint
 from polytask._lightning._noise import SILENT
 from polytask.config import Config
 from polytask.config._locations import Location
@@ -48,7 +48,7 @@ def find_problems(config: Config) -> list[UserError]:
         found += _raised(functools.partial(config.build, "trainer", dict(SILENT, callbacks=[])))
     if not found:
         found += _raised(functools.partial(_system_problems, config, found))
-    return list({str(problem): problem for problem in found}.values())
+    return distinct(found)
 
 
 def raise_problems(config: Config, in_files: bool) -> None:
@@ -78,8 +78,9 @@ def _key(problem: UserError) -> str:
 
 
 def _system_problems(config: Config, found: list[UserError]) -> None:
-    stages = list(config.plain["system"].get("dataloaders") or {})
-    found += make_system(config, {}).problems(stages, own_callbacks(config))
+    loaders = config.plain["system"].get("dataloaders") or {}
+    limit = (config.plain.get("trainer") or {}).get("limit_val_batches")
+    found += make_system(config, {}).problems(list(loaders), own_callbacks(config), loaders, limit)
 
 
 def _raised(build: Callable[[], Any]) -> list[UserError]:
@@ -104,7 +105,7 @@ def _stage_problems(plain: dict[str, Any]) -> list[UserError]:
     for stage, loader in given.items():
         if stage not in STAGES:
             found.append(UserError(where, f"unknown stage '{stage}'", None, hint(stage, STAGES)))
-        if isinstance(loader, bool) or is_number(loader):
+        if is_number_or_bool(loader):
             fix = "Write for example _target_: torch.utils.data.DataLoader"
             found.append(UserError(f"{where}.{stage}", "must be a loader", repr(loader), fix))
     return found

@@ -30,7 +30,7 @@ def is_first_process() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-class Processes:
+class RunProcesses:
     """The processes of a trainer, whoever starts them; each calls the same methods in the same order.
 
     The trainer's cluster environment decides the rank: that of torchrun, srun, jsrun, MPI or Kubeflow, or
@@ -47,7 +47,7 @@ class Processes:
 
     Example:
         >>> trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
-        >>> processes = Processes(trainer)
+        >>> processes = RunProcesses(trainer)
         >>> processes.is_first, processes.on_first(lambda: "runs/demo")
         (True, 'runs/demo')
     """

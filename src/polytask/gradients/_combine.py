@@ -12,7 +12,7 @@ from polytask.gradients._levels import Measured, MeasuredRows
 from polytask.weighting import GramianWeighting, JacobianAggregator, Weighting
 
 Names = tuple[str, ...]
-Scale = float | Tensor
+LossScale = float | Tensor
 
 
 class Combine(ABC):
@@ -153,17 +153,17 @@ class ByJacobian(Combine):
         return rows.unflatten(update) + rows.heads(factors)
 
 
-def unscaled(values: Tensor, scale: Scale, power: int) -> Tensor:
+def unscaled(values: Tensor, scale: LossScale, power: int) -> Tensor:
     """Values of scaled losses, without the scale."""
     return values if _is_one(scale) else values / scale**power
 
 
-def overflowed(values: Tensor, scale: Scale) -> bool:
+def overflowed(values: Tensor, scale: LossScale) -> bool:
     """Whether a loss scale was too large, which the scaler detects in ``.grad`` and corrects."""
     return not _is_one(scale) and not bool(values.isfinite().all())
 
 
-def _is_one(scale: Scale) -> bool:
+def _is_one(scale: LossScale) -> bool:
     return not isinstance(scale, Tensor) and scale == 1
 
 

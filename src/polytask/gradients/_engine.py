@@ -139,9 +139,10 @@ class Engine:
             losses: Losses of the present tasks, scalars by task; or ``(tasks,)`` made by `torch.stack`;
                 or `polytask.losses.TaskLosses`, as ``criterion.measurement.measure`` returns them.
             names: Which tasks a tensor's losses belong to; None means all tasks.
-            scale: Factor of the losses, from a loss scaler: ``.grad`` is that of scaled losses, and the
-                weights do not depend on it. If scaled gradients are not finite, neither is ``.grad``, and
-                the weighting is not called. Any value but 1.0 costs one synchronisation.
+            scale: Factor of the losses, from a loss scaler: ``scaler.scale(torch.ones(()))`` on the device of
+                the losses. ``.grad`` is that of scaled losses, and the weights do not depend on it. If scaled
+                gradients are not finite, neither is ``.grad``, and the weighting is not called. Any value but
+                1.0 costs one synchronisation.
             last: Whether the optimizer steps next. Gradients of earlier calls are added up, and the weights
                 are computed from their sum; for `TaskLosses` they are those of the mean over all labels.
             calls: Number of calls in a step, by which the gradients are divided if weights of an earlier

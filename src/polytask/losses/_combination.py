@@ -25,6 +25,7 @@ class LossCombination(nn.Module):
 
     Attributes:
         factors: The ``loss_weights``, ``(tasks,)``; None if all are 1 by default.
+        own_total: As given.
 
     Example:
         >>> from polytask.losses import MultiTaskLoss
@@ -43,7 +44,7 @@ class LossCombination(nn.Module):
         # In a tuple, since it is a submodule of the criterion already.
         self._weighting = (weighting,)
         self._measurement = measurement
-        self._own_total = own_total
+        self.own_total = own_total
         self._used: tuple[tuple[str, ...], Tensor] | None = None
         self._derived: tuple[tuple[str, ...], Tensor] | None = None
         self.register_buffer("factors", None, persistent=False)
@@ -91,9 +92,7 @@ class LossCombination(nn.Module):
         return total
 
     def with_total(self, losses: Mapping[str, float]) -> dict[str, float]:
-        """Losses by task with the ``total`` that is made of them here.
-
-        If a subclass of the criterion has a ``forward`` of its own, the given total stays.
+        """Losses by task with a ``total`` that no weighting changes: their sum, times ``loss_weights``.
 
         Args:
             losses: Losses by task, and ``total``; ``sharing``, a model's own penalty, is added as it is.
@@ -104,18 +103,42 @@ class LossCombination(nn.Module):
             >>> criterion.combination.with_total({"a": 1.0, "b": 4.0, "total": 0.0})
             {'a': 1.0, 'b': 4.0, 'total': 3.0}
         """
-        names = tuple(name for name in self._measurement.names if name in losses)
-        if not names or not self._own_total:
+        names = self._present(losses)
+        if not names:
             return dict(losses)
+        total = float(self.weighed(self._means(losses, names), names).sum())
+        return {**losses, "total": total + losses.get(SHARING, 0.0)}
+
+    def objective(self, losses: Mapping[str, float]) -> float | None:
+        """The scalar that the weighting makes of losses; None without a task's loss.
+
+        Args:
+            losses: Losses by task; other entries are ignored.
+
+        Example:
+            >>> from polytask.losses import MultiTaskLoss
+            >>> from polytask.weighting import GLS
+            >>> criterion = MultiTaskLoss({"a": nn.MSELoss(), "b": nn.MSELoss()}, weighting=GLS())
+            >>> criterion.combination.objective({"a": 1.0, "b": 4.0})
+            2.0
+        """
+        names = self._present(losses)
+        if not names:
+            return None
         with torch.no_grad():
-            means = torch.tensor([losses[name] for name in names], device=self._device())
-            total = self.total(means, names)
-        return {**losses, "total": float(total) + losses.get(SHARING, 0.0)}
+            return float(self.total(self._means(losses, names), names))
+
+    def _present(self, losses: Mapping[str, float]) -> tuple[str, ...]:
+        return tuple(name for name in self._measurement.names if name in losses)
+
+    def _means(self, losses: Mapping[str, float], names: Sequence[str]) -> Tensor:
+        return torch.tensor([losses[name] for name in names], device=self._device())
 
     def derive_weights(self, total: Tensor, losses: Mapping[str, Tensor]) -> None:
         """Find out with which weights a total was made of the losses elsewhere: d total / d loss.
 
-        Tasks on whose losses the total does not depend are left out.
+        Tasks on whose losses the total does not depend are left out, and all of them if the losses have no
+        graph.
 
         Args:
             total: The total, with its graph, which is kept.
@@ -130,9 +153,8 @@ class LossCombination(nn.Module):
             tensor([2., 3.])
         """
         known = {name: loss for name, loss in losses.items() if loss.requires_grad}
-        if not total.requires_grad or not known:
-            return
-        found = torch.autograd.grad(total, list(known.values()), retain_graph=True, allow_unused=True)
+        given = list(known.values())
+        found = torch.autograd.grad(total, given, retain_graph=True, allow_unused=True) if given else ()
         used = {name: one for name, one in zip(known, found, strict=True) if one is not None}
         weights = torch.stack([one.detach() for one in used.values()]) if used else total.new_zeros(0)
         self._derived = tuple(used), weights
@@ -140,8 +162,11 @@ class LossCombination(nn.Module):
     def own_and_effective_weights(self) -> tuple[tuple[str, ...], Tensor, Tensor]:
         """The tasks, their weights before ``loss_weights``, and the effective ones; ``(tasks,)`` each.
 
-        The effective weight of a task is d total / d loss at its last loss. The tensors are on the device.
+        The effective weight of a task is d total / d loss at its last loss. The tensors are on the device. If
+        the total is made by a ``forward`` of a subclass, there are none before `derive_weights`.
         """
+        if self._derived is None and not self.own_total and self.weighting.gradients is None:
+            self._derived = (), self._ones()[:0]
         if self._derived is not None:
             names, effective = self._derived
             return names, effective / self._factors(names), effective
@@ -165,7 +190,7 @@ class LossCombination(nn.Module):
         return torch.ones(len(self._measurement.names), device=self._device())
 
     def _device(self) -> torch.device | None:
-        weighting, last = self.weighting, self._measurement.last
+        weighting, last = self.weighting, self._measurement.latest
         state = next(itertools.chain(weighting.parameters(), weighting.buffers(), self.buffers()), None)
         if state is not None:
             return state.device

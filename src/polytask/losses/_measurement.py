@@ -23,7 +23,8 @@ class LossMeasurement:
 
     Attributes:
         names: All tasks, in order; empty until `setup` was called.
-        last: The losses of the last batch, without gradient; None before the first.
+        last: The losses of the last batch of a training, without gradient; None before the first.
+        latest: Likewise of the last batch in any mode.
         ranks: The processes that train together, set by `polytask.System`: in training, losses are then
             those of the joined batch, and a task is present if any rank has a label of it.
 
@@ -39,6 +40,7 @@ class LossMeasurement:
         self.reduction = reduction
         self.names: tuple[str, ...] = ()
         self.last: TaskLosses | None = None
+        self.latest: TaskLosses | None = None
         self.ranks: Ranks | None = None
         self._losses: dict[str, MaskedLoss] = {}
         self._divisors: tuple[tuple[Any, ...], Tensor] | None = None
@@ -75,7 +77,8 @@ class LossMeasurement:
         Args:
             outputs: The model's outputs by task, or in task order.
             targets: The targets by task, or in task order.
-            training: Whether losses are added up over the ranks, if there are several.
+            training: Whether this is a batch of a training, whose losses are added up over the ranks if there
+                are several.
 
         Raises:
             UserError: If an output is missing, or shapes do not fit.
@@ -104,16 +107,25 @@ class LossMeasurement:
         if self.reduction == "sum":
             counts = [1.0] * len(names)
         losses = TaskLosses(names, stacked, self._divisor(counts, stacked), here)
-        self.last = replace(losses, sums=stacked.detach())
+        self._keep(replace(losses, sums=stacked.detach()), training)
         return losses
 
-    def replace_last(self, losses: Mapping[str, Tensor], before: TaskLosses | None, author: str) -> None:
+    def _keep(self, losses: TaskLosses, training: bool) -> None:
+        self.latest = losses
+        # The weights that are reported are those of a training step, also after a validation.
+        if training and torch.is_grad_enabled():
+            self.last = losses
+
+    def replace_latest(
+        self, losses: Mapping[str, Tensor], before: TaskLosses | None, author: str, training: bool = True
+    ) -> None:
         """Keep losses that a subclass of the criterion computed as those of the last batch.
 
         Args:
             losses: Losses of the present tasks.
-            before: What `last` was before they were computed.
+            before: What `latest` was before they were computed.
             author: The class that computed them, for the message.
+            training: As for `measure`.
 
         Raises:
             UserError: If a name is not a task, a loss is not one number, or there are several ranks and the
@@ -130,14 +142,14 @@ class LossMeasurement:
         if not names:
             return
         means = torch.stack([losses[name].detach().reshape(()) for name in names])
-        measured = self.last
+        measured = self.latest
         if measured is not None and measured is not before and measured.names == names:
-            self.last = replace(measured, sums=means * measured.counts)
+            self._keep(replace(measured, sums=means * measured.counts), training)
             return
         if self.ranks is not None:
             rule = "must use the losses of super().compute_task_losses on several ranks, which adds them up"
             raise UserError(f"{author}.compute_task_losses", rule, "other losses")
-        self.last = TaskLosses(names, means, torch.ones_like(means))
+        self._keep(TaskLosses(names, means, torch.ones_like(means)), training)
 
     def _by_name(self, values: Any, where: str) -> Mapping[str, Any]:
         if isinstance(values, Mapping):

@@ -95,10 +95,13 @@ class MultiTaskLoss(nn.Module):
         self._weights_given = loss_weights
         self._loss_weights: dict[str, float] = {}
         self._forwards = 0
+        # The losses within a call of a subclass's forward, with their graphs; None outside of it.
+        self._called_with: dict[str, Tensor] | None = None
         if self.weighting.gradients is not None:
             self.register_forward_hook(self._refuse_plain_backward)
         elif not own_total:
-            self.register_forward_hook(self._derive_weights)
+            self.register_forward_pre_hook(self._begin_call)
+            self.register_forward_hook(self._derive_weights, always_call=True)
         # In a tuple, so that it is no submodule until it is stored by task.
         self._single: Sequence[nn.Module] = (task_losses,) if isinstance(task_losses, nn.Module) else ()
         if isinstance(task_losses, Mapping):
@@ -157,10 +160,10 @@ class MultiTaskLoss(nn.Module):
             UserError: If no task has a label, or shapes do not fit; at the second training step of
                 a weighting that requires gradients and was not given them.
         """
-        before = self.measurement.last
+        before = self.measurement.latest
         losses = self.compute_task_losses(outputs, targets)
         if type(self).compute_task_losses is not MultiTaskLoss.compute_task_losses:
-            self.measurement.replace_last(losses, before, type(self).__name__)
+            self.measurement.replace_latest(losses, before, type(self).__name__, self.training)
         total = self._total(losses)
         return (total, losses) if return_dict else total
 
@@ -187,8 +190,11 @@ class MultiTaskLoss(nn.Module):
         """
         if not self.names:
             self._setup_from(outputs)
-        losses = self.measurement.measure(outputs, targets, self.training)
-        return dict(zip(losses.names, losses.means.unbind(), strict=True))
+        measured = self.measurement.measure(outputs, targets, self.training)
+        losses = dict(zip(measured.names, measured.means.unbind(), strict=True))
+        if self._called_with is not None:
+            self._called_with = losses
+        return losses
 
     def _setup_from(self, outputs: Any) -> None:
         """Name the tasks of a single loss by the first outputs, outside a System."""
@@ -203,13 +209,14 @@ class MultiTaskLoss(nn.Module):
             )
 
     def get_task_weights(self) -> dict[str, float]:
-        """The effective weight of each task at its last loss, d total / d loss.
+        """The effective weight of each task at its last loss in training, d total / d loss.
 
-        Tasks that were absent from the last batch are left out. Before the first, losses count as 1.
-        If the weighting requires gradients, the weights are those of its last step, or 1 before the first.
-        If it aggregates the Jacobian, the weights are those of the tasks' own parameters. If a subclass
-        overrides `forward`, the weights are derived from the total and the losses that its last call in
-        training returned.
+        A validation, without gradients or in evaluation mode, changes nothing. Tasks that were absent from
+        the last batch are left out. Before the first batch, the losses count as 1. If the weighting requires
+        gradients, the weights are those of its last step, or 1 before the first step. If it aggregates the
+        Jacobian, the weights are those of the tasks' own parameters. If a subclass overrides `forward`, the
+        weights are derived from the total that its last call in training returned, and the losses; if that
+        is not possible, there are none.
 
         These are the weights that logs and records show. An override changes what is shown; the total
         is made by `forward`.
@@ -222,9 +229,20 @@ class MultiTaskLoss(nn.Module):
         names, _, weights = self.combination.own_and_effective_weights()
         return dict(zip(names, weights.tolist(), strict=True))
 
+    def _begin_call(self, criterion: nn.Module, given: Any) -> None:
+        self._called_with = {}
+
     def _derive_weights(self, criterion: nn.Module, given: Any, result: Any) -> None:
-        if isinstance(result, tuple) and torch.is_grad_enabled():
+        losses, self._called_with = self._called_with or {}, None
+        if not (self.training and torch.is_grad_enabled()):
+            return
+        total = result
+        if isinstance(result, tuple):
             total, losses = result
+        elif type(self).compute_task_losses is not MultiTaskLoss.compute_task_losses:
+            # It is not known what an override made of the losses above.
+            losses = {}
+        if isinstance(total, Tensor) and total.requires_grad:
             self.combination.derive_weights(
                 total, {name: losses[name] for name in self.names if name in losses}
             )

@@ -6,9 +6,8 @@ from typing import Literal
 from torch import nn
 
 from polytask import weighting
+from polytask._tasks import TaskType
 from polytask.losses._multi_task_loss import MultiTaskLoss
-
-TaskType = Literal["regression", "classification"]
 
 
 class UncertaintyWeighting(MultiTaskLoss):

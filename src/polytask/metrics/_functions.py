@@ -1,7 +1,8 @@
 """Metrics that are functions on arrays."""
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ class FunctionMetric(Metric):
     """A function on the arrays of all rows as a torchmetrics metric; it keeps the rows on the host.
 
     Args:
-        function: From predictions and targets, as arrays, to a number.
-        name: The metric's name; the function's name if None.
+        function: From predictions and targets, as arrays, to a number. Further arguments are those that
+            `polytask.adapters.MetricsAdapter` names in ``batch_arguments``.
+        name: The metric's name; if None that of the function, and ``function`` for a lambda.
 
     Shape:
         - predictions, targets: ``(rows, ...)``, joined over the updates.
@@ -47,20 +49,33 @@ class FunctionMetric(Metric):
         self.name = _name(function) if name is None else name
         self.add_state("predictions", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
+        self.further = _further(function)
+        for argument in self.further:
+            self.add_state(f"further_{argument}", default=[], dist_reduce_fx="cat")
 
-    def update(self, predictions: Tensor, targets: Tensor) -> None:
+    def update(self, predictions: Tensor, targets: Tensor, **further: Tensor) -> None:
         """Keep rows.
 
         Args:
             predictions: Outputs of the task.
             targets: Their targets.
+            further: Further arguments of the function, by name.
         """
         self.predictions.append(predictions.detach())
         self.targets.append(targets.detach())
+        for argument, values in further.items():
+            getattr(self, f"further_{argument}").append(values.detach())
 
     def compute(self) -> Tensor:
-        """The function on all rows."""
-        value = self.function(_array(self.predictions), _array(self.targets))
+        """The function on all rows.
+
+        Raises:
+            TypeError: If the function returns no number.
+        """
+        kept = {argument: getattr(self, f"further_{argument}") for argument in self.further}
+        # In several processes a state is a tensor once it is joined.
+        further = {argument: _array(rows) for argument, rows in kept.items() if len(rows)}
+        value = self.function(_array(self.predictions), _array(self.targets), **further)
         if np.ndim(value) != 0 or not np.issubdtype(np.asarray(value).dtype, np.number):
             raise TypeError(f"{self.name} must return a number, got {value!r}")
         return torch.tensor(float(value))
@@ -72,10 +87,70 @@ def as_metric(given: Any) -> Any:
     return FunctionMetric(given) if plain else given
 
 
+def takes(metric: Metric, argument: str) -> bool:
+    """Whether a metric can be called with a further argument.
+
+    Args:
+        metric: The metric.
+        argument: The argument's name.
+
+    Example:
+        >>> takes(FunctionMetric(lambda predictions, targets, weight: 0.0), "weight")
+        True
+        >>> takes(FunctionMetric(accuracy), "weight")
+        False
+    """
+    if isinstance(metric, FunctionMetric):
+        return argument in metric.further
+    parts = [part for part in metric.modules() if isinstance(part, Metric)]
+    # Wrappers pass on everything.
+    inner = [part for part in parts if sum(isinstance(one, Metric) for one in part.modules()) == 1]
+    return all(_has(inspect.signature(part.update), argument) for part in inner)
+
+
+def check_call(metric: Metric, positional: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """Check that a metric can be called with these arguments; their values do not matter.
+
+    Args:
+        metric: The metric.
+        positional: Positional arguments.
+        named: Arguments by name.
+
+    Raises:
+        TypeError: If it cannot.
+
+    Example:
+        >>> check_call(FunctionMetric(accuracy), [None, None], {})
+    """
+    call: Any = metric.function if isinstance(metric, FunctionMetric) else metric.update
+    try:
+        signature = inspect.signature(call)
+    except ValueError:
+        return
+    signature.bind(*positional, **named)
+
+
+def _has(signature: inspect.Signature, argument: str) -> bool:
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    return argument in signature.parameters or inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _further(function: Any) -> tuple[str, ...]:
+    """The names of a function's arguments after the first two."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:
+        # Some functions that are not written in Python have no signature.
+        return ()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(parameter.name for parameter in parameters[2:] if parameter.kind not in variable)
+
+
 def _name(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
-    return str(getattr(function, "__name__", type(function).__name__))
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return name if name.isidentifier() else "function"
 
 
 def _array(rows: list[Tensor]) -> NDArray[Any]:

@@ -16,8 +16,8 @@ from polytask.metrics._stage_metrics import StageMetrics
 class MultiTaskMetrics:
     """Metrics and mean losses of several tasks, over all rows since the last reset.
 
-    A label is missing if the target is NaN (floating point) or -100 (integers); a task's metrics leave
-    out the rows without a label. A task that is not among the targets is left out of the update.
+    A label is missing if the target is NaN (floating point) or -100 (integers); a task's metrics
+    leave out the elements without a label. A task that is not among the targets is left out of the update.
 
     Args:
         task_names: All tasks.
@@ -68,7 +68,7 @@ class MultiTaskMetrics:
         batch = self._adapter((outputs, known), self.task_names)
         for task, target in batch.targets.items():
             self._check_rows(task, outputs.get(task), target)
-            self._metrics.add(task, None, outputs[task], target, batch.labelled.get(task))
+            self._metrics.add(task, None, outputs[task], target, batch.targets.partial.get(task))
         if losses is not None:
             check_known(losses, (*self.task_names, "total"), "losses")
             self._add_losses(losses, batch.targets.counts, batch.size)

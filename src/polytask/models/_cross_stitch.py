@@ -9,7 +9,7 @@ from polytask._checks import check_integer
 from polytask.models._argument_checks import check_share
 from polytask.models._base import Heads
 from polytask.models._taps import Taps, check_channels, check_width
-from polytask.models._towers import Backbone, Mixing, Towers
+from polytask.models._towers import BackboneByTask, Mixing, Towers
 
 
 class CrossStitch(Towers):
@@ -60,7 +60,7 @@ class CrossStitch(Towers):
     """
 
     def __init__(
-        self, backbone: Backbone, heads: Heads, taps: Taps, *, own: float = 0.9, channel_dim: int = 1
+        self, backbone: BackboneByTask, heads: Heads, taps: Taps, *, own: float = 0.9, channel_dim: int = 1
     ) -> None:
         check_share(own, "own")
         channel_dim = check_integer(channel_dim, "channel_dim")

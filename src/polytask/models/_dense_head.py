@@ -81,6 +81,9 @@ class DenseHead(nn.Module):
 
         Args:
             representation: What the backbone returned.
+
+        Raises:
+            UserError: If it is no tensor of feature maps, or has another number of channels.
         """
         rule = f"must be feature maps of shape (N, {self.input_dim}, height, width) for this head"
         if not isinstance(representation, Tensor):

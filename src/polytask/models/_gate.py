@@ -67,7 +67,7 @@ def make_logits(gate: int | Factory, size: int, where: str = "gate") -> nn.Modul
     """
     if is_size(gate):
         return MLP(int(gate), [], size)
-    if isinstance(gate, int) or is_integer(gate):
+    if not callable(gate):
         raise UserError(
             where, "must be an integer of at least 1, or a callable that returns a module", repr(gate)
         )

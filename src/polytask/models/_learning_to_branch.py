@@ -1,6 +1,7 @@
 """Learning to branch."""
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +13,11 @@ from polytask._checks import check_number
 from polytask.models._base import Heads
 from polytask.models._choice import Choice
 from polytask.models._taps import Taps
-from polytask.models._towers import Backbone, Mixing, Towers
+from polytask.models._towers import BackboneByTask, Mixing, Towers
+
+# Below this temperature, a tower continues with nearly one tower's features, as in evaluation.
+_COLD = 0.5
+_ROUNDING = 1e-6
 
 
 class LearningToBranch(Towers):
@@ -35,7 +40,8 @@ class LearningToBranch(Towers):
             ``task1`` and so on.
         taps: Names of the backbone's modules behind which the tree may branch.
         temperature: :math:`\tau` of the first step, above 0.
-        decay: Factor of :math:`\tau` after each forward in training, above 0 and at most 1.
+        decay: Factor of :math:`\tau` after each forward in training, above 0 and at most 1. It has to be so
+            small that :math:`\tau` reaches ``lowest`` within the training: the default takes 4600 steps.
         lowest: The smallest :math:`\tau`, above 0.
 
     Shape:
@@ -69,7 +75,7 @@ class LearningToBranch(Towers):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: BackboneByTask,
         heads: Heads,
         taps: Taps,
         *,
@@ -81,7 +87,7 @@ class LearningToBranch(Towers):
         _check_positive(decay, "decay", 1.0)
         _check_positive(lowest, "lowest", math.inf)
         super().__init__(backbone, heads, taps, partial(_Branching, temperature=float(temperature)))
-        self.decay, self.lowest = float(decay), float(lowest)
+        self.start, self.decay, self.lowest = float(temperature), float(decay), float(lowest)
 
     def represent(self, x: Any, tasks: Sequence[str] | None = None) -> Any:
         """By task, the output of its tower.
@@ -95,6 +101,29 @@ class LearningToBranch(Towers):
             # A new tensor, since the graph still needs the one that this step used.
             unit.temperature = (unit.temperature * self.decay).clamp(min=self.lowest)
         return found
+
+    def on_training_end(self) -> None:
+        r"""Warn if :math:`\tau` is still high: the features in evaluation are then others than in training.
+
+        `polytask.System` calls it at the end of a training.
+
+        Warns:
+            UserWarning: If :math:`\tau` is above 0.5 and above ``lowest``, with a ``decay`` that fits the
+                number of training steps so far.
+        """
+        now = max((float(unit.temperature) for unit in self._branchings()), default=0.0)
+        if len(self.task_names) == 1 or now <= max(self.lowest, _COLD) * (1 + _ROUNDING):
+            return
+        fix = "Set decay below 1"
+        if now < self.start and self.lowest < self.start:
+            steps = math.log(now / self.start) / math.log(self.decay)
+            fix = f"With decay={(self.lowest / self.start) ** (1 / steps):.4g} it is {self.lowest:g} by now"
+        cold = f"{max(self.lowest, _COLD):g}"
+        warnings.warn(
+            f"{type(self).__name__}: the temperature must fall to {cold} in training, since evaluation "
+            f"continues with the likeliest tower alone, got {now:.3g} at the end. {fix}.",
+            stacklevel=2,
+        )
 
     def _branchings(self) -> list["_Branching"]:
         return [unit for unit in self.units if isinstance(unit, _Branching)]

@@ -61,6 +61,9 @@ class MLP(nn.Module):
 
         Args:
             x: The batch.
+
+        Raises:
+            UserError: If it is no tensor, or its rows have another number of values.
         """
         rule = f"inputs must have the shape (N, {self.input_dim})"
         if not isinstance(x, Tensor):

@@ -11,7 +11,7 @@ from polytask.models._argument_checks import check_share
 from polytask.models._base import Heads
 from polytask.models._cross_stitch import shares
 from polytask.models._taps import check_channels, check_width
-from polytask.models._towers import Backbone, Mixing, Towers
+from polytask.models._towers import BackboneByTask, Mixing, Towers
 
 
 class NDDR(Towers):
@@ -60,7 +60,7 @@ class NDDR(Towers):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: BackboneByTask,
         heads: Heads,
         taps: Mapping[str, int],
         *,

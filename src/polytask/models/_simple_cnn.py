@@ -68,6 +68,9 @@ class SimpleCNN(nn.Module):
 
         Args:
             x: The images.
+
+        Raises:
+            UserError: If the images have another shape.
         """
         if tuple(x.shape[1:]) != self.input_shape:
             needed = ", ".join(str(size) for size in self.input_shape)

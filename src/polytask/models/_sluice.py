@@ -14,7 +14,7 @@ from polytask.models._argument_checks import check_share, check_size, check_stre
 from polytask.models._base import Heads
 from polytask.models._cross_stitch import shares
 from polytask.models._taps import Taps, channels_of
-from polytask.models._towers import Backbone, Mixing, Towers, TowersForward
+from polytask.models._towers import BackboneByTask, Mixing, Towers, TowersForward
 
 
 class Sluice(Towers):
@@ -77,7 +77,7 @@ class Sluice(Towers):
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: BackboneByTask,
         heads: Heads,
         taps: Taps,
         *,

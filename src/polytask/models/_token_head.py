@@ -41,6 +41,9 @@ class TokenHead(ClassHead):
 
         Args:
             representation: What the backbone returned.
+
+        Raises:
+            UserError: If it is no tensor of tokens.
         """
         if isinstance(representation, Tensor) and representation.dim() != 3:
             rule = f"must be tokens of shape (N, tokens, {self.input_dim}) for this head"

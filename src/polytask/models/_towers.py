@@ -13,7 +13,7 @@ from polytask.models._argument_checks import check_module
 from polytask.models._base import ByTask, Heads
 from polytask.models._taps import StagedForward, Taps, check_taps
 
-Backbone = nn.Module | Mapping[str, nn.Module]
+BackboneByTask = nn.Module | Mapping[str, nn.Module]
 
 
 class Mixing(nn.Module, ABC):
@@ -59,7 +59,7 @@ class Towers(ByTask):
     """
 
     def __init__(
-        self, backbone: Backbone, heads: Heads, taps: Taps, unit: Callable[[str, Sequence[str]], Mixing]
+        self, backbone: BackboneByTask, heads: Heads, taps: Taps, unit: Callable[[str, Sequence[str]], Mixing]
     ) -> None:
         super().__init__(heads)
         self.backbones = TaskModules(_by_task(backbone, self.task_names), "backbone")
@@ -152,7 +152,7 @@ def _check_aligned(tap: str, tower: int, source: int, other: str | None, value: 
         raise UserError(f"tap '{tap}'", "the towers' features must have one shape", found)
 
 
-def _by_task(backbone: Backbone, tasks: Sequence[str]) -> dict[str, nn.Module]:
+def _by_task(backbone: BackboneByTask, tasks: Sequence[str]) -> dict[str, nn.Module]:
     if not isinstance(backbone, Mapping | nn.ModuleDict):
         module = check_module(backbone, "backbone")
         return {task: deepcopy(module) for task in tasks}

@@ -13,7 +13,7 @@ running training.
 """
 
 from polytask.report._collect import collect
-from polytask.report._collection import Collection
+from polytask.report._entries import Collection
 from polytask.report._figures import write_figures
 from polytask.report._live import LiveServer
 from polytask.report._page import page

@@ -8,7 +8,7 @@ import numpy as np
 
 from polytask._errors import UserError
 from polytask.report._charts import Chart, Grid, GridRow, Heat, Section, View, listed
-from polytask.report._collection import Collection, Entry
+from polytask.report._entries import Collection, Entry
 from polytask.report._gradient_section import arranged, mean_of
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from polytask._errors import UserError
 from polytask.compare._names import DEFINITION
-from polytask.report._collection import SINGLE_TASK, Baseline, Collection, Entry, common_tasks, last_losses
 from polytask.report._comparison import read_comparison
+from polytask.report._entries import SINGLE_TASK, Baseline, Collection, Entry, common_tasks, last_losses
 from polytask.report._records import METRICS, RECORDS, RunRecords, read_run
 from polytask.runs import CONFIG, Run, _environment
 

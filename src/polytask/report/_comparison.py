@@ -20,7 +20,7 @@ from polytask.compare._names import (
     trial_run,
 )
 from polytask.report._charts import Grid, GridRow
-from polytask.report._collection import (
+from polytask.report._entries import (
     SINGLE_TASK,
     Baseline,
     Collection,

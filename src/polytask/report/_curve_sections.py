@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polytask.report._charts import Chart, Line, Lines, Section, View, listed, over_seeds, single
-from polytask.report._collection import SINGLE_TASK, Collection, Entry
+from polytask.report._entries import SINGLE_TASK, Collection, Entry
 from polytask.report._records import RunRecords
 from polytask.runs._metrics_csv import Series
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from polytask._errors import Reason, UserError
 from polytask.report._charts import PALETTE, Chart, Heat, Lines, Points, View, key
-from polytask.report._collection import Collection
+from polytask.report._entries import Collection
 from polytask.report._sections import sections
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ def write_figures(collection: Collection, folder: Path) -> list[Path]:
 
     Raises:
         UserError: If matplotlib is not installed, or the folder cannot be written.
+
+    Example:
+        With the folder of a run, and ``matplotlib`` installed::
+
+            write_figures(collect([Path("runs/digits/one")]), Path("figures"))
     """
     charts = [chart for part in sections(collection) for chart in part.charts]
     named: dict[str, tuple[Chart, View]] = {}

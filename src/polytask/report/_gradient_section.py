@@ -18,7 +18,7 @@ from polytask.report._charts import (
     over_seeds,
     thinned,
 )
-from polytask.report._collection import Collection, Entry
+from polytask.report._entries import Collection, Entry
 
 if TYPE_CHECKING:
     from polytask.diagnostics import Gramians

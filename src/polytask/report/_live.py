@@ -88,7 +88,11 @@ class LiveServer(ThreadingHTTPServer):
         return page(collect([self.folder]), self.refresh_ms, version)
 
     def news(self, since: str) -> str:
-        """The changes since a version, as JSON."""
+        """The changes since a version, as JSON.
+
+        Args:
+            since: The version that the page has.
+        """
         version = self.version()
         if version == since:
             return json.dumps({"version": version})

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from polytask._version import __version__
 from polytask.report import _plotly
 from polytask.report._charts import Section
-from polytask.report._collection import Collection
+from polytask.report._entries import Collection
 from polytask.report._sections import sections
 from polytask.report._tables import configs, definition, environments, results
 
@@ -25,6 +25,11 @@ def page(collection: Collection, refresh_ms: int = 0, version: str = "") -> str:
 
     Raises:
         UserError: If plotly is not installed.
+
+    Example:
+        With the folder of a run, and ``plotly`` installed::
+
+            Path("report.html").write_text(page(collect([Path("runs/digits/one")])))
     """
     parts = sections(collection)
     status = "live" if refresh_ms else ""

@@ -2,8 +2,8 @@
 
 from polytask.report._affinity_section import affinity
 from polytask.report._charts import Section
-from polytask.report._collection import Collection
 from polytask.report._curve_sections import losses, metrics, weights
+from polytask.report._entries import Collection
 from polytask.report._gradient_section import gradients
 from polytask.report._tradeoff_section import trade_offs
 

@@ -1,10 +1,11 @@
 """The tables of the page: results, configs and environments."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from polytask.report._charts import Grid, GridRow
-from polytask.report._collection import SINGLE_TASK, Collection
+from polytask.report._entries import SINGLE_TASK, Collection
 from polytask.report._records import RunRecords
 from polytask.runs._environment import version, versions
 
@@ -25,10 +26,14 @@ def results(collection: Collection) -> Grid | None:
     if not keys:
         return None
     rows = [
-        GridRow((entry.name, *(f"{values[name]:.4g}" if name in values else "" for name in keys)))
+        GridRow((entry.name, *(_shown(values[name]) if name in values else "" for name in keys)))
         for entry, values in zip(collection.entries, found, strict=True)
     ]
     return Grid(("run", *keys), tuple(rows), ("The last value of each run on validation and test data.",))
+
+
+def _shown(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4g}"
 
 
 def configs(collection: Collection) -> Grid:

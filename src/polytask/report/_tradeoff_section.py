@@ -5,7 +5,7 @@ from itertools import combinations
 from math import isfinite
 
 from polytask.report._charts import Point, Points, Section, View, listed
-from polytask.report._collection import Collection, Score
+from polytask.report._entries import Collection, Score
 
 _HINT = "Trade-offs need two tasks, and two runs with validation data: name more runs, or a comparison."
 

@@ -4,9 +4,9 @@ What it is for: everything that knows where a run keeps its files and what is in
 prints nothing and shows nothing, and importing it imports no torch.
 
 Begin with `Run` in ``_folders.py``. ``_checkpoints.py`` reads checkpoints without running code,
-``_predictions.py`` and ``_prediction_file.py`` write predictions, ``_csv_logger.py`` writes ``metrics.csv``
-and ``_metrics_csv.py`` reads it, ``_environment.py`` records versions, ``_lookup.py`` finds the run that a
-command is about.
+``_prediction_writer.py`` and ``_prediction_file.py`` write predictions, ``_csv_logger.py`` writes
+``metrics.csv`` and ``_metrics_csv.py`` reads it, ``_environment.py`` records versions, ``_lookup.py`` finds
+the run that a command uses.
 """
 
 from polytask.runs._folders import CONFIG, Run, create, existing, latest, newest

@@ -127,6 +127,12 @@ def read_predictions(folder: str | Path) -> Mapping[str, Any]:
 
     Raises:
         UserError: If there is no such file.
+
+    Example:
+        After ``polytask predict``, with the folder that it printed::
+
+            predictions = read_predictions("runs/digits/one/predictions")
+            predictions["digit"]
     """
     path = Path(folder) / "predictions.parquet"
     if not path.exists():

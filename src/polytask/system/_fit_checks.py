@@ -36,6 +36,29 @@ def monitor_problems(
     ]
 
 
+def unvalidated(monitors: Iterable[tuple[str, str | None]]) -> list[UserError]:
+    """The errors of the monitors of a validation that the trainer does not run.
+
+    Args:
+        monitors: What monitors, with the key if there is one.
+
+    Example:
+        >>> print(*unvalidated([("EarlyStopping", "val/loss/a/epoch"), ("scheduler", "train/loss/a/epoch")]))
+        EarlyStopping.monitor: must be a key that is logged, got 'val/loss/a/epoch' with
+        trainer.limit_val_batches=0, which runs no validation. Remove the limit, or monitor a key of train.
+    """
+    return [
+        UserError(
+            f"{where}.monitor",
+            "must be a key that is logged",
+            f"{monitor!r} with trainer.limit_val_batches=0, which runs no validation",
+            "Remove the limit, or monitor a key of train",
+        )
+        for where, monitor in monitors
+        if monitor is not None and monitor.startswith("val/")
+    ]
+
+
 def check_transforms(adapters: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> None:
     """Check that transforms by task name tasks.
 

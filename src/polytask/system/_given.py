@@ -8,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from polytask._errors import Reason, UserError
+from polytask._lightning._noise import Silence, silenced
 from polytask.optim import OptimizerFactory, SchedulerFactory
 from polytask.system._optimizers import Optimization, group_options
 
@@ -159,8 +160,7 @@ def _set_by_scheduler(made: Optimization) -> set[str]:
 
 def _advance(scheduler: Any, steps: int) -> None:
     """Step a new scheduler; torch warns of steps that no step of the optimizer precedes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silenced(Silence.SCHEDULE):
         for _ in range(steps):
             try:
                 scheduler.step()

@@ -1,6 +1,7 @@
 """The optimizer and scheduler of a training, and when a plateau scheduler steps."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +124,7 @@ def _check_monitor(scheduler: Any, monitor: str | None) -> None:
 
 
 def step_plateaus(configs: Iterable[Any], monitor: str | None, values: Mapping[str, float]) -> None:
-    """Step the plateau schedulers if the key that they monitor is among the values.
+    """Step the plateau schedulers if the key that they monitor has a value.
 
     Args:
         configs: The trainer's ``lr_scheduler_configs``.
@@ -133,7 +134,7 @@ def step_plateaus(configs: Iterable[Any], monitor: str | None, values: Mapping[s
     Example:
         >>> step_plateaus([], "val/loss/total/epoch", {})
     """
-    if monitor is None or monitor not in values:
+    if monitor is None or math.isnan(values.get(monitor, math.nan)):
         return
     for config in configs:
         if isinstance(config.scheduler, ReduceLROnPlateau):

@@ -1,9 +1,10 @@
 """The loaders of the stages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polytask._errors import UserError, hint
+from polytask._tasks import check_task_names
 from polytask.data import ReplayableLoader, TaskLoader
 from polytask.data._replay import length_of
 from polytask.system._stages import STAGES
@@ -48,9 +49,51 @@ def loader_of(dataloaders: Mapping[str, Any], stage: str) -> Any:
         raise UserError(f"dataloaders.{stage}", "is required", "none", given)
     if length_of(loader) == 0:
         raise UserError(f"dataloaders.{stage}", "must yield at least one batch", "none", "Check the data set")
-    if isinstance(loader, TaskLoader):
-        _check_sampler(loader, stage)
+    for one in each_loader(loader):
+        if isinstance(one, TaskLoader):
+            _check_sampler(one, stage)
     return loader
+
+
+def each_loader(loader: Any) -> list[Any]:
+    """The loaders of a stage that may have several.
+
+    Args:
+        loader: A loader, or a mapping or list of them.
+
+    Example:
+        >>> each_loader({"clean": [1], "noisy": [2]})
+        [[1], [2]]
+    """
+    if isinstance(loader, Mapping):
+        return list(loader.values())
+    return list(loader) if isinstance(loader, (list, tuple)) else [loader]
+
+
+def loader_names(loader: Any, stage: str, tasks: Sequence[str]) -> tuple[str, ...]:
+    """The names of several loaders of a stage, in order; none if there is one.
+
+    Args:
+        loader: A loader, or what a config gives for it; a mapping of several by name, or a list.
+        stage: The stage.
+        tasks: All tasks.
+
+    Raises:
+        UserError: If a name cannot stand in a log key.
+
+    Example:
+        >>> loader_names({"clean": [1], "noisy": [2]}, "val", ["digit"]), loader_names([[1], [2]], "val", [])
+        (('clean', 'noisy'), ('0', '1'))
+    """
+    if isinstance(loader, Mapping) and "_target_" not in loader:
+        where = f"dataloaders.{stage}"
+        for name in loader:
+            if name in tasks:
+                raise UserError(where, "names of loaders must differ from those of tasks", repr(name))
+        return tuple(check_task_names([str(name) for name in loader], where)) if len(loader) > 1 else ()
+    if isinstance(loader, (list, tuple)) and len(loader) > 1:
+        return tuple(map(str, range(len(loader))))
+    return ()
 
 
 def _check_sampler(loader: TaskLoader, stage: str) -> None:

@@ -1,5 +1,6 @@
 """System: model, criterion, metrics, adapters, loaders and optimizer as one LightningModule."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -22,13 +23,16 @@ from polytask.adapters import CriterionAdapter
 from polytask.batch import Batch
 from polytask.losses import MultiTaskLoss, Targets, TaskLosses
 from polytask.losses._for_model import criterion_for
+from polytask.losses._totals import has_objective
 from polytask.optim import OptimizerFactory, SchedulerFactory
+from polytask.system._evaluation_faults import EvaluationFaults
 from polytask.system._fit_checks import (
     check_labels,
     check_strategy,
     check_transforms,
     monitor_problems,
     monitors_of,
+    unvalidated,
 )
 from polytask.system._forward import outputs_by_task, predictions
 from polytask.system._given import GIVEN, Resumption
@@ -42,7 +46,7 @@ from polytask.system._nonfinite import (
 from polytask.system._optimizers import Optimization, step_plateaus
 from polytask.system._saved_buffers import SavedBuffers
 from polytask.system._sharing_penalty import penalty_of, with_penalty
-from polytask.system._stage_loaders import loader_of, loaders_by_stage, replayable
+from polytask.system._stage_loaders import loader_names, loader_of, loaders_by_stage, replayable
 from polytask.system._stage_log import StageLog
 from polytask.system._stages import STAGES, adapters_by_stage, by_stage
 from polytask.system._step_guard import StepGuard, any_process
@@ -94,7 +98,8 @@ class System(pl.LightningModule):
 
     Attributes:
         names: The tasks, in order.
-        latest: The last value of each log key.
+        latest: The last value of each log key. The values of an epoch, and of a validation or a test, are
+            forgotten when the next one begins.
         guard: Keeps the optimizer from steps whose gradients are not finite.
         task_backward: Fills ``.grad`` for a `polytask.losses.MultiTaskLoss`; None for other criteria.
         record: The losses and metrics of each stage. Checkpoints hold the metrics' tensors under this name.
@@ -135,21 +140,24 @@ class System(pl.LightningModule):
         if on_nonfinite not in ("stop", "skip"):
             raise UserError("on_nonfinite", "must be 'stop' or 'skip'", repr(on_nonfinite))
         self.model = model
-        self.criterion = criterion_for(model, criterion)
+        own_metrics = by_stage(metrics, "metrics")
+        self.criterion = criterion_for(model, criterion, measured_tasks(own_metrics))
         self.task_backward = TaskBackward.of(model, self.criterion, level, refresh_every, scale_heads)
         self.optimizer_factory = OptimizerFactory.of(optimizer)
         self.scheduler_factory = SchedulerFactory.of(scheduler)
-        own_metrics = by_stage(metrics, "metrics")
         self.names = task_names(model, self.criterion, own_metrics)
         self.adapters = adapters_by_stage(adapters)
         check_head_order(model, self.names, self.adapters)
         self.penalty = penalty_of(model)
         auxiliary = () if self.penalty is None else (SHARING,)
-        self.record = StageLog(self.names, own_metrics, self.adapters, auxiliary)
+        self.record = StageLog(
+            self.names, own_metrics, self.adapters, auxiliary, has_objective(self.criterion)
+        )
         self.dataloaders = loaders_by_stage(dataloaders)
         self.on_nonfinite = on_nonfinite
         self.guard = StepGuard(on_nonfinite == "skip")
         self._saved_buffers = SavedBuffers(model)
+        self._evaluation_faults = EvaluationFaults(self.names)
         self.latest: dict[str, float] = {}
         self.labelled_tasks: set[str] = set()
         self._steps_next = False
@@ -170,7 +178,22 @@ class System(pl.LightningModule):
         Args:
             stages: Stages that have data.
         """
-        return self.record.log_keys(stages)
+        return self.record.log_keys(stages, self.loader_names(self.dataloaders))
+
+    def loader_names(self, dataloaders: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        """By stage the names of its loaders, if it has several.
+
+        Args:
+            dataloaders: Loaders by stage, or what a config gives for them.
+
+        Raises:
+            UserError: If a name cannot stand in a log key.
+        """
+        return {
+            stage: loader_names(dataloaders[stage], stage, self.names)
+            for stage in ("val", "test")
+            if stage in dataloaders
+        }
 
     def main_metrics(self, stage: str) -> list[str]:
         """``<task>/<Metric>`` for the first metric of each task.
@@ -183,23 +206,45 @@ class System(pl.LightningModule):
             first.setdefault(key.split("/")[0], key)
         return list(first.values())
 
-    def problems(self, stages: Iterable[str], callbacks: Iterable[Any] = ()) -> list[UserError]:
+    def problems(
+        self,
+        stages: Iterable[str],
+        callbacks: Iterable[Any] = (),
+        dataloaders: Mapping[str, Any] | None = None,
+        limit_val_batches: float | None = None,
+    ) -> list[UserError]:
         """The errors in monitors, parameter groups and transforms, found before any data is read.
 
         Args:
             stages: Stages that have data; only ``train`` and ``val`` log during a fit.
             callbacks: Callbacks whose ``monitor`` must be a key that is logged.
+            dataloaders: Loaders by stage, or what a config gives for them; the system's if None.
+            limit_val_batches: The trainer's; 0 runs no validation.
         """
-        monitors = monitors_of(callbacks)
+        try:
+            loaders = self.loader_names(self.dataloaders if dataloaders is None else dataloaders)
+        except UserError as error:
+            return [error]
+        stages, monitors = list(stages), monitors_of(callbacks)
         if self.scheduler_factory is not None:
             monitors.append(("scheduler", self.scheduler_factory.monitor))
         logging = [stage for stage in stages if stage in ("train", "val")]
+        unlimited = limit_val_batches is None or limit_val_batches != 0
+        found = [] if unlimited or "val" not in logging else unvalidated(monitors)
+        refused = {error.where for error in found}
+        monitors = [one for one in monitors if f"{one[0]}.monitor" not in refused]
         # Another forward than that of `MultiTaskLoss` may return losses under any name.
         any_loss = type(self.criterion).forward is not MultiTaskLoss.forward
-        found = monitor_problems(
-            monitors, self.log_keys(logging), lambda key: self.record.may_log(key, logging, any_loss)
+        found += monitor_problems(
+            monitors,
+            self.record.log_keys(logging, loaders),
+            lambda key: self.record.may_log(key, logging, any_loss, loaders),
         )
-        for check in (self._check_transforms, self._check_optimizers):
+        for check in (
+            self._check_transforms,
+            partial(self.record.check_arguments, stages),
+            self._check_optimizers,
+        ):
             try:
                 check()
             except UserError as error:
@@ -245,6 +290,8 @@ class System(pl.LightningModule):
         adapted: Batch = self.adapters[stage]["batch"](
             batch, self.names, ignore, need_targets=stage != "predict"
         )
+        if stage != "predict":
+            adapted.columns = self.adapters[stage]["metrics"].columns(batch)
         return adapted
 
     def outputs(self, batch: Batch) -> Any:
@@ -267,7 +314,7 @@ class System(pl.LightningModule):
         idle = isinstance(batch.targets, Targets) and not losses
         return outputs, *with_penalty(None if idle else self.penalty, total, losses)
 
-    def _step(self, batch: Any, stage: str) -> Tensor | None:
+    def _step(self, batch: Any, stage: str, loader: int = 0) -> Tensor | None:
         """One batch's total, its losses and rows kept for the logs; None if there is nothing to minimise."""
         batch = self.adapt(batch, stage)
         counted = isinstance(batch.targets, Targets)
@@ -281,7 +328,7 @@ class System(pl.LightningModule):
             self.labelled_tasks.update(batch.targets, set(self.names).intersection(losses))
         if stage == "train" and not self._accepts(batch, total, losses):
             return None
-        self.record.add(stage, batch, outputs, total, losses, self.criterion, self.global_step)
+        self.record.add(stage, batch, outputs, total, losses, self.criterion, self.global_step, loader)
         if stage == "train" and self.task_backward is not None:
             self.task_backward.note(batch, total, losses)
         return total
@@ -426,9 +473,14 @@ class System(pl.LightningModule):
     # ---- a fit --------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Raise the first error that can be known before training; silence warnings that are expected."""
+        """Raise the first error that can be known before training; silence warnings that are expected.
+
+        Raises:
+            UserError: If the trainer, the loaders, the callbacks or a checkpoint do not fit.
+        """
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        for problem in self.problems(self.dataloaders or STAGES, callbacks):
+        limit = self.trainer.limit_val_batches
+        for problem in self.problems(self.dataloaders or STAGES, callbacks, limit_val_batches=limit):
             raise problem
         silence(Silence.SYSTEM)
         if self.trainer.ckpt_path is None:
@@ -465,6 +517,7 @@ class System(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Check the number of batches per step again, since callbacks may change it."""
+        self._forget_values("train", "val")
         self.guard.begin_epoch()
         if self.task_backward is not None:
             self.task_backward.check_batches(self.trainer.accumulate_grad_batches)
@@ -478,7 +531,7 @@ class System(pl.LightningModule):
             self._log_step(step)
 
     def _log_step(self, step: int) -> None:
-        values = self.record.step_values(self._read_losses())
+        values = self.record.step_values(self._read_losses(), self.criterion)
         if self.task_backward is not None:
             values |= {f"weights/{name}": weight for name, weight in self.task_backward.weights.items()}
         for i, group in enumerate(self.trainer.optimizers[0].param_groups):
@@ -516,6 +569,15 @@ class System(pl.LightningModule):
             self.log("train/skipped/epoch", float(self.skipped))
         self._log_epoch("train")
 
+    def on_train_end(self) -> None:
+        """Report what was only counted in the training; let models report what it was too short for."""
+        if self.trainer.is_global_zero:
+            for module in self.model.modules():
+                if callable(ended := getattr(module, "on_training_end", None)):
+                    ended()
+        if self.task_backward is not None and self.trainer.is_global_zero:
+            self.task_backward.weighting.conclude()
+
     def _saw_all_data(self) -> bool:
         """Whether the epoch was not cut short by ``max_steps``, a limit or a dry run."""
         limit = self.trainer.limit_train_batches
@@ -525,11 +587,32 @@ class System(pl.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep the batch's losses and rows."""
-        self._step(batch, "val")
+        self._step(batch, "val", dataloader_idx)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Keep the batch's losses and rows."""
-        self._step(batch, "test")
+        self._step(batch, "test", dataloader_idx)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the values of the last validation, and keep those of several loaders apart."""
+        self._forget_values("val")
+        self.record.divide("val", self._loaded("val"))
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the values of the last test, and keep those of several loaders apart."""
+        self._forget_values("test")
+        self.record.divide("test", self._loaded("test"))
+
+    def _loaded(self, stage: str) -> tuple[str, ...]:
+        """The names of the loaders that the trainer goes through, which may not be the system's own."""
+        given = self.trainer.val_dataloaders if stage == "val" else self.trainer.test_dataloaders
+        return loader_names(given, stage, self.names)
+
+    def _forget_values(self, *stages: str) -> None:
+        def is_kept(key: str) -> bool:
+            return not (key.endswith("/epoch") and key.split("/")[0] in stages)
+
+        self.latest = {key: value for key, value in self.latest.items() if is_kept(key)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's values."""
@@ -550,7 +633,19 @@ class System(pl.LightningModule):
         values = self.record.epoch_values(stage, self.criterion, self._adding_up())
         if self.trainer.sanity_checking:
             return
+        if self.trainer.is_global_zero:
+            for sentence in self.record.notes[stage]:
+                warnings.warn(sentence, stacklevel=2)
         self.latest |= values
+        callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        unlabelled = [f"{stage}/loss/{name}/epoch" for name in self.record.unlabelled[stage]]
+        if stage != "train" and self.trainer.is_global_zero:
+            labelled = {key: value for key, value in values.items() if key not in unlabelled}
+            self._evaluation_faults.say(stage, labelled, self.current_epoch)
+        if self.trainer.state.fn == "fit":
+            if stage == "val":
+                self._evaluation_faults.prepare_checkpoints(callbacks, values, self.trainer)
+            self.record.epochs[stage] = self.current_epoch
         if self.trainer.state.fn == "fit" and self.scheduler_factory is not None:
             step_plateaus(self.trainer.lr_scheduler_configs, self.scheduler_factory.monitor, values)
         self.log_dict(values, sync_dist=parallel)

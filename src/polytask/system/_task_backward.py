@@ -153,7 +153,7 @@ class TaskBackward:
             total: Its total.
             losses: Its losses by task, and auxiliary losses such as a penalty.
         """
-        self.losses = self.criterion.measurement.last
+        self.losses = self.criterion.measurement.latest
         self._batch = batch if self.weighting.remeasures else None
         self._step = total, losses
 
@@ -220,7 +220,7 @@ class TaskBackward:
                 "criterion", rule, f"a total alone from {kind}", "Accept return_dict in its forward"
             )
         means = self.criterion.combination.weighed(torch.stack([losses[name] for name in names]), names)
-        last = self.criterion.measurement.last
+        last = self.criterion.measurement.latest
         if last is None or last.names != names:
             self._refuse_ranks()
             return TaskLosses(names, means, torch.ones_like(means))
@@ -307,7 +307,6 @@ class TaskBackward:
             ...     criterion.weighting.training
             False
         """
-        last = self.criterion.measurement.last
         # The weighting has seen this batch, and must not take it for the next one.
         self.weighting.eval()
         try:
@@ -315,12 +314,11 @@ class TaskBackward:
                 yield
         finally:
             self.weighting.train()
-            self.criterion.measurement.last = last
 
     def last_losses(self) -> TaskLosses:
         """The losses of the criterion's last call."""
-        assert self.criterion.measurement.last is not None
-        return self.criterion.measurement.last
+        assert self.criterion.measurement.latest is not None
+        return self.criterion.measurement.latest
 
     def on_epoch_end(self, means: Mapping[str, float], device: torch.device) -> None:
         """Pass the epoch's mean losses, times their ``loss_weights``, to the weighting.

@@ -28,6 +28,19 @@ def task_names(model: nn.Module, criterion: nn.Module, metrics: Mapping[str, Any
     of_model = getattr(model, "task_names", None)
     if of_model:
         return check_task_names(of_model, "model.task_names")
+    return measured_tasks(metrics)
+
+
+def measured_tasks(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tasks that have metrics in some stage, in order.
+
+    Args:
+        metrics: Metrics by task, by stage.
+
+    Example:
+        >>> measured_tasks({"train": {"digit": []}, "val": {"digit": [], "parity": []}, "test": None})
+        ('digit', 'parity')
+    """
     named = {task: None for by_task in metrics.values() for task in by_task or {}}
     return check_task_names(named, "metrics") if named else ()
 

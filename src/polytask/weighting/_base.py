@@ -33,6 +33,13 @@ class Weighting(nn.Module, ABC):
         deferred: Whether `check` is called later; otherwise each step on the CPU calls it, since reading
             values causes no synchronisation there.
         names: All tasks, in order, once `setup` was called.
+
+    Example:
+        >>> from polytask.weighting import UW
+        >>> weighting = UW()
+        >>> weighting.setup(["digit", "parity"])
+        >>> weighting.names, weighting.gradients, len(weighting.state_dict())
+        (('digit', 'parity'), None, 2)
     """
 
     gradients: Gradients | None = None
@@ -84,7 +91,11 @@ class Weighting(nn.Module, ABC):
         return [self.names.index(name) for name in names]
 
     def columns(self, names: Sequence[str] | None) -> list[int] | None:
-        """The former name of `indices`, for weightings written before it."""
+        """The former name of `indices`, for weightings written before it.
+
+        Args:
+            names: Names of present tasks; None for all.
+        """
         return self.indices(names)
 
     def check(self) -> None:
@@ -93,6 +104,10 @@ class Weighting(nn.Module, ABC):
         Raises:
             UserError: If a value was out of range, with the task and the value.
         """
+        return
+
+    def conclude(self) -> None:
+        """Called at the end of a training: report what `check` has only counted."""
         return
 
     def number(self, step: int) -> None:
@@ -121,7 +136,12 @@ class Weighting(nn.Module, ABC):
         return
 
     def on_epoch_end(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
-        """Called after each training epoch with the epoch's mean losses, shape ``(tasks,)``."""
+        """Called after each training epoch with the epoch's mean losses, shape ``(tasks,)``.
+
+        Args:
+            losses: Mean losses of the epoch, ``(tasks,)``.
+            names: Which tasks these are of; None if of all.
+        """
         return
 
 
@@ -131,10 +151,24 @@ class LossWeighting(Weighting):
     A subclass implements `scalar`. The effective weight of a task is the derivative of the scalar by the
     task's loss.
 
+    Attributes:
+        is_sum: Whether the scalar is the plain sum of the losses, so that it is not logged separately.
+
     Shape:
         - losses: ``(tasks,)``, the tasks that are present, in order.
         - returns: ``()``.
+
+    Example:
+        >>> class SumOfSquares(LossWeighting):
+        ...     def scalar(self, losses, indices):
+        ...         return (losses**2).sum()
+        >>> weighting = SumOfSquares()
+        >>> weighting.setup(["a", "b"])
+        >>> weighting(torch.tensor([1.0, 2.0])), weighting.weights(torch.tensor([1.0, 2.0]))
+        (tensor(5.), tensor([2., 4.]))
     """
+
+    is_sum: ClassVar[bool] = False
 
     def forward(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
         """The scalar to minimise.
@@ -147,7 +181,8 @@ class LossWeighting(Weighting):
             UserError: If the number of losses is not the number of tasks named.
         """
         losses, indices = self._checked(losses, names)
-        if self.training:
+        # A loop may validate without gradients and leave the criterion in training mode.
+        if self.training and torch.is_grad_enabled():
             with torch.no_grad():
                 self.observe(losses.detach(), indices)
         return self.scalar(losses, indices)
@@ -164,7 +199,7 @@ class LossWeighting(Weighting):
         return losses.float() if losses.dtype in HALF else losses, self.indices(names)
 
     def observe(self, losses: Tensor, indices: list[int] | None) -> None:
-        """Called in training mode with each batch's losses, before they are combined.
+        """Called in training mode, with gradients enabled, with each batch's losses before they are combined.
 
         State that changes from batch to batch must change here, so that `scalar` and `weights` may be
         called at any time.
@@ -190,7 +225,15 @@ class LossWeighting(Weighting):
         """
 
     def weights(self, losses: Tensor, names: Sequence[str] | None = None) -> Tensor:
-        """The effective weights at these losses, d scalar / d loss, shape ``(tasks,)``; changes nothing."""
+        """The effective weights at these losses, d scalar / d loss, shape ``(tasks,)``; changes nothing.
+
+        Args:
+            losses: Losses of the present tasks.
+            names: Which tasks these are; None if all are present.
+
+        Raises:
+            UserError: If the number of losses is not the number of tasks named.
+        """
         losses, indices = self._checked(losses, names)
         with torch.enable_grad():
             losses = losses.detach().requires_grad_()
@@ -259,6 +302,13 @@ class GramianWeighting(Weighting):
         - gramian: ``(tasks, tasks)``.
         - losses: ``(tasks,)``.
         - returns: ``(tasks,)``.
+
+    Example:
+        >>> class InverseNorm(GramianWeighting):
+        ...     def solve(self, step):
+        ...         return GramianSolution(step.gramian.diagonal().rsqrt())
+        >>> InverseNorm()(torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
+        tensor([0.5000, 1.0000])
     """
 
     gradients: Gradients | None = "parameters"
@@ -330,9 +380,23 @@ class GramianWeighting(Weighting):
             UserError: If a Gramian was not symmetric.
 
         Warns:
-            SolverWarning: If no weights were found, with the tasks and the Gramian's condition.
+            SolverWarning: If no weights were found, with the tasks and the Gramian's condition; once for the
+                same tasks.
         """
         self.faults.say(type(self).__name__, self.names, self.unsolved)
+
+    @property
+    def unsolved_steps(self) -> int:
+        """The number of steps in which no weights were found, as far as `check` has read them."""
+        return self.faults.unsolved
+
+    def conclude(self) -> None:
+        """Report the steps in which no weights were found and which `check` has only counted.
+
+        Warns:
+            SolverWarning: With the number of all such steps.
+        """
+        self.faults.conclude(type(self).__name__, self.unsolved)
 
     def number(self, step: int) -> None:
         """Set the number of the next step, for messages; otherwise calls are counted from 1.
@@ -387,6 +451,13 @@ class JacobianAggregator(Weighting):
         - jacobian: ``(tasks, parameters)``.
         - losses: ``(tasks,)``.
         - returns: ``(parameters,)``.
+
+    Example:
+        >>> class Median(JacobianAggregator):
+        ...     def aggregate(self, jacobian, indices, losses):
+        ...         return jacobian.median(0).values
+        >>> Median()(torch.tensor([[1.0, 0.0], [2.0, 5.0], [9.0, 1.0]]))
+        tensor([2., 1.])
     """
 
     gradients: Gradients | None = "parameters"

@@ -78,7 +78,16 @@ class DBMTL(JacobianAggregator):
         self.bound_check.check("DBMTL", self.names, "Use positive losses or another weighting")
 
     def aggregate(self, jacobian: Tensor, indices: list[int] | None, losses: Tensor | None) -> Tensor:
-        """The sum of the averaged rows, all scaled to the longest."""
+        """The sum of the averaged rows, all scaled to the longest.
+
+        Args:
+            jacobian: A row for each present task.
+            indices: Which tasks these are; None if all are present.
+            losses: Their losses.
+
+        Raises:
+            UserError: If the losses are not given, or a loss is out of range.
+        """
         if losses is None:
             raise UserError("DBMTL", "the losses of the tasks are required", "none", "Pass losses=")
         self.bound_check.note(losses, indices)

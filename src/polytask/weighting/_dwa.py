@@ -74,7 +74,15 @@ class DWA(LossWeighting):
 
     @torch.no_grad()
     def on_epoch_end(self, losses: Tensor, names: Sequence[str] | None = None) -> None:
-        """Add the epoch's mean losses to the window."""
+        """Add the epoch's mean losses to the window.
+
+        Args:
+            losses: Mean losses of the epoch.
+            names: Which tasks these are of; None if of all.
+
+        Raises:
+            UserError: If a loss is below 0.
+        """
         losses, indices = self._checked(losses, names)
         for name, loss in zip(self.names if names is None else names, losses.tolist(), strict=True):
             if not loss >= 0:

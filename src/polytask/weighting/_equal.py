@@ -1,5 +1,7 @@
 """Equal weights."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from polytask.weighting._base import LossWeighting
@@ -28,6 +30,8 @@ class Equal(LossWeighting):
     Deviations:
         None.
     """
+
+    is_sum: ClassVar[bool] = True
 
     def scalar(self, losses: Tensor, indices: list[int] | None) -> Tensor:
         """The sum."""

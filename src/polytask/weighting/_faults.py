@@ -21,6 +21,9 @@ class Faults:
     Faults are: the Gramian is not finite, it is not symmetric, no weights were found.
     `note` reads nothing on the host; `say` does, and computes the Gramian's condition.
 
+    Attributes:
+        unsolved: How many steps without weights `say` has read.
+
     Example:
         >>> faults = Faults()
         >>> nan = torch.full((1, 1), torch.nan)
@@ -35,6 +38,9 @@ class Faults:
         self.steps = 0
         self.count: Tensor | None = None
         self.first: tuple[Tensor, ...] = ()
+        self.unsolved = 0
+        self._said: set[str] = set()
+        self._unsaid = 0
 
     def note(
         self, faults: Tensor, gramian: Tensor, indices: list[int] | None, tasks: int, bad: Tensor
@@ -67,6 +73,8 @@ class Faults:
     def say(self, method: str, names: Sequence[str], unsolved: str) -> None:
         """Raise or warn about the faults, and discard them.
 
+        Steps without weights are warned of once for the same tasks; later ones are counted.
+
         Args:
             method: The method's name.
             names: All tasks, in order.
@@ -93,8 +101,30 @@ class Faults:
         if skew:
             rule = "a Gramian must be symmetric with a diagonal of 0 or more"
             raise UserError(method, rule, f"another matrix for {times}", "Pass J @ J.T")
+        self.unsolved += count
+        if tasks in self._said:
+            self._unsaid += count
+            return
+        self._said.add(tasks)
         gramian = first[3][present][:, present].cpu().double()
         found = Reason(f"a Gramian of condition {condition(gramian):.1e} for {times}")
         # The message of a RunError as a warning: the run continues, and that step has changed nothing.
-        message = RunError(method, f"{unsolved}, so the weights were 0", found)
+        fix = "Later ones for the same tasks are counted in its unsolved_steps"
+        message = RunError(method, f"{unsolved}, so the weights were 0", found, fix)
         warnings.warn(str(message), SolverWarning, stacklevel=4)
+
+    def conclude(self, method: str, unsolved: str) -> None:
+        """Warn of the steps without weights that were only counted, if there are any.
+
+        Args:
+            method: The method's name.
+            unsolved: What it means if no weights were found.
+
+        Warns:
+            SolverWarning: With the number of all such steps.
+        """
+        if self._unsaid:
+            self._unsaid = 0
+            found = Reason(f"{self.unsolved} such steps so far")
+            message = RunError(method, f"{unsolved}, so the weights were 0", found)
+            warnings.warn(str(message), SolverWarning, stacklevel=3)

@@ -54,7 +54,14 @@ class Fixed(LossWeighting):
             raise UserError("Fixed.weights", "at least one weight must be above 0", dict(self.given))
 
     def setup(self, names: Iterable[str]) -> None:
-        """Bring the weights into the order of the tasks."""
+        """Bring the weights into the order of the tasks.
+
+        Args:
+            names: All tasks, in order.
+
+        Raises:
+            UserError: If a task has no weight, or a weight is that of no task.
+        """
         super().setup(names)
         check_known(self.given, self.names, "Fixed.weights")
         for name in self.names:

@@ -10,7 +10,7 @@ from polytask._errors import UserError, hint
 from polytask._linalg import cosines, divide, min_norm, shrink
 from polytask.weighting._base import GramianSolution, GramianStep, GramianWeighting
 
-Normalization = Literal["none", "norm", "loss", "loss_norm"]
+GradientScale = Literal["none", "norm", "loss", "loss_norm"]
 
 SCALES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": lambda norms, losses: torch.ones_like(norms),
@@ -62,12 +62,12 @@ class MGDA(GramianWeighting):
     solves_on_host = True
     unsolved = "no weights were found, or a loss that scales a gradient is not above 0"
 
-    def __init__(self, normalization: Normalization = "none") -> None:
+    def __init__(self, normalization: GradientScale = "none") -> None:
         super().__init__()
         if normalization not in SCALES:
             raise UserError(
                 "MGDA.normalization",
-                f"must be one of {', '.join(get_args(Normalization))}",
+                f"must be one of {', '.join(get_args(GradientScale))}",
                 repr(normalization),
                 hint(str(normalization), SCALES),
             )

@@ -50,7 +50,7 @@ def test_inputs_and_targets_are_found(batch, options):
     assert list(found.targets) == ["digit", "parity"]
     assert found.targets.counts == {"digit": 3, "parity": 2}
     assert found.targets.full == frozenset()
-    assert {name: rows.tolist() for name, rows in found.labelled.items()} == {
+    assert {name: labels.rows.tolist() for name, labels in found.targets.partial.items()} == {
         "digit": [0, 2, 3],
         "parity": [0, 1],
     }
@@ -90,23 +90,18 @@ def test_a_target_whose_accessor_finds_nothing_is_absent():
 def test_another_ignore_index():
     found = BatchAdapter()((X, {"digit": torch.tensor([255, 1, -100, 255])}), NAMES, {"digit": 255})
     assert found.targets.counts == {"digit": 2}
-    assert found.labelled["digit"].tolist() == [1, 2]
+    assert found.targets.partial["digit"].rows.tolist() == [1, 2]
 
 
-def test_rows_for_metrics_are_whole_where_labels_are_numbers():
+def test_rows_with_any_label_are_labelled():
     numbers = torch.tensor([[1.0, NAN], [1.0, 2.0], [NAN, NAN], [3.0, 4.0]])
     mask = torch.tensor([[1, -100], [1, 0], [-100, -100], [0, 0]])
     found = adapted((X, {"digit": mask, "parity": numbers}))
-    assert {name: rows.tolist() for name, rows in found.labelled.items()} == {
+    assert {name: labels.rows.tolist() for name, labels in found.targets.partial.items()} == {
         "digit": [0, 1, 3],
-        "parity": [1, 3],
+        "parity": [0, 1, 3],
     }
     assert found.targets.counts == {"digit": 5, "parity": 5}
-
-
-def test_rows_for_metrics_are_all_where_no_whole_row_is_missing():
-    found = adapted((X[:2], {"digit": torch.tensor([[1, -100], [0, 1]]), "parity": torch.ones(2)}))
-    assert found.labelled == {"digit": None, "parity": None}
 
 
 @pytest.mark.parametrize(
@@ -200,7 +195,7 @@ def test_a_batch_of_one_task(ids):
     found = adapted((X, PARITY, ids), task_accessor=2)
     assert found.rows == {"parity": None}
     assert found.targets.counts == {"parity": 2}
-    assert found.labelled["parity"].tolist() == [0, 1]
+    assert found.targets.partial["parity"].rows.tolist() == [0, 1]
 
 
 def test_a_batch_of_mixed_tasks():
@@ -211,7 +206,7 @@ def test_a_batch_of_mixed_tasks():
         "parity": [5, 7],
     }
     assert found.targets.counts == {"digit": 1, "parity": 2}
-    assert found.labelled["digit"].tolist() == [0]
+    assert found.targets.partial["digit"].rows.tolist() == [0]
 
 
 def test_targets_by_task_beside_task_ids():

@@ -127,6 +127,7 @@ def test_without_a_fraction_it_trains_on_all_rows_for_all_epochs():
     assert not [key for key in estimator.history_ if key.startswith("val/")]
 
 
+@pytest.mark.filterwarnings("ignore:val/loss/.*/epoch is NaN")
 def test_held_back_rows_may_lack_a_tasks_labels():
     rare = np.full(len(X), np.nan)
     rare[:60] = X[:60, 0]
@@ -314,6 +315,14 @@ def test_targets_that_cannot_be_used(targets, message):
         ({"loss_weights": {"sides": 2.0}}, "loss_weights: no task is called 'sides'"),
         ({"epochs": 0}, "epochs: must be an integer of at least 1"),
         ({"batch_size": 0}, "batch_size"),
+        ({"lr": True}, "lr: must be a finite number above 0, got True"),
+        ({"lr": "x"}, "lr: must be a finite number above 0, got 'x'"),
+        ({"weight_decay": True}, "weight_decay: must be a finite number of at least 0, got True"),
+        ({"weight_decay": -1.0}, "weight_decay: must be a finite number of at least 0, got -1.0"),
+        *(
+            ({"random_state": value}, f"random_state: must be None, an integer .* got {value!r}")
+            for value in (True, np.True_, -1, 2**32, 0.5, "x")
+        ),
     ],
 )
 def test_a_parameter_that_cannot_be_used(options, message):

@@ -128,16 +128,15 @@ def test_everything_in_a_batch_is_moved():
         {"x": [torch.zeros(2)], "pair": Pair(torch.zeros(1), "text")},
         targets,
         2,
-        {"a": None, "b": torch.tensor([0])},
         {"a": torch.tensor([0])},
     )
     moved = batch.to(META)
     found = [moved.inputs["x"][0], moved.inputs["pair"].image, *moved.targets.values()]
-    found += [moved.labelled["b"], moved.rows["a"]]
+    found += [moved.targets.partial["b"].rows, moved.rows["a"]]
     assert {value.device.type for value in found} == {"meta"}
     assert isinstance(moved.inputs["pair"], Pair)
     assert moved.inputs["pair"].label == "text"
-    assert moved.labelled["a"] is None
+    assert moved.targets.full == {"a"}
     assert moved.targets.counts == {"a": 2, "b": 1}
 
 

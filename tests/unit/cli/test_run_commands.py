@@ -14,7 +14,9 @@ def test_the_table_has_a_row_for_each_task_and_a_column_for_each_metric():
         "test/loss/high/epoch": 1.5,
         "test/loss/total/epoch": 2.0,
         "test/low/Accuracy/epoch": 0.25,
-        "test/high/F1Score/epoch": 0.75,
+        "test/high/F1Score/epoch": float("nan"),
+        "test/noisy/loss/low/epoch": 3.0,
+        "test/noisy/low/Accuracy/epoch": 0.125,
         "val/loss/low/epoch": 9.0,
         "test/loss/low/step": 9.0,
         "lr": 9.0,
@@ -27,6 +29,7 @@ def test_the_table_has_a_row_for_each_task_and_a_column_for_each_metric():
     assert cells == [
         ["test", "loss", "Accuracy", "F1Score"],
         ["low", "0.5000", "0.2500", ""],
-        ["high", "1.5000", "", "0.7500"],
+        ["high", "1.5000", "", "–"],
         ["total", "2.0000", "", ""],
+        ["noisy/low", "3.0000", "0.1250", ""],
     ]

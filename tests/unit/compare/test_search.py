@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from polytask import RunError, UserError
 from polytask.compare import Search, tune
-from polytask.compare._lock import locked
+from polytask.compare._lock import locked_for
 from polytask.compare._outcome import Outcome
 
 pytestmark = pytest.mark.slow
@@ -119,7 +119,7 @@ def test_one_process_works_in_a_search(search, tmp_path):
     asked = search(1)
     folder = begun(tmp_path / "s", asked)
     with (
-        locked(folder, "search.yaml", asked.plain, "search"),
+        locked_for(folder, "search.yaml", asked.plain, "search"),
         pytest.raises(UserError, match="only one process may use a search"),
     ):
         tune(asked, folder)

@@ -13,6 +13,7 @@ import pytest
 from polytask import UserError
 from polytask.compare import Result, Table, read_results
 from polytask.compare._names import RESULTS
+from polytask.compare._remarks import Remarks
 from polytask.compare._results import write_results
 from polytask.compare._table import write_table
 
@@ -199,6 +200,18 @@ def test_without_single_tasks_there_is_no_delta_m():
     assert "No delta_m: no single-task models were trained to their end." in table(SUM).markdown()
 
 
+def test_rows_that_were_not_named_this_time_are_said():
+    remarks = Remarks(unnamed={"single_task-base": 4, "dwa-base": 2})
+    text = Table([*SUM, *results("uw", 0.75, 0.5)], 4, remarks).markdown()
+    assert "No delta_m: the single-task models were not named this time; add --single-task." in text
+    assert "no single-task models were trained" not in text
+    assert "Not in this table: single_task-base, dwa-base, which are trained and were not named" in text
+    # Those of another architecture are no baseline of this table.
+    other = Table([*SUM], 4, Remarks(unnamed={"single_task-wide": 4})).markdown()
+    assert "No delta_m: no single-task models were trained to their end." in other
+    assert "not named" not in table(SINGLE, SUM).markdown()
+
+
 def test_a_baseline_of_0_is_said_and_no_number_is_infinite():
     found = table(changed(SINGLE, 0.0, task="a"), SUM)
     assert "No delta_m: a/Accuracy of the single-task models is 0, over which" in found.markdown()
@@ -238,8 +251,8 @@ def test_one_number_that_is_none_costs_only_its_own_cells():
     assert row.metrics["b", "Error"].mean == pytest.approx(0.5, abs=0.01)
     # Last of four in a; in b it shares the second and third place with the plain sum.
     assert row.rank == (4 + 2.5) / 2
-    assert found.cells(row)[1] == "nan"
-    assert "a nan %" in found.cells(row)
+    assert found.cells(row)[1] == "–"
+    assert "a – %" in found.cells(row)
     assert "+nan" not in found.markdown()
 
 

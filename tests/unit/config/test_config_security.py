@@ -151,6 +151,30 @@ def test_allow_widens(target, allow):
     assert not any("builds models" in problem or "cannot be imported" in problem for problem in problems)
 
 
+@pytest.mark.parametrize("root", ["torchmetric", "timmy", "sometool"])
+@pytest.mark.parametrize("form", ["package", "module", "namespace"])
+def test_an_installed_package_is_named_with_its_option(tmp_path, monkeypatch, root, form):
+    """Also if its name is like one of those that are allowed."""
+    site = tmp_path / "site-packages"
+    file = site / (f"{root}.py" if form == "module" else f"{root}/part.py")
+    file.parent.mkdir(parents=True)
+    file.write_text("raise RuntimeError('imported')")
+    if form == "package":
+        (site / root / "__init__.py").write_text("raise RuntimeError('imported')")
+    target = f"{root}.Thing"
+    (missing,) = of_target(config(target).problems())
+    assert "there is no module" in missing
+    monkeypatch.syspath_prepend(site)
+    (problem,) = of_target(config(target).problems())
+    assert f"Pass --allow {root} if you trust it" in problem
+    assert "Did you mean" not in problem
+    # A file that is not installed belongs to a project.
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    (problem,) = of_target(config("mine.Thing").problems())
+    assert "Set 'project: DIR'" in problem
+
+
 def test_allow_does_not_reach_another_package():
     assert of_target(config("torch.os.system", allow=["torch"]).problems())
     assert of_target(config("numpy.load", allow=["num", "numpy.save"]).problems())

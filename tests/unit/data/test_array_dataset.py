@@ -253,7 +253,7 @@ def test_classes_that_are_none(given):
 
 
 def test_values_that_are_told_from_texts():
-    with pytest.raises(UserError, match="got objects such as True, None"):
-        ArrayDataset(np.zeros(2), {"kind": np.array([True, None])})
+    with pytest.raises(UserError, match="got objects such as"):
+        ArrayDataset(np.zeros(2), {"kind": np.array([{}, None])})
     with pytest.raises(UserError, match=r"inputs: must have rows of one shape: "):
         ArrayDataset([[1, 2], [3]])

@@ -13,7 +13,7 @@ def encode(values, **options):
 
 
 def check(*parts, **options):
-    TableTargets({"t": "c"}, **options).check(pa.table({"c": part}) for part in parts)
+    TableTargets({"t": "c"}, **options).learn(pa.table({"c": part}) for part in parts)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from polytask.gradients import Engine
 from polytask.gradients._layer_observer import CALLS
 from polytask.models import MultiHead
 from polytask.weighting import GramianSolution, GramianWeighting
+from tests.reference import test_engine
 
 
 class Kept(GramianWeighting):
@@ -165,3 +166,32 @@ def test_a_model_can_be_copied_between_forward_and_backward(clone, level) -> Non
     again.backward(losses_of(other(x)))
     for first, second in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.allclose(first.grad, second.grad)
+
+
+def test_layers_without_rows_are_used_where_they_save_work() -> None:
+    """Otherwise the reference would compare explicit rows with explicit rows."""
+    without = {}
+    for kind in test_engine.BACKBONES:
+        model, x = test_engine.build(kind)
+        engine = Engine(model, Kept())
+        losses = test_engine.losses_of(model(x))
+        found = taken(engine)
+        engine.backward(losses)
+        without[kind] = len(found)
+    assert (
+        without["mlp"] == without["in-place relu"] == without["in-place dropout"] == without["no bias"] == 2
+    )
+    assert without["tokens"] == without["checkpointed"] == without["batch norm"] == 2
+    assert without["many rows"] == without["tied"] == without["lstm"] == without["one vector"] == 0
+    assert without["reused"] == without["functional use"] == without["scaled by a hook"] == 1
+    assert without["frozen weight"] == without["parametrized"] == 1
+    assert without["conv 1d"] == without["conv 2d"] == without["conv 3d"] == 2
+    assert without["grouped conv"] == without["circular conv"] == 2
+    assert without["conv"] == without["residual conv"] == without["reused conv"] == 1
+    assert without["conv of one image"] == 0
+    assert without["large embedding"] == without["padded embedding"] == 2
+    assert without["embedding of no gradient"] == without["a function of its own"] == 2
+    assert without["sparse embedding"] == 2
+    assert without["embedding"] == without["normed embedding"] == 1
+    assert without["embedding by frequency"] == without["shared table"] == 1
+    assert without["looked up twice"] == 0

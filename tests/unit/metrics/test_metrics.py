@@ -22,6 +22,8 @@ from torchmetrics.wrappers import ClasswiseWrapper, MinMaxMetric
 
 from polytask import UserError
 from polytask.adapters import MetricsAdapter
+from polytask.batch import Labels
+from polytask.losses import Targets
 from polytask.metrics import StageMetrics, metric_names
 from polytask.metrics import _stage_metrics as module
 
@@ -29,7 +31,7 @@ SIZES = (5, 1, 8, 3)
 
 
 def scores(rows):
-    return torch.randn(rows, 4), torch.randint(0, 4, (rows,))
+    return torch.randn(rows, 4), torch.arange(rows) % 4
 
 
 def values(rows):
@@ -151,18 +153,21 @@ def test_without_metrics_nothing_is_kept():
     assert (metrics.compute(), metrics.log_keys(), metrics.bytes) == ({}, [], 0)
 
 
+def labels_of(target, ignore_index=-100):
+    return Targets.count({"a": target}, {"a": ignore_index}).partial.get("a")
+
+
 def test_only_labelled_rows_are_seen():
     metrics = stage(MeanSquaredError())
-    metrics.add("a", None, torch.tensor([1.0, 5.0]), torch.tensor([0.0, float("nan")]), torch.tensor([0]))
-    metrics.add(
-        "a", None, torch.tensor([7.0]), torch.tensor([float("nan")]), torch.tensor([], dtype=torch.long)
-    )
+    target = torch.tensor([0.0, float("nan")])
+    metrics.add("a", None, torch.tensor([1.0, 5.0]), target, labels_of(target))
+    metrics.add("a", None, torch.tensor([7.0]), target[1:], Labels.of(~target[1:].isnan()))
     assert metrics.compute() == {"a/MeanSquaredError": 1}
 
 
 def test_only_rows_without_a_label_are_no_rows():
     metrics = stage(MeanSquaredError())
-    metrics.add("a", None, torch.ones(1), torch.ones(1), torch.tensor([], dtype=torch.long))
+    metrics.add("a", None, torch.ones(1), torch.ones(1), Labels.of(torch.tensor([False])))
     assert metrics.compute() == {}
 
 
@@ -217,7 +222,7 @@ def test_outputs_are_kept_without_their_graph():
     metrics = stage(Recorder())
     output = torch.ones(2, requires_grad=True) * 2
     metrics.add("a", None, {"x": output, "y": [output], "z": (output, None)}, torch.ones(2), None)
-    ((_, kept, _),) = metrics.rows["a"]
+    ((_, kept, *_),) = metrics.rows["a"]
     assert not any(value.requires_grad for value in (kept["x"], kept["y"][0], kept["z"][0]))
 
 
@@ -282,9 +287,8 @@ def test_arguments_and_transforms_of_the_adapter():
     recorder = Recorder()
     adapter = MetricsAdapter("p", "t", "x", pred_transforms={"a": torch.neg})
     metrics = stage(recorder, adapter=adapter)
-    metrics.add(
-        "a", torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), torch.tensor([5, -100]), torch.tensor([0])
-    )
+    target = torch.tensor([5, -100])
+    metrics.add("a", torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]), target, labels_of(target))
     metrics.update()
     ((args, kwargs),) = recorder.calls
     assert args == ()
@@ -358,6 +362,16 @@ def test_vectors_and_dicts_are_one_value_each(value, expected):
         ),
         ({"top1": MulticlassAccuracy(3), "top2": MulticlassAccuracy(3, top_k=2)}, ["top1", "top2"]),
         (MetricCollection({"x": BinaryAccuracy(), "y": BinaryAUROC()}, prefix="my_"), ["my_x", "my_y"]),
+        (MetricCollection([BinaryAccuracy(), BinaryAUROC()]), ["BinaryAccuracy", "BinaryAUROC"]),
+        (
+            [MeanSquaredError(), MetricCollection({"x": BinaryAccuracy(), "y": BinaryAUROC()}, postfix="_z")],
+            ["MeanSquaredError", "x_z", "y_z"],
+        ),
+        ({"top": MetricCollection({"x": BinaryAccuracy()}), "z": BinaryAUROC()}, ["top_x", "z"]),
+        (MetricCollection({"o": MetricCollection({"x": BinaryAccuracy()})}, prefix="my_"), ["my_o_x"]),
+        (lambda predictions, targets: 0.0, ["function"]),
+        ([lambda predictions, targets: 0.0, BinaryAUROC()], ["function", "AUROC"]),
+        (functools.partial(lambda scale, predictions, targets: scale, 1.0), ["function"]),
         (Recorder(), ["Recorder"]),
         ({"keys": BinaryAccuracy(), "training": BinaryAUROC()}, ["keys", "training"]),
     ],
@@ -373,6 +387,15 @@ def test_names(given, names):
         (
             [MulticlassAccuracy(3), BinaryAccuracy()],
             "metrics.a: metric names must be unique, got Accuracy",
+        ),
+        (
+            [MetricCollection({"x": BinaryAccuracy()}), MetricCollection({"x": BinaryAUROC()})],
+            "metrics.a: metric names must be unique, got x twice. Pass a dict by name",
+        ),
+        ([lambda p, t: 0.0, lambda p, t: 1.0], "metrics.a: metric names must be unique, got function twice"),
+        (
+            MetricCollection({"x": BinaryAccuracy()}, prefix="val/"),
+            "metrics.a: a metric's name must have letters, digits and underscores only, got 'val/x'.",
         ),
         ([BinaryAccuracy], "metrics.a.ABCMeta: must be a torchmetrics.Metric, got"),
         ({"acc": nn.Linear(1, 1)}, "metrics.a.acc: must be a torchmetrics.Metric, got Linear."),

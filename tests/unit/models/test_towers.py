@@ -1,12 +1,15 @@
 """Towers that exchange features: what all schemes on them have in common, and what they refuse."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
-from polytask import UserError
+from polytask import System, UserError
+from polytask.losses import MultiTaskLoss
 from polytask.models import (
     MLP,
     MTAN,
@@ -19,6 +22,7 @@ from polytask.models import (
     TaskHead,
 )
 from tests.errors import refusal
+from tests.training import quiet_trainer
 
 TAP = "layers.activation1"
 
@@ -133,6 +137,33 @@ def test_an_export_has_the_branches_of_the_last_way_to_evaluation(way):
     products = [node for node in program.graph.nodes if node.target is torch.ops.aten.linear.default]
     # Up to the tap in two towers, the rest of one, and the head.
     assert len(products) == 4
+
+
+def test_a_training_that_ends_hot_is_warned_of_with_a_decay_that_fits():
+    def model(**options):
+        torch.manual_seed(0)
+        return LearningToBranch(MLP(3, [4], 4), heads(), [TAP], **options)
+
+    def trained(steps, **options):
+        """Through a System, as a part of a model of one's own."""
+        part = model(**options)
+        loss = MultiTaskLoss({"a": nn.MSELoss(), "b": nn.MSELoss()})
+        system = System(nn.Sequential(part), loss, lambda groups: torch.optim.SGD(groups, lr=0.01))
+        batch = torch.zeros(2, 3), {"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}
+        quiet_trainer().fit(system, DataLoader([batch] * steps, batch_size=None))
+        return part
+
+    said = r"LearningToBranch: the temperature must fall to 0\.5 .* got 9\.04 at the end\. With decay=0\.631 "
+    with pytest.warns(UserWarning, match=said):
+        trained(10, decay=0.99)
+    # Ten steps from 10 to 0.1 take a tenth root of a hundredth.
+    assert pytest.approx(0.631, abs=1e-3) == 0.01**0.1
+    with pytest.warns(UserWarning, match="Set decay below 1"):
+        trained(2, decay=1.0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="LearningToBranch")
+        trained(10, decay=0.63)
+        trained(10, decay=0.5, lowest=2.0)
 
 
 def test_the_temperature_falls_in_training_only():

@@ -2,15 +2,17 @@
 
 import copy
 import math
+import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from torch import nn
 from torch.utils.data import DataLoader
-from torchmetrics import MeanSquaredError
+from torchmetrics import MeanSquaredError, R2Score
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from polytask import RunError, System, UserError
@@ -18,7 +20,7 @@ from polytask.adapters import BatchAdapter, CriterionAdapter, LoggingAdapter, Me
 from polytask.losses import MultiTaskLoss
 from polytask.models import MultiHead
 from polytask.optim import OptimizerFactory, SchedulerFactory
-from polytask.weighting import Fixed
+from polytask.weighting import Fixed, GramianSolution, GramianWeighting, SolverWarning
 from tests.regression import plain
 
 pytestmark = pytest.mark.filterwarnings(
@@ -360,7 +362,12 @@ def test_weights_that_act_are_logged(trainer):
 def test_metrics_given_once_are_cloned_for_each_stage(trainer):
     given = metrics()
     system = make(metrics=given)
-    own = [dict(system.record.of(stage)._metrics("shape"))["Accuracy"] for stage in ("train", "val", "test")]
+    own = [
+        metric
+        for stage in ("train", "val", "test")
+        for metric in system.record.of(stage).modules()
+        if isinstance(metric, MulticlassAccuracy)
+    ]
     assert len({id(metric) for metric in [*own, given["shape"]]}) == 4
 
 
@@ -703,6 +710,22 @@ def test_task_ids_need_heads_in_the_criterions_order():
         System(MultiHead(nn.Identity(), heads), criterion, adapters={"batch": BatchAdapter(0, 1, 2)})
 
 
+class NeverSolved(GramianWeighting):
+    def solve(self, step):
+        return GramianSolution(torch.ones(len(step.gramian)), torch.tensor(False))
+
+
+def test_steps_without_weights_are_said_once_and_counted_at_the_end(trainer):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SolverWarning)
+        system = make(loss=criterion(weighting=NeverSolved()))
+        trainer(max_epochs=3, log_every_n_steps=1).fit(system, loader())
+    said = [str(one.message) for one in caught if issubclass(one.category, SolverWarning)]
+    assert len(said) == 2
+    assert "in step 0; 1 such step. " in said[0]
+    assert said[1].endswith("the weights were 0: 9 such steps so far.")
+
+
 # ---- what a checkpoint holds ------------------------------------------------------------------
 
 
@@ -727,3 +750,112 @@ def test_the_keys_of_a_checkpoint_are_those_of_earlier_versions(trainer, tmp_pat
     assert epoch["record"]["metrics"]["states"]["height/error"][""].keys() == {"count", "state"}
     assert epoch["balance"].keys() == {"weights", "engine"}
     assert epoch["balance"]["engine"].keys() == {"shared", "weights", "steps"}
+
+
+# ---- values that are undefined, and of several loaders ----------------------------------------
+
+
+def bent(shape, height):
+    """Rows with these labels in every one of them."""
+    return [(x, {"shape": torch.tensor(shape), "height": torch.tensor(height)}) for x, _ in samples()]
+
+
+def test_an_undefined_value_is_named_with_task_and_stage(trainer):
+    system = make(metrics={"height": [R2Score(), MeanSquaredError()]})
+    with pytest.warns(UserWarning, match="^val/height/R2Score/epoch is NaN: the labels do not vary$") as said:
+        (values,) = trainer().validate(system, loader(bent(1, 0.5)), verbose=False)
+    assert len([one for one in said if "epoch is" in str(one.message)]) == 1
+    assert math.isnan(values["val/height/R2Score/epoch"])
+    assert values["val/height/MeanSquaredError/epoch"] > 0
+
+
+def test_a_task_without_a_label_has_values_that_are_undefined(trainer):
+    system = make(metrics=metrics())
+    text = "^val/loss/height/epoch is NaN, as are the task's metrics: no label$"
+    with pytest.warns(UserWarning, match=text):
+        (values,) = trainer().validate(system, loader(bent(1, math.nan)), verbose=False)
+    assert set(values) == set(system.log_keys(["val"]))
+    assert {key for key, value in values.items() if math.isnan(value)} == {
+        "val/loss/height/epoch",
+        "val/height/MeanSquaredError/epoch",
+    }
+    assert values["val/loss/total/epoch"] == pytest.approx(values["val/loss/shape/epoch"])
+
+
+def test_a_monitor_of_a_task_without_a_label_ends_nothing(trainer):
+    stop = EarlyStopping("val/height/MeanSquaredError/epoch", check_finite=False)
+    fit = trainer(max_epochs=2, callbacks=[stop])
+    with pytest.warns(UserWarning, match="no label"):
+        fit.fit(make(metrics=metrics()), loader(), loader(bent(1, math.nan)))
+    assert fit.current_epoch == 2
+
+
+def test_a_sanity_check_says_nothing_of_undefined_values(trainer):
+    system = make(metrics={"height": R2Score()})
+    data = [*bent(1, 0.5)[:BATCH], *samples()]
+    trainer(max_epochs=1, num_sanity_val_steps=1).fit(system, loader(), loader(data))
+    assert not math.isnan(system.latest["val/height/R2Score/epoch"])
+
+
+@pytest.mark.parametrize("form", [list, dict])
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_each_of_several_loaders_has_keys_of_its_own(trainer, stage, form):
+    parts = {"clean": samples()[:5], "noisy": bent(2, 1.5)}
+    loaders = {name: loader(rows) for name, rows in parts.items()}
+    names = list(parts) if form is dict else ["0", "1"]
+    given = loaders if form is dict else list(loaders.values())
+    system = make(metrics=metrics(), dataloaders={stage: given})
+
+    def evaluated(data=None):
+        run = trainer().validate if stage == "val" else trainer().test
+        return run(system, data, verbose=False)[0]
+
+    values = evaluated()
+    assert set(values) == set(system.log_keys([stage]))
+    whole = evaluated(loader([*parts["clean"], *parts["noisy"]]))
+    assert {key: values[key] for key in whole} == pytest.approx(whole)
+    for name, rows in zip(names, parts.values(), strict=True):
+        alone = evaluated(loader(rows))
+        own = {f"{stage}/{name}/{key.removeprefix(f'{stage}/')}": value for key, value in alone.items()}
+        assert {key: values[key] for key in own} == pytest.approx(own)
+    assert len(values) == 3 * len(whole)
+
+
+def test_a_key_of_one_of_several_loaders_can_be_monitored(trainer):
+    loaders = {"train": loader(), "val": {"clean": loader(), "noisy": loader(bent(2, 1.5))}}
+    system = make(metrics=metrics(), dataloaders=loaders)
+    best = ModelCheckpoint(monitor="val/noisy/height/MeanSquaredError/epoch")
+    trainer(max_epochs=1, callbacks=[best], enable_checkpointing=True).fit(system)
+    assert best.best_model_score == pytest.approx(system.latest[best.monitor])
+    assert "val/noisy" not in " ".join(system.state_dict())
+    bad = EarlyStopping("val/dirty/height/MeanSquaredError/epoch")
+    with pytest.raises(UserError, match=r"EarlyStopping\.monitor: must be a key that is logged"):
+        trainer(max_epochs=1, callbacks=[bad]).fit(system)
+
+
+@pytest.mark.parametrize("name", ["height", "loss", "a/b"])
+def test_a_name_of_a_loader_that_keys_cannot_have(trainer, name):
+    loaders = {"train": loader(), "val": {"clean": loader(), name: loader()}}
+    with pytest.raises(UserError, match=r"^dataloaders\.val"):
+        trainer(max_epochs=1).fit(make(dataloaders=loaders))
+
+
+def test_a_part_of_the_batch_is_an_argument_of_a_metric(trainer):
+    def weighted(predictions, targets, weight):
+        return np.average((predictions - targets) ** 2, weights=weight)
+
+    rows = [(x, targets, float(i)) for i, (x, targets) in enumerate(samples())]
+    adapters = {"metrics": MetricsAdapter(batch_arguments={"weight": 2})}
+    system = make(metrics={"height": weighted, "shape": metrics()["shape"]}, adapters=adapters)
+    (values,) = trainer().validate(system, loader(rows), verbose=False)
+    with torch.no_grad():
+        output = system.model(torch.stack([x for x, *_ in rows]))["height"].flatten().numpy()
+    errors = (output - np.array([targets["height"] for _, targets, _ in rows])) ** 2
+    right = np.average(errors, weights=np.arange(len(rows)))
+    assert values["val/height/weighted/epoch"] == pytest.approx(right, rel=1e-5)
+
+
+def test_an_argument_that_no_metric_has_is_found_before_training(trainer):
+    adapters = {"metrics": MetricsAdapter(batch_arguments={"weight": 2})}
+    with pytest.raises(UserError, match=r"batch_arguments\.weight: must be an argument of a metric"):
+        trainer(max_epochs=1).fit(make(metrics=metrics(), adapters=adapters), loader())

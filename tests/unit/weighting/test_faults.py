@@ -4,9 +4,11 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from polytask import RunError, UserError
-from polytask.weighting import MGDA, NashMTL, SolverWarning
+from polytask.gradients import Engine
+from polytask.weighting import MGDA, FairGrad, NashMTL, SolverWarning
 
 OPPOSED = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
 
@@ -46,6 +48,45 @@ def test_a_check_begins_anew():
     weighting(OPPOSED, ["depth", "mask"])
     with pytest.warns(SolverWarning, match=r"tasks depth, mask in step 3; 1 such step\."):
         weighting.check()
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_failure_of_the_same_tasks_is_said_once_and_counted(deferred):
+    weighting = nash(deferred)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(50):
+            weighting(OPPOSED if step % 2 else torch.eye(2), ["digit", "mask"])
+            weighting.check()
+        assert len(caught) == 1
+        assert weighting.unsolved_steps == 25
+        weighting.conclude()
+        weighting.conclude()
+        assert len(caught) == 2
+        weighting(OPPOSED, ["depth", "mask"])
+        weighting.check()
+        weighting.conclude()
+    assert len(caught) == 3
+    assert "the weights were 0: 25 such steps so far." in str(caught[1].message)
+    assert weighting.unsolved_steps == 26
+
+
+def test_an_own_loop_is_warned_once():
+    """Two parabolas whose gradients oppose each other behind the Pareto front."""
+    point = nn.Parameter(torch.tensor([2.5, -2.0], dtype=torch.float64))
+    centres = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([-1.0, 0.5])}
+    model = nn.Module()
+    model.point = point
+    engine = Engine(model, FairGrad())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(300):
+            point.grad = None
+            engine.backward({name: ((point - at) ** 2).sum() / 2 for name, at in centres.items()})
+            with torch.no_grad():
+                point -= 0.1 * point.grad
+    assert engine.weighting.unsolved_steps > 10
+    assert len(caught) == 1
 
 
 def test_a_check_before_any_step_says_nothing():

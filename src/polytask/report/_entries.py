@@ -75,6 +75,11 @@ class Collection:
         table: The comparison's table; None for runs and for an unfinished comparison.
         definition: The comparison's definition; empty for runs.
         note: A remark on all of it.
+
+    Example:
+        >>> collection = Collection("digits", entries=(), tasks=("digit", "parity"))
+        >>> collection.split, collection.table is None
+        ('val', True)
     """
 
     name: str
