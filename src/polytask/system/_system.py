@@ -51,7 +51,7 @@ from polytask.system._stage_log import StageLog
 from polytask.system._stages import STAGES, adapters_by_stage, by_stage
 from polytask.system._step_guard import StepGuard, any_process
 from polytask.system._task_backward import TaskBackward
-from polytask.system._task_order import check_head_order, task_names
+from polytask.system._task_order import check_head_order, measured_tasks, task_names
 from polytask.weighting._base import Gradients
 
 _STAGE = {
