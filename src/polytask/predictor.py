@@ -17,7 +17,7 @@ from polytask.arrays._predict_rows import predict_rows
 from polytask.arrays._trained_model import TrainedModel
 from polytask.batch import Batch, count_rows
 from polytask.config import Config
-from polytask.data._random_state import full_state, set_full_state
+from polytask.data._random_state import states_kept
 from polytask.losses import MultiTaskLoss
 from polytask.losses._for_model import criterion_for
 from polytask.runs._checkpoints import CONFIG, load_weights, read_checkpoint
@@ -148,8 +148,11 @@ def _without_metrics(system: nn.Module, checkpoint: dict[str, Any]) -> dict[str,
 
 def _unseeded(config: Config) -> "System | TrainedModel":
     """The config's System, or what it predicts with; the caller's random states are not changed."""
-    state = full_state()
-    try:
+    seed = config.seed or 0
+    with states_kept():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
         system = config.plain.get("system")
         if isinstance(system, dict) and system.get("_target_") in _SYSTEM:
             return _trained_model(config)
@@ -157,17 +160,11 @@ def _unseeded(config: Config) -> "System | TrainedModel":
         from polytask.experiment._builders import make_system
 
         return make_system(config, {})
-    finally:
-        set_full_state(state)
 
 
 def _trained_model(config: Config) -> TrainedModel:
-    """Model, criterion and adapter, built in the order of the config and from its seed."""
-    seed = config.seed or 0
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    wanted = [key for key in config.plain["system"] if key in ("model", "criterion", "adapters")]
+    """Model, criterion and adapter, built in the order of a training."""
+    wanted = [key for key in ("model", "criterion", "adapters") if f"system.{key}" in config]
     parts = {key: config.build(f"system.{key}") for key in wanted}
     for key in ("model", "criterion"):
         if not isinstance(parts.get(key), nn.Module):

@@ -1,6 +1,8 @@
 """The random states of this process as plain data that a checkpoint may hold."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,24 @@ def set_full_state(state: RandomStates) -> None:
     set_host_state(state)
     for device, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(device_state, device)
+
+
+@contextmanager
+def states_kept() -> Iterator[None]:
+    """Restore the random states of this process at the end of a block.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> with states_kept():
+        ...     first = torch.rand(())
+        >>> bool(torch.rand(()) == first)
+        True
+    """
+    state = full_state()
+    try:
+        yield
+    finally:
+        set_full_state(state)
 
 
 def drawn(before: RandomStates, after: RandomStates) -> set[str]:

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 
 from polytask._errors import UserError, hint
 from polytask.config import Config
+from polytask.data._random_state import states_kept
 from polytask.system import System
 from polytask.system._stages import STAGES
 
@@ -23,6 +24,8 @@ def seed(config: Config) -> None:
 def make_system(config: Config, dataloaders: Mapping[str, Any]) -> System:
     """The config's System with these loaders.
 
+    The model is built before the criterion, whatever the order of their keys, from the current random states.
+
     Args:
         config: The config.
         dataloaders: Loaders by stage.
@@ -32,7 +35,9 @@ def make_system(config: Config, dataloaders: Mapping[str, Any]) -> System:
     """
     if "system" not in config:
         raise UserError("system", "is required", "no such key", "Write system: {model: ..., criterion: ...}")
-    seed(config)
+    for part in ("system.model", "system.criterion"):
+        if part in config:
+            config.build(part)
     system = config.build("system", {"dataloaders": dict(dataloaders)})
     if not isinstance(system, System):
         raise UserError("system._target_", "must be polytask.System or a subclass", type(system).__name__)
@@ -40,7 +45,7 @@ def make_system(config: Config, dataloaders: Mapping[str, Any]) -> System:
 
 
 def make_loaders(config: Config, stages: Sequence[str]) -> dict[str, Any]:
-    """The loaders of these stages.
+    """The loaders of these stages, built from the config's seed; the random states are not changed.
 
     Args:
         config: The config.
@@ -56,10 +61,10 @@ def make_loaders(config: Config, stages: Sequence[str]) -> dict[str, Any]:
     needed = stages[0]
     if given.get(needed) is None and len(stages) < len(STAGES):
         raise UserError(f"system.dataloaders.{needed}", "is required", "none", hint(needed, given, "Given"))
-    seed(config)
-    return {
-        stage: config.build(f"system.dataloaders.{stage}") for stage in stages if given.get(stage) is not None
-    }
+    wanted = [stage for stage in stages if given.get(stage) is not None]
+    with states_kept():
+        seed(config)
+        return {stage: config.build(f"system.dataloaders.{stage}") for stage in wanted}
 
 
 def own_callbacks(config: Config) -> list[pl.Callback]:

@@ -9,7 +9,8 @@ import torch
 from polytask._checks import is_integer
 from polytask._errors import UserError
 from polytask.config import Config
-from polytask.experiment._builders import make_system
+from polytask.data._random_state import states_kept
+from polytask.experiment._builders import make_system, seed
 from polytask.system import System
 from polytask.system._given import GIVEN
 
@@ -68,7 +69,9 @@ def kept_values(
     keys = [key for key in changed if within(key, states)]
     if "seed" in keys or not any(within(key, _WITH_STATE) for key in changed):
         return keys
-    before = make_system(former, {}).state_dict()
+    with states_kept():
+        seed(former)
+        before = make_system(former, {}).state_dict()
     now = system.state_dict()
     # Other shapes are refused when the weights are loaded.
     names = [
