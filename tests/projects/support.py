@@ -1,85 +1,111 @@
-"""What is known of a project in this folder, and what its run left, as numpy arrays."""
+"""What is right for a project of this folder, and what its run left, as numpy arrays."""
 
 import csv
-import os
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from pytorch_lightning import Callback
 
 Arrays = dict[str, np.ndarray]
-# The place at which `Stopping` stops, of which a config says nothing.
-PLACE = "PROJECT_STOPS_AT"
 
 
 @dataclass(frozen=True)
 class Project:
-    """A user's project, and what is right for it.
+    """A user's project: one config, its script, and what is right for both.
 
-    Its folder has the user's files; ``truth.py`` is not one of them. Validation, test and prediction loaders
-    of the config have the same rows.
+    Its folder has the user's files; ``truth.py`` is not one of them. The config's validation, test and
+    prediction loaders have the same rows. The script trains as the config does and prints, as its last line,
+    a JSON list of two dicts: the values that each of two trainings logged last, by key.
 
     Args:
         data: Writes the project's data files into its folder.
-        expected: From the folder and the predictions by task, in the order of the data: the values that an
-            evaluation must log, without stage and ``/epoch``; computed with numpy and scikit-learn.
-        inputs: The inputs of the predicted rows in order, as `polytask.load(...).predict` takes them.
-        one: Words of the command that give one process the joined batches of two.
-        two: Words of the command for each of two processes.
-        exempt: By invariant why it cannot hold.
+        expected: From the folder and the columns of the predictions: the values that an evaluation must log,
+            by key without stage and ``/epoch``; computed with numpy and scikit-learn.
+        inputs: From the folder: the inputs of the predicted rows in order, as the predictor takes them.
+        script: The file of the script.
+        plain: Arguments that leave no random numbers and no batch statistics in the training.
+        one: Arguments that give one process the joined batches of two.
+        two: Arguments for each of two processes.
+        exempt: By name of a test, without ``test_``, why the project cannot pass it.
     """
 
     data: Callable[[Path], None]
     expected: Callable[[Path, Arrays], Mapping[str, float]]
     inputs: Callable[[Path], Any]
+    script: str = "script.py"
+    plain: tuple[str, ...] = ("system.dataloaders.train.shuffle=false",)
     one: tuple[str, ...] = ()
     two: tuple[str, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)
 
 
-class Stopping(Callback):
-    """Stops a run as Ctrl-C does, in a place that an environment variable names: a hook and a number of calls."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def _called(self, hook: str) -> None:
-        wanted, _, number = os.environ.get(PLACE, "").partition(":")
-        if wanted == hook:
-            self.calls += 1
-            if self.calls == int(number):
-                os.kill(os.getpid(), signal.SIGINT)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """After a training batch."""
-        self._called("train")
-
-    def on_validation_batch_end(self, trainer: Any, *_: Any) -> None:
-        """After a validation batch of a training."""
-        if not trainer.sanity_checking:
-            self._called("val")
-
-
 def weights(run: Path) -> dict[str, torch.Tensor]:
     """The parameters and buffers of the last checkpoint."""
-    loaded: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    loaded: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)[
+        "state_dict"
+    ]
     return loaded
 
 
-def rows(file: Path) -> list[dict[str, str]]:
-    """The rows of a ``metrics.csv``."""
-    with file.open() as opened:
-        return list(csv.DictReader(opened))
+def assert_same_weights(found: Path, expected: Path, tolerance: float = 0) -> None:
+    """Compare the last checkpoints of two runs.
+
+    Args:
+        found: The folder of a run.
+        expected: The folder of the run that is right.
+        tolerance: The largest absolute difference.
+    """
+    values, right = weights(found), weights(expected)
+    assert values.keys() == right.keys()
+    for key, value in right.items():
+        torch.testing.assert_close(
+            values[key], value, rtol=0, atol=tolerance, equal_nan=True, msg=f"{found}: {key}"
+        )
 
 
 def last_values(file: Path) -> dict[str, float]:
     """The last value of each key of a ``metrics.csv``."""
-    return {key: float(value) for row in rows(file) for key, value in row.items() if value}
+    with file.open() as opened:
+        return {key: float(value) for row in csv.DictReader(opened) for key, value in row.items() if value}
+
+
+def predictions(file: Path) -> Arrays:
+    """The columns of a file of predictions."""
+    table = pq.read_table(file)
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    return {
+        name: column.to_numpy_ndarray()
+        if isinstance(column, pa.FixedShapeTensorArray)
+        else as_array(column.to_pylist())
+        for name, column in columns.items()
+    }
+
+
+def as_array(values: list[Any]) -> np.ndarray:
+    """One array, of objects if the rows differ in length or some are missing."""
+    lengths = {len(value) if isinstance(value, list) else None for value in values}
+    if len(lengths) == 1 and None not in values:
+        return np.array(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def in_order(inputs: Any, order: np.ndarray) -> Any:
+    """The same inputs in another order: of an array, or of each array of a dict."""
+    if isinstance(inputs, Mapping):
+        return {name: in_order(array, order) for name, array in inputs.items()}
+    return inputs[order]
+
+
+def count_rows(inputs: Any) -> int:
+    """The number of rows of an array, or of a dict of arrays."""
+    return count_rows(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
 
 
 def assert_close(found: Mapping[str, float], expected: Mapping[str, float], tolerance: float) -> None:
@@ -90,6 +116,7 @@ def assert_close(found: Mapping[str, float], expected: Mapping[str, float], tole
         expected: What is right.
         tolerance: The largest relative and absolute difference.
     """
+    assert expected
     missing = set(expected) - set(found)
     assert not missing, f"{sorted(missing)} not in {sorted(found)}"
     names = list(expected)

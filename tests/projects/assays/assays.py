@@ -25,9 +25,9 @@ class Assays(Dataset):
 class Network(nn.Module):
     """A head for each width."""
 
-    def __init__(self, heads):
+    def __init__(self, heads, dropout=0.1):
         super().__init__()
-        self.shared = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Dropout(0.1))
+        self.shared = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Dropout(dropout))
         self.heads = nn.ModuleDict({name: nn.Linear(16, width) for name, width in heads.items()})
 
     def forward(self, x):
