@@ -22,7 +22,7 @@ from polytask._tasks import SHARING
 from polytask.adapters import CriterionAdapter
 from polytask.batch import Batch
 from polytask.losses import MultiTaskLoss, Targets, TaskLosses
-from polytask.losses._for_model import criterion_for
+from polytask.losses._for_model import check_served, criterion_for
 from polytask.losses._totals import has_objective
 from polytask.optim import OptimizerFactory, SchedulerFactory
 from polytask.system._evaluation_faults import EvaluationFaults
@@ -142,6 +142,9 @@ class System(pl.LightningModule):
         self.model = model
         own_metrics = by_stage(metrics, "metrics")
         self.criterion = criterion_for(model, criterion, measured_tasks(own_metrics))
+        single = isinstance(criterion, nn.modules.loss._Loss) and not getattr(model, "task_names", None)
+        # In a tuple, since it is a submodule already.
+        self._single_loss = (criterion,) if single else None
         self.task_backward = TaskBackward.of(model, self.criterion, level, refresh_every, scale_heads)
         self.optimizer_factory = OptimizerFactory.of(optimizer)
         self.scheduler_factory = SchedulerFactory.of(scheduler)
@@ -308,6 +311,8 @@ class System(pl.LightningModule):
     def _losses(self, batch: Batch, stage: str) -> tuple[Any, Tensor, dict[str, Tensor]]:
         """Outputs, total and losses by task."""
         outputs = self.outputs(batch)
+        if self._single_loss is not None:
+            check_served(self._single_loss[0], self.names, outputs)
         adapter: CriterionAdapter = self.adapters[stage]["criterion"]
         total, losses = adapter(self.criterion, batch.inputs, outputs, batch.targets)
         # Without a label on any rank there is no step, and nothing to add to.

@@ -48,6 +48,18 @@ class Net(nn.Module):
         return outputs if self.form is dict else self.form(outputs.values())
 
 
+class Column(Net):
+    """One number for each task."""
+
+    def __init__(self, form=dict) -> None:
+        super().__init__(form)
+        self.heads["shape"] = nn.Linear(4, 1)
+
+
+def columns():
+    return [(x, {"shape": y["height"], "height": y["height"]}) for x, y in loader()]
+
+
 class ByTask(nn.Module):
     """A list of heads that is called with a task's id."""
 
@@ -220,6 +232,40 @@ def test_an_id_without_a_task_is_refused():
 def test_one_loss_serves_all_tasks_of_the_model():
     model = MultiHead(nn.Linear(2, 4), {"left": nn.Linear(4, 1), "right": nn.Linear(4, 1)})
     assert make(model, nn.MSELoss()).names == ("left", "right")
+
+
+@pytest.mark.parametrize("single", [nn.MSELoss, lambda: MultiTaskLoss(nn.MSELoss())], ids=["torch", "ours"])
+@pytest.mark.parametrize("form", [dict, list])
+def test_the_metrics_name_the_tasks_of_one_loss(trainer, single, form):
+    """Its losses are then those of a criterion with a loss for each task."""
+    measured = {"shape": MeanSquaredError(), "height": MeanSquaredError()}
+    by_task = MultiTaskLoss({"shape": nn.MSELoss(), "height": nn.MSELoss()})
+    logged = []
+    for loss in (single(), by_task):
+        torch.manual_seed(0)
+        system = make(Column(form), loss, metrics=measured, dataloaders={"train": columns()})
+        trainer(max_epochs=1).fit(system)
+        assert system.names == ("shape", "height")
+        logged.append(dict(system.latest))
+    assert logged[0] == logged[1]
+    for name in system.names:
+        mean = pytest.approx(logged[0][f"train/{name}/MeanSquaredError/epoch"], rel=1e-6)
+        assert logged[0][f"train/loss/{name}/epoch"] == mean
+
+
+@pytest.mark.parametrize(
+    ("form", "measured", "left_out"),
+    [
+        (dict, None, "'shape', 'height'"),
+        (list, None, "'task_0', 'task_1'"),
+        (dict, {"shape": MeanSquaredError()}, "'height'"),
+    ],
+)
+def test_one_loss_leaves_no_task_out(trainer, form, measured, left_out):
+    system = make(Column(form), nn.MSELoss(), metrics=measured, dataloaders={"train": columns()})
+    with pytest.raises(UserError, match="criterion: must name every task") as error:
+        trainer(max_epochs=1).fit(system)
+    assert f"a MSELoss without {left_out}. " in str(error.value)
 
 
 def test_one_loss_needs_a_model_that_names_its_tasks():
