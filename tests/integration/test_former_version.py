@@ -4,6 +4,7 @@
 run without a stop, as that version wrote them for the project of ``tests/conftest.py`` in ``/tmp/points``.
 """
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -33,23 +34,33 @@ def project(request, tmp_path, monkeypatch):
 
 
 def rows(run):
-    return (run / "metrics.csv").read_text()
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def values(row):
+    return {key: float(value) for key, value in row.items() if value}
 
 
 def test_a_stopped_run_resumes_as_that_version_would(project, cli):
-    assert rows(project / "stopped") != rows(project / "whole")
+    """As far as processors round alike: those files were written on another one."""
+    stopped, whole = rows(project / "stopped"), rows(project / "whole")
+    assert len(stopped) < len(whole)
 
     result = cli("fit", "--run-dir", project / "stopped", "--resume")
 
     assert result.code == 0, result.err
-    assert rows(project / "stopped") == rows(project / "whole")
+    stopped = rows(project / "stopped")
+    assert len(stopped) == len(whole)
+    for found, expected in zip(stopped, whole, strict=True):
+        assert values(found) == pytest.approx(values(expected), rel=1e-4)
     weights = [
         torch.load(project / run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
         for run in ("stopped", "whole")
     ]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], rtol=0, atol=0)
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-5, atol=1e-6)
 
 
 def test_a_run_predicts_what_that_version_predicted(project, cli):
@@ -57,12 +68,13 @@ def test_a_run_predicts_what_that_version_predicted(project, cli):
     result = cli("predict", "--run-dir", project / "whole")
     assert result.code == 0, result.err
     again = pq.read_table(project / "whole" / "predictions" / "predictions.parquet").to_pydict()
-    assert again == kept
+    for name, expected in kept.items():
+        np.testing.assert_allclose(again[name], expected, rtol=1e-5, atol=1e-6)
 
     inputs = points()
     outputs = polytask.load(project / "whole").predict(inputs)
     for name, values in outputs.items():
-        np.testing.assert_allclose(values.squeeze(), np.array(kept[name]).squeeze(), rtol=1e-6)
+        np.testing.assert_allclose(values.squeeze(), np.array(kept[name]).squeeze(), rtol=1e-5, atol=1e-6)
 
 
 def points():

@@ -80,7 +80,7 @@ def test_a_lazy_model_is_stopped_resumed_tested_and_loaded(cli, lazy, weighting)
 
     written = read_predictions("whole/predictions")
     predicted = polytask.load("whole/checkpoints/last.ckpt", project=".").predict(Points(8).points)
-    np.testing.assert_allclose(written["height"], predicted["height"], rtol=1e-6)
+    np.testing.assert_allclose(written["height"], predicted["height"], rtol=1e-5, atol=1e-6)
 
 
 class One(nn.Module):
