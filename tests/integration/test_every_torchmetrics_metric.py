@@ -1,4 +1,4 @@
-"""Every public class of torchmetrics with missing labels: its value on the labelled rows, or an error."""
+"""Every public class of torchmetrics in a config, with missing labels: its value on the rest, or an error."""
 
 import functools
 import importlib
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from polytask import System, UserError
 from polytask.adapters import BatchAdapter
+from polytask.config import Config
 from polytask.losses import MultiTaskLoss
 
 TABLE = json.loads((Path(__file__).parents[1] / "data" / "torchmetrics.json").read_text())
@@ -35,8 +36,8 @@ OPTIONS = {
     "min_sensitivity": 0.5,
     "min_specificity": 0.5,
     "data_range": 1.0,
-    "things": {0},
-    "stuffs": {1},
+    "things": [0],
+    "stuffs": [1],
     "task": "binary",
 }
 SAMPLE = {"MeanSquaredError", "MultilabelAUROC", "JaccardIndex", "R2Score", "RetrievalMAP", "BLEUScore"}
@@ -53,7 +54,8 @@ def classes():
     return found
 
 
-def build(name, **options):
+def arguments(name, **options):
+    """What the class is called with."""
     cls = classes()[name]
     made = cls.__new__ if "task" in inspect.signature(cls.__new__).parameters else cls.__init__
     parameters = inspect.signature(made).parameters
@@ -62,7 +64,19 @@ def build(name, **options):
     task = {"task": "multiclass", "num_classes": 3} if name == "ExactMatch" else {}
     options |= task
     given = {key: OPTIONS[key] for key in OPTIONS if key in (required | needed) - set(task)}
-    return cls(**given, **{key: value for key, value in options.items() if key in parameters})
+    return given | {key: value for key, value in options.items() if key in parameters}
+
+
+def build(name, **options):
+    return classes()[name](**arguments(name, **options))
+
+
+def configured(name):
+    """The metric as a config has it."""
+    module = "torchmetrics" if hasattr(torchmetrics, name) else classes()[name].__module__
+    entry = {"_target_": f"{module}.{name}", **arguments(name)}
+    plain = {"system": {"metrics": {"a": {"m": entry}}}}
+    return Config.from_plain(plain, where="config.yaml").build("system.metrics")
 
 
 def data(kind):
@@ -116,14 +130,14 @@ class Zero(nn.Module):
         return values.select(-1 if values.shape[: target.ndim] == target.shape else 1, 0)
 
 
-def fitted(metric, output, target):
+def fitted(name, output, target):
     """The values of the check before a training, and the steps that were made before an error."""
     loader = DataLoader(TensorDataset(output, target), batch_size=10)
     system = System(
         First(),
         MultiTaskLoss({"a": Zero()}),
         functools.partial(torch.optim.SGD, lr=0.0),
-        metrics={"a": {"m": metric}},
+        metrics=configured(name),
         adapters={"batch": BatchAdapter(0, {"a": 1})},
     )
     silent = dict.fromkeys(
@@ -152,7 +166,7 @@ def of_rows(name, kind):
     gaps = torch.zeros_like(target, dtype=torch.bool)
     gaps[::5] = True
     try:
-        found = fitted(build(name), output, missing(target, gaps))
+        found = fitted(name, output, missing(target, gaps))
     except UserError as error:
         return "refused: " + error.rule.split(" on (")[0]
     rest = ~gaps.flatten(1).any(dim=1) if gaps.ndim > 1 else ~gaps
@@ -167,7 +181,7 @@ def of_elements(name, kind):
     gaps = torch.rand(target.shape, generator=torch.Generator().manual_seed(1)) < 0.2
     gaps[0], gaps[1] = True, False
     try:
-        found = fitted(build(name), output, missing(target, gaps))
+        found = fitted(name, output, missing(target, gaps))
     except UserError as error:
         return "refused: " + error.rule.split(" on (")[0]
     metric = build(name, ignore_index=-1)
