@@ -1,9 +1,18 @@
 """The private names of `torch.utils.data.DataLoader` and its iterators."""
 
+import copy
 import traceback
 from typing import Any
 
 from torch._utils import ExceptionWrapper
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+)
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 
@@ -98,3 +107,42 @@ def keep_iterator(loader: Any, iterator: Any) -> None:
         iterator: The iterator, or None, which ends the workers.
     """
     loader._iterator = iterator
+
+
+def reordered(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """A copy of a loader whose rows are in the data set's order, without a remainder that is left out.
+
+    Args:
+        loader: A loader. One whose sampler is the user's own, or whose data set has an order of its own, is
+            returned as it is.
+
+    Example:
+        >>> [batch.tolist() for batch in reordered(DataLoader([1, 2, 3], batch_size=2, shuffle=True))]
+        [[1, 2], [3]]
+    """
+    dataset, sampler, batches = loader.dataset, loader.sampler, loader.batch_sampler
+    changed: dict[str, Any] = {}
+    if isinstance(dataset, IterableDataset):
+        if not hasattr(dataset, "ordered"):
+            return loader
+        # Several workers would take turns.
+        changed = {"dataset": dataset.ordered(), "num_workers": 0, "prefetch_factor": None}
+        changed |= {"persistent_workers": False, "timeout": 0, "multiprocessing_context": None}
+    elif batches is None or type(batches) is BatchSampler:
+        if isinstance(sampler, DistributedSampler):
+            ordered_sampler = copy.copy(sampler)
+            ordered_sampler.shuffle = False
+            sampler = ordered_sampler
+        elif isinstance(sampler, RandomSampler):
+            sampler = SequentialSampler(dataset)  # type: ignore[arg-type]
+        elif not isinstance(sampler, SequentialSampler):
+            return loader
+        changed = {"sampler": sampler}
+        if batches is not None:
+            changed |= {"batch_sampler": BatchSampler(sampler, batches.batch_size, False), "drop_last": False}
+    else:
+        return loader
+    ordered = copy.copy(loader)
+    # A loader refuses to have them set.
+    vars(ordered).update(changed, _iterator=None)
+    return ordered

@@ -37,6 +37,9 @@ class BatchAdapter:
             accessor. A task whose key is not in a batch is absent from it.
         task_accessor: The accessor of the task ids: one integer for the batch or one for each row;
             id *i* is the *i*-th task of the criterion.
+        id_accessor: The accessor of the rows' own ids, which predictions and messages name: numbers or
+            strings, one for each row; or a mapping from the name of a column to an accessor. The column of
+            a single accessor is ``id``.
 
     Raises:
         UserError: If an accessor has the wrong type.
@@ -54,6 +57,7 @@ class BatchAdapter:
         input_accessor: Accessor | Mapping[str, Accessor] = 0,
         target_accessor: Accessor | Mapping[str, Accessor] | None = 1,
         task_accessor: Accessor | None = None,
+        id_accessor: Accessor | Mapping[str, Accessor] | None = None,
     ) -> None:
         where = type(self).__name__
         check_accessor(input_accessor, f"{where}.input_accessor", by_name=True)
@@ -61,9 +65,12 @@ class BatchAdapter:
             check_accessor(target_accessor, f"{where}.target_accessor", by_name=True)
         if task_accessor is not None:
             check_accessor(task_accessor, f"{where}.task_accessor")
+        if id_accessor is not None:
+            check_accessor(id_accessor, f"{where}.id_accessor", by_name=True)
         self.input_accessor = input_accessor
         self.target_accessor = target_accessor
         self.task_accessor = task_accessor
+        self.id_accessor = id_accessor
 
     def __call__(
         self,
@@ -105,16 +112,17 @@ class BatchAdapter:
         inputs = self._inputs(batch)
         size = count_rows(inputs)
         rows: dict[str, Tensor | None] | None = {task: None} if task else self._rows(batch, names, size)
+        ids = self._own_ids(batch)
         if not need_targets:
-            return Batch(inputs, None, size, rows)
+            return Batch(inputs, None, size, rows, ids=ids)
         targets = self._targets(batch, names)
         if rows is not None:
             targets = _routed(targets, rows, names)
         elif names:
             targets = _named(targets, names)
         if not isinstance(targets, Mapping) or not names:
-            return Batch(inputs, targets, size, rows)
-        return Batch(inputs, Targets.count(targets, ignore_index), size, rows)
+            return Batch(inputs, targets, size, rows, ids=ids)
+        return Batch(inputs, Targets.count(targets, ignore_index), size, rows, ids=ids)
 
     def _inputs(self, batch: Any) -> Any:
         if isinstance(self.input_accessor, Mapping):
@@ -139,6 +147,15 @@ class BatchAdapter:
             )
         return access(batch, accessor, where)
 
+    def _own_ids(self, batch: Any) -> dict[str, Any]:
+        given = self.id_accessor
+        if given is None:
+            return {}
+        where = "adapters.batch.id_accessor"
+        if isinstance(given, Mapping):
+            return {name: access(batch, own, f"{where}.{name}") for name, own in given.items()}
+        return {"id": access(batch, given, where)}
+
     def _rows(self, batch: Any, names: Sequence[str], size: int) -> dict[str, Tensor | None] | None:
         if self.task_accessor is None:
             return None
@@ -157,7 +174,7 @@ class BatchAdapter:
     def __repr__(self) -> str:
         return (
             f"BatchAdapter(input_accessor={self.input_accessor!r}, target_accessor={self.target_accessor!r}, "
-            f"task_accessor={self.task_accessor!r})"
+            f"task_accessor={self.task_accessor!r}, id_accessor={self.id_accessor!r})"
         )
 
 

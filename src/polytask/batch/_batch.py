@@ -27,6 +27,7 @@ class Batch:
         rows: The rows of each task, if the batch has task ids; None for a task whose rows are the
             whole batch.
         columns: Further arguments of metrics, by keyword; in a `JoinedBatch` by task.
+        ids: The user's ids by column, each a tensor or list with one for each row.
     """
 
     inputs: Any
@@ -34,6 +35,7 @@ class Batch:
     size: int
     rows: dict[str, Tensor | None] | None = None
     columns: dict[str, Any] = field(default_factory=dict)
+    ids: dict[str, Any] = field(default_factory=dict)
 
     def inputs_of(self, name: str) -> Any:
         """The inputs that a task's outputs are for.
@@ -89,6 +91,10 @@ class JoinedBatch(Batch):
             {
                 name: torch.arange(end - part.size, end)
                 for (name, part), end in zip(parts.items(), ends, strict=True)
+            },
+            ids={
+                key: [one for part in parts.values() for one in part.ids[key]]
+                for key in dict.fromkeys(key for part in parts.values() for key in part.ids)
             },
         )
 

@@ -63,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--resume", action="store_true", help="continue the newest run with this config"
             )
+        if name == "predict":
+            command.add_argument(
+                "--with-targets", action="store_true", help="write the targets next to the predictions"
+            )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     completion = commands.add_parser("completion", help="print a completion script for a shell")
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))

@@ -113,7 +113,7 @@ def _evaluate(named: "Selection", options: argparse.Namespace, printed: "Printed
 def _predict(named: "Selection", options: argparse.Namespace, printed: "Printed") -> str | None:
     from polytask.experiment._evaluate import predict
 
-    folder = predict(named, printed, dry_run=options.dry_run)
+    folder = predict(named, printed, dry_run=options.dry_run, targets=options.with_targets)
     return None if options.dry_run else f"predictions: {folder}"
 
 

@@ -1,5 +1,6 @@
 """A loader of whole batches from arrays."""
 
+import copy
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -129,6 +130,16 @@ class ArrayLoader(SeededLoader):
             else:
                 inputs = normalizer(inputs)
         return (_pinned(inputs), _pinned(targets)) if self.pin else (inputs, targets)
+
+    def ordered(self) -> "ArrayLoader":
+        """A loader of all rows in order, of the same data."""
+        ordered = copy.copy(self)
+        ordered.shuffle = ordered.drop_last = False
+        return ordered
+
+    def positions(self) -> Iterator[list[int]]:
+        """The rows of each batch of this process in a pass that is not shuffled."""
+        return (rows.tolist() for rows in self._rows(0))
 
     def state_dict(self) -> State:
         """The seed, the number of passes begun, and the batches yielded in the last one, 0 between passes."""

@@ -1,5 +1,6 @@
 """Parquet files that are larger than memory, read in whole batches and shuffled in windows."""
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,6 +127,18 @@ class TableStream(IterableDataset[TableBatch]):
         generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
         types = self._target_types()
         return self._batches(_cut(self._groups, *self._worker_rows()), generator, types)
+
+    def ordered(self) -> "TableStream":
+        """A stream of the same rows in order."""
+        ordered = copy.copy(self)
+        ordered.shuffle = False
+        return ordered
+
+    def positions(self) -> Iterator[range]:
+        """The rows of each batch of this process in an epoch that is not shuffled, by one worker."""
+        first, last = self._own_rows()
+        size = self.batch_size
+        return (range(begin, min(begin + size, last)) for begin in range(first, last, size))
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker does not know the rank of its process.

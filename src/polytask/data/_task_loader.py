@@ -1,5 +1,6 @@
 """One loader made of several tasks' own loaders."""
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from polytask._checks import check_integer, is_integer
 from polytask._errors import UserError, hint
 from polytask._tasks import check_task_names
 from polytask.batch import TaskBatches
+from polytask.data._positions import in_order
 from polytask.data._replay import ReplayableLoader, State, check_same, length_of
 from polytask.data._seeded import SeededLoader, ranks
 from polytask.data._task_samplers import TaskSampler
@@ -131,6 +133,12 @@ class TaskLoader(SeededLoader):
             return
         for indices in self._sampled(self.task_sampler, number, first):
             yield TaskBatches((self.names[index], self._next(self.names[index])) for index in indices)
+
+    def ordered(self) -> "TaskLoader":
+        """A loader of the same data whose tasks' loaders are in the order of their data."""
+        ordered = copy.copy(self)
+        ordered.loaders = {name: in_order(loader) for name, loader in self.loaders.items()}
+        return ordered
 
     def _once(self) -> Iterator[TaskBatches]:
         for name, loader in self.loaders.items():

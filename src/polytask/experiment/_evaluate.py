@@ -73,13 +73,16 @@ def evaluate(
     return Evaluated(run.folder, stage, values, tuple(system.names))
 
 
-def predict(selection: Selection, reporter: Reporter, *, dry_run: bool = False) -> Path:
+def predict(
+    selection: Selection, reporter: Reporter, *, dry_run: bool = False, targets: bool = False
+) -> Path:
     """Write the predictions of a checkpoint.
 
     Args:
         selection: Which config and checkpoint.
         reporter: Receives what happens meanwhile.
         dry_run: Whether one batch is enough, and nothing is written.
+        targets: Whether the targets are written too.
 
     Returns:
         The folder of the predictions.
@@ -91,11 +94,39 @@ def predict(selection: Selection, reporter: Reporter, *, dry_run: bool = False) 
         found = selection.find_checkpoint()
         run, config = found.run, found.config
         raise_problems(config, bool(selection.files))
-        writers = [] if dry_run else [PredictionWriter(run.predictions)]
+        writers = [] if dry_run else [PredictionWriter(run.predictions, class_names(config))]
         trainer = _trainer(config, run, {"callbacks": writers}, dry_run)
         with _loaded(found, "predict", trainer, reporter) as system:
+            system.predicts_targets = targets
             trainer.predict(system, return_predictions=False)
     return run.predictions
+
+
+def class_names(config: Config) -> dict[str, list[str]]:
+    """The names of the classes by task, where the config's data sets are given them.
+
+    Args:
+        config: The config.
+
+    Example:
+        >>> names = {"dataset": {"classes": {"sold": ["no", "yes"], "digit": 10}}}
+        >>> plain = {"system": {"dataloaders": {"train": names}}}
+        >>> class_names(Config.from_plain(plain, where="config.yaml"))
+        {'sold': ['no', 'yes']}
+    """
+    found: dict[str, list[str]] = {}
+    waiting: list[Any] = [config.plain.get("vars"), config.plain["system"].get("dataloaders")]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            waiting += node.values()
+            given = node.get("classes")
+            for task, names in given.items() if isinstance(given, dict) else ():
+                if isinstance(names, list):
+                    found.setdefault(task, [str(name) for name in names])
+    return found
 
 
 @contextmanager

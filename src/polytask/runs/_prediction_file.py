@@ -1,129 +1,170 @@
 """Predictions as one Parquet file: written batch by batch, read as arrays."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from polytask._errors import UserError
-from polytask._files import part_of, publish
+from polytask._files import part_of, publish, replacing
+from polytask.runs._prediction_columns import as_arrays, joined
+
+NAME = "predictions.parquet"
+
+
+@dataclass
+class _Part:
+    """Batches that have the same columns.
+
+    Attributes:
+        path: Their file.
+        writer: Writes it.
+        places: By row the number of its loader and its row there.
+    """
+
+    path: Path
+    writer: pq.ParquetWriter
+    places: list[np.ndarray[Any, Any]] = field(default_factory=list)
 
 
 class PredictionFile:
     """A file of predictions that is written batch by batch, and appears when it is complete.
 
+    Its rows are in the order of the data, whatever the order in which they were predicted. Batches may have
+    other columns, or columns of other shapes: what a row has no prediction for is null, and shapes that
+    differ become lists.
+
     Args:
         path: The file; its folder is created with the first batch.
-        tasks: All tasks, in order.
+        order: The columns that come first, in order, as far as they are written.
 
     Example:
         >>> import tempfile
-        >>> file = PredictionFile(Path(tempfile.mkdtemp()) / "predictions.parquet", ["height"])
-        >>> file.append({"height": torch.tensor([1.5, 2.0])}, None, 2)
+        >>> file = PredictionFile(Path(tempfile.mkdtemp()) / NAME, ["row", "height"])
+        >>> file.append({"row": pa.array([1, 0]), "height": pa.array([1.5, 2.0])}, (0, [1, 0]))
         >>> file.finish()
         >>> read_predictions(file.path.parent)
-        {'height': array([1.5, 2. ])}
+        {'row': array([0, 1]), 'height': array([2. , 1.5])}
     """
 
-    def __init__(self, path: Path, tasks: Sequence[str]) -> None:
+    def __init__(self, path: Path, order: Sequence[str]) -> None:
         self.path = path
-        self._part = part_of(path)
-        self._tasks = tasks
-        self._writer: pq.ParquetWriter | None = None
+        self._order = order
+        self._parts: dict[pa.Schema, _Part] = {}
+        self._last = (-1, -1)
+        self._sorted = True
 
-    def append(self, outputs: Mapping[str, Any], rows: Mapping[str, Tensor | None] | None, size: int) -> None:
+    def append(self, columns: Mapping[str, pa.Array], place: tuple[int, Sequence[int]]) -> None:
         """Append one batch.
 
         Args:
-            outputs: The predictions by task.
-            rows: With task ids, the rows of the batch that each task's predictions are for.
-            size: The number of rows in the batch.
-
-        Raises:
-            UserError: If an output is not a tensor with a row for each input, or changes its shape.
+            columns: Its columns by name.
+            place: The number of its loader, and where in that loader's data each of its rows is.
         """
-        columns = {
-            name: _column(name, output, size, (rows or {}).get(name)) for name, output in outputs.items()
-        }
-        table = pa.table(columns)
-        if self._writer is None:
+        table = pa.table(dict(columns))
+        schema = table.schema
+        if schema not in self._parts:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._part, self._schema(table, rows is not None))
-        self._writer.write_table(_filled(table, self._writer.schema))
+            file = part_of(self.path.with_name(f"{self.path.stem}.{len(self._parts)}{self.path.suffix}"))
+            self._parts[schema] = _Part(file, pq.ParquetWriter(file, schema))
+        part = self._parts[schema]
+        part.writer.write_table(table)
+        loader, rows = place
+        places = np.stack([np.full(len(rows), loader), np.asarray(rows, dtype=np.int64)])
+        part.places.append(places)
+        if len(rows):
+            begins, ends = (tuple(places[:, end].tolist()) for end in (0, -1))
+            self._sorted &= begins > self._last and bool((np.diff(places[1]) > 0).all())
+            self._last = ends
 
     def finish(self) -> None:
-        """Give the file its name."""
-        if self._writer is not None:
-            self._writer.close()
-            publish(self._part, self.path)
+        """Give the file its name.
+
+        Raises:
+            UserError: If the columns of two batches have no common type.
+        """
+        for part in self._parts.values():
+            part.writer.close()
+        parts = list(self._parts.values())
+        if not parts:
+            return
+        if len(parts) == 1 and self._sorted:
+            publish(parts[0].path, self.path)
+            return
+        places = np.concatenate([place for part in parts for place in part.places], axis=1)
+        try:
+            with replacing(self.path) as file:
+                tables = [pq.read_table(part.path) for part in parts]
+                pq.write_table(_in_order(tables, places, self._order), file)
+        finally:
+            self._remove()
 
     def discard(self) -> None:
         """Remove what was written."""
-        if self._writer is not None:
-            self._writer.close()
-            self._part.unlink(missing_ok=True)
+        for part in self._parts.values():
+            part.writer.close()
+        self._remove()
 
-    def _schema(self, table: pa.Table, routed: bool) -> pa.Schema:
-        """The first batch's columns; with task ids, tasks that it lacks get the type of its first column."""
-        missing = [name for name in self._tasks if routed and name not in table.column_names]
-        return pa.schema([*table.schema, *(pa.field(name, table.schema[0].type) for name in missing)])
+    def _remove(self) -> None:
+        for part in self._parts.values():
+            part.path.unlink(missing_ok=True)
 
 
-def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with null columns for the tasks that it lacks."""
-    for field in table.schema:
-        expected = schema.field(field.name).type if field.name in schema.names else None
-        if not field.type.equals(expected):
-            raise UserError(
-                f"task '{field.name}'",
-                "must have outputs of one shape in all batches",
-                f"{field.type} after {expected}",
-                "Bring them to one shape in adapters.logging.pred_transforms",
-            )
-    columns = [
-        table[field.name] if field.name in table.column_names else pa.nulls(len(table), field.type)
-        for field in schema
+def merge(files: Sequence[Path], into: Path, order: Sequence[str]) -> None:
+    """Make one file of those that several processes wrote; a row that two of them have is in it once.
+
+    Args:
+        files: The files, which are removed.
+        into: The new file.
+        order: The columns that come first; the first two say which row it is.
+
+    Raises:
+        UserError: If their columns have no common type.
+    """
+    tables = [pq.read_table(file) for file in files]
+    loader, row = order[:2]
+    known = [table.column(loader).to_pylist() if loader in table.column_names else None for table in tables]
+    names = list(dict.fromkeys(name for one in known if one for name in one))
+    places = [
+        [names.index(name) for name in one] if one else [0] * len(table)
+        for one, table in zip(known, tables, strict=True)
     ]
-    return pa.table(columns, schema=schema)
+    rows = np.concatenate([table.column(row).to_numpy() for table in tables])
+    whole = np.stack([np.concatenate(places).astype(np.int64), rows])
+    with replacing(into) as part:
+        pq.write_table(_in_order(tables, whole, order, once=True), part)
+    for file in files:
+        file.unlink()
 
 
-def _column(name: str, output: Any, size: int, rows: Tensor | None) -> pa.Array:
-    expected = size if rows is None else len(rows)
-    if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != expected:
-        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(
-            f"task '{name}'",
-            f"the output must be a tensor with a row for each of the {expected} inputs",
-            found,
-            "Change it in adapters.logging.pred_transforms",
-        )
-    if output.dtype == torch.bfloat16:
-        output = output.float()
-    values = output.detach().cpu().contiguous().numpy()
-    flat = pa.array(values.reshape(-1))
-    if values.ndim == 1:
-        column: pa.Array = flat
-    elif values.ndim == 2:
-        column = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    else:
-        column = pa.FixedShapeTensorArray.from_numpy_ndarray(values)
-    if rows is None:
-        return column
-    indices = np.full(size, -1)
-    indices[rows.cpu().numpy()] = np.arange(len(rows))
-    return column.take(pa.array(indices, mask=indices < 0))
+def _in_order(
+    tables: Sequence[pa.Table], places: np.ndarray[Any, Any], order: Sequence[str], once: bool = False
+) -> pa.Table:
+    """The tables as one, in the order of the loaders and of their rows."""
+    found = list(dict.fromkeys(name for table in tables for name in table.column_names))
+    names = [name for name in order if name in found]
+    table = joined(tables, [*names, *(name for name in found if name not in names)])
+    indices = np.lexsort((places[1], places[0]))
+    if once:
+        ordered = places[:, indices]
+        new = np.ones(len(indices), dtype=bool)
+        new[1:] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
+        indices = indices[new]
+    return table.combine_chunks().take(pa.array(indices))
 
 
 def read_predictions(folder: str | Path) -> Mapping[str, Any]:
-    """The predictions of a run as arrays by task.
+    """The predictions of a run as arrays by column.
 
     Args:
         folder: The folder that holds ``predictions.parquet``.
+
+    Returns:
+        ``row``, the ids, and the predictions by task.
 
     Raises:
         UserError: If there is no such file.
@@ -134,15 +175,7 @@ def read_predictions(folder: str | Path) -> Mapping[str, Any]:
             predictions = read_predictions("runs/digits/one/predictions")
             predictions["digit"]
     """
-    path = Path(folder) / "predictions.parquet"
+    path = Path(folder) / NAME
     if not path.exists():
         raise UserError(str(path), "the file does not exist", None, "Run `polytask predict` first")
-    table = pq.read_table(path)
-    arrays = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        if isinstance(column, pa.FixedShapeTensorArray):
-            arrays[name] = column.to_numpy_ndarray()
-        else:
-            arrays[name] = np.array(column.to_pylist())
-    return arrays
+    return as_arrays(pq.read_table(path))

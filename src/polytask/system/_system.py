@@ -20,7 +20,9 @@ from polytask._lightning._noise import Silence, silence
 from polytask._lightning._training import own_share, trained_epochs, widen
 from polytask._tasks import SHARING
 from polytask.adapters import CriterionAdapter
-from polytask.batch import Batch
+from polytask.batch import IGNORE_INDEX, Batch
+from polytask.batch._label_masks import is_missing
+from polytask.data._positions import in_order
 from polytask.losses import MultiTaskLoss, Targets, TaskLosses
 from polytask.losses._for_model import check_served, criterion_for
 from polytask.losses._totals import has_objective
@@ -44,6 +46,7 @@ from polytask.system._nonfinite import (
     nonfinite_losses,
 )
 from polytask.system._optimizers import Optimization, step_plateaus
+from polytask.system._predicted_rows import PredictedRows
 from polytask.system._saved_buffers import SavedBuffers
 from polytask.system._sharing_penalty import penalty_of, with_penalty
 from polytask.system._stage_loaders import loader_names, loader_of, loaders_by_stage, replayable
@@ -98,6 +101,7 @@ class System(pl.LightningModule):
 
     Attributes:
         names: The tasks, in order.
+        predicts_targets: Whether `predict_step` returns the targets too; False unless it is set.
         latest: The last value of each log key. The values of an epoch, and of a validation or a test, are
             forgotten when the next one begins.
         guard: Keeps the optimizer from steps whose gradients are not finite.
@@ -163,6 +167,8 @@ class System(pl.LightningModule):
         self._evaluation_faults = EvaluationFaults(self.names)
         self.latest: dict[str, float] = {}
         self.labelled_tasks: set[str] = set()
+        self.predicts_targets = False
+        self._predicted: PredictedRows | None = None
         self._steps_next = False
         self._logged_step = 0
         self._optimization: Optimization | None = None
@@ -287,15 +293,16 @@ class System(pl.LightningModule):
         """
         if isinstance(batch, Batch):
             return batch
-        ignore = (
-            self.criterion.measurement.ignore_index if isinstance(self.criterion, MultiTaskLoss) else None
-        )
+        need_targets = stage != "predict" or self.predicts_targets
         adapted: Batch = self.adapters[stage]["batch"](
-            batch, self.names, ignore, need_targets=stage != "predict"
+            batch, self.names, self._ignore_index(), need_targets=need_targets
         )
         if stage != "predict":
             adapted.columns = self.adapters[stage]["metrics"].columns(batch)
         return adapted
+
+    def _ignore_index(self) -> Mapping[str, int] | None:
+        return self.criterion.measurement.ignore_index if isinstance(self.criterion, MultiTaskLoss) else None
 
     def outputs(self, batch: Batch) -> Any:
         """The model's outputs by task; as the model returns them if the tasks have no names.
@@ -627,11 +634,40 @@ class System(pl.LightningModule):
         """Log the epoch's values."""
         self._log_epoch("test")
 
+    def on_predict_start(self) -> None:
+        """Follow the loaders, so that each prediction is known by its row."""
+        self._predicted = PredictedRows(self.trainer.predict_dataloaders, self.names)
+
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Predictions by task after the logging adapter's transforms, and the rows that they belong to."""
+        """Predictions by task after the logging adapter's transforms, and the rows that they belong to.
+
+        Returns:
+            ``outputs`` by task; ``size``, the number of rows in the batch; ``rows``, with task ids those of
+            each task; ``loader`` and ``row``, the name of the loader if there are several, and the rows'
+            numbers in its data, None if unknown; ``ids``, the user's, by column; and ``targets``, if
+            `predicts_targets`, by task with a mask of what is missing.
+        """
         batch = self.adapt(batch, "predict")
+        loader, row = (None, None) if self._predicted is None else self._predicted.next(batch, dataloader_idx)
         written = predictions(self.outputs(batch), self.adapters["predict"]["logging"])
-        return {"outputs": written, "rows": batch.rows, "size": batch.size}
+        return {
+            "outputs": written,
+            "rows": batch.rows,
+            "size": batch.size,
+            "loader": loader,
+            "row": row,
+            "ids": batch.ids,
+            "targets": self._labels_of(batch) if self.predicts_targets else {},
+        }
+
+    def _labels_of(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:
+        targets = batch.targets if isinstance(batch.targets, Mapping) else {}
+        ignored = self._ignore_index() or {}
+        return {
+            name: (target, is_missing(target, ignored.get(name, IGNORE_INDEX)))
+            for name, target in targets.items()
+            if isinstance(target, Tensor) and target.ndim
+        }
 
     def _log_epoch(self, stage: str) -> None:
         parallel = self.trainer.world_size > 1
@@ -698,8 +734,8 @@ class System(pl.LightningModule):
         return loader_of(self.dataloaders, "test")
 
     def predict_dataloader(self) -> Any:
-        """The loader of the rows to predict."""
-        return loader_of(self.dataloaders, "predict")
+        """The loader of the rows to predict, in the order of their data."""
+        return in_order(loader_of(self.dataloaders, "predict"))
 
     # ---- resume -------------------------------------------------------------------------------
 

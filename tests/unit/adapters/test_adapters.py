@@ -251,7 +251,8 @@ def test_task_ids_need_names():
 def test_an_adapter_tells_its_accessors_and_can_be_pickled():
     adapter = pickle.loads(pickle.dumps(BatchAdapter("x", {"digit": "y"}, 2)))
     assert (
-        repr(adapter) == "BatchAdapter(input_accessor='x', target_accessor={'digit': 'y'}, task_accessor=2)"
+        repr(adapter) == "BatchAdapter(input_accessor='x', target_accessor={'digit': 'y'}, task_accessor=2, "
+        "id_accessor=None)"
     )
 
 

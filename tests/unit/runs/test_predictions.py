@@ -51,7 +51,8 @@ def system(model=None, **options):
 def test_rows_come_in_the_order_of_the_data_whatever_the_batches(tmp_path, batch_size):
     x = torch.randn(10, 3)
     found = predict(tmp_path, system(), list(x), batch_size)
-    assert list(found) == ["number", "vector", "image"]
+    assert list(found) == ["row", "number", "vector", "image"]
+    assert found["row"].tolist() == list(range(10))
     assert np.array_equal(found["number"].astype(np.float32), x[:, 0].numpy())
     assert np.array_equal(found["vector"].astype(np.float32), (2 * x).numpy())
     assert np.array_equal(found["image"], Shapes()(x)["image"].numpy())
@@ -105,18 +106,41 @@ def test_an_output_without_a_row_for_each_input_is_refused(tmp_path, output, fou
 
 
 def test_a_run_that_fails_leaves_no_file(tmp_path):
-    class Growing(Shapes):
+    class Changing(Shapes):
         calls = 0
 
         def forward(self, x):
-            Growing.calls += 1
-            return {"vector": x.repeat(1, Growing.calls)}
+            Changing.calls += 1
+            return {"vector": x if Changing.calls == 1 else x.flatten()[: len(x)]}
 
-    with pytest.raises(
-        UserError, match=r"task 'vector': must have outputs of one shape.*\[6\].* after .*\[3\]"
-    ):
-        predict(tmp_path, system(Growing()), list(torch.randn(4, 3)), 2)
+    with pytest.raises(UserError, match=r"column 'vector': must have values of one type and one number of dim"):
+        predict(tmp_path, system(Changing()), list(torch.randn(4, 3)), 2)
     assert not list((tmp_path / "predictions").iterdir())
+
+
+class Tokens(nn.Module):
+    """As many outputs as tokens, a vector for each."""
+
+    task_names = ("tag", "words")
+
+    def forward(self, x):
+        lengths = (x != 0).sum(dim=1).tolist()
+        tokens = x.float()
+        rows = [row[:length] for row, length in zip(tokens, lengths, strict=True)]
+        return {"tag": torch.stack([tokens, -tokens], dim=2), "words": rows}
+
+
+def test_outputs_whose_length_varies_are_lists(tmp_path):
+    """Between batches, which are padded, and between the rows of one."""
+    sentences = [[1, 2], [3], [4, 5, 6], [7, 8, 9, 1]]
+    padded = [torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sentences[i : i + 2]], True) for i in (0, 2)]
+    trainer = quiet_trainer(callbacks=[PredictionWriter(tmp_path)])
+    trainer.predict(system(Tokens()), DataLoader(padded, batch_size=None), return_predictions=False)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table["words"].to_pylist() == sentences
+    rows = [row + [0] * (width - len(row)) for row, width in zip(sentences, (2, 2, 4, 4), strict=True)]
+    assert table["tag"].to_pylist() == [[[token, -token] for token in row] for row in rows]
+    assert read_predictions(tmp_path)["words"][2] == [4, 5, 6]
 
 
 def test_a_foreign_criterion_without_names_writes_one_column(tmp_path):
