@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from polytask import runs
 from polytask._errors import UserError
+from polytask._tasks import check_known
 from polytask.arrays._placement import placement
 from polytask.arrays._predict_rows import predict_rows
 from polytask.arrays._trained_model import TrainedModel
@@ -61,28 +62,34 @@ class Predictor:
         self.model: nn.Module = system.model
         self.names: tuple[str, ...] = system.names
 
-    def predict(self, inputs: Any, batch_size: int = 1024) -> dict[str, NDArray[Any]]:
+    def predict(
+        self, inputs: Any, batch_size: int = 1024, task: str | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Predictions by task, one row for each input.
 
         Args:
             inputs: One array, or a dict of arrays if the model takes a dict; numpy arrays, tensors, or paths
                 of ``.npy`` files.
             batch_size: The number of rows in a batch.
+            task: For a model that is called with task ids, the task of these rows.
 
         Returns:
             By task an array ``(rows, ...)``.
 
         Raises:
-            UserError: If the inputs do not fit the model.
+            UserError: If the inputs do not fit the model, or the task is unknown.
         """
-        return predict_rows(self._system, self._outputs, inputs, batch_size)
+        if task is not None:
+            check_known([task], self.names, "task")
+        rows: dict[str, Tensor | None] | None = None if task is None else {task: None}
 
-    def _outputs(self, inputs: Any) -> dict[str, Tensor]:
-        # A `Batch` is not adapted again: the batch adapter is for what a loader yields.
-        outputs: dict[str, Tensor] = self._system.predict_step(Batch(inputs, None, count_rows(inputs)), 0)[
-            "outputs"
-        ]
-        return outputs
+        def outputs(own: Any) -> dict[str, Tensor]:
+            # A `Batch` is not adapted again: the batch adapter is for what a loader yields.
+            batch = Batch(own, None, count_rows(own), rows)
+            found: dict[str, Tensor] = self._system.predict_step(batch, 0)["outputs"]
+            return found
+
+        return predict_rows(self._system, outputs, inputs, batch_size)
 
     def __repr__(self) -> str:
         return f"Predictor({type(self.model).__name__}, tasks={list(self.names)})"

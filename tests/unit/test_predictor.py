@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from polytask import UserError
+from polytask import System, UserError
 from polytask.config import Config
 from polytask.predictions import read_predictions
 from polytask.predictor import Predictor, load
@@ -120,6 +121,7 @@ def test_a_predictor_of_a_system_in_hand(run):
 OWN = """
 
 import torch
+from torch import nn
 from polytask import System
 from torchmetrics import MeanSquaredError
 
@@ -179,3 +181,22 @@ def test_a_checkpoint_of_another_architecture(run):
     rule = r"got 4 of another shape, such as model.backbone.0.weight \(8, 2\) for \(9, 2\)"
     with pytest.raises(UserError, match=rule):
         load(run)
+
+
+class ByTask(nn.Module):
+    """Called with the number of a task; heads of two widths."""
+
+    task_names = ("one", "two")
+
+    def forward(self, x, task):
+        return x[:, :1] * 2 if task == 0 else x * 3
+
+
+def test_rows_of_a_task_are_predicted_by_its_name():
+    predictor = Predictor(System(ByTask(), nn.MSELoss()))
+    x = np.ones((3, 2), dtype=np.float32)
+    assert predictor.predict(x, batch_size=2, task="one")["one"].tolist() == [[2.0]] * 3
+    found = predictor.predict(x, batch_size=2, task="two")
+    assert {name: values.tolist() for name, values in found.items()} == {"two": [[3.0, 3.0]] * 3}
+    with pytest.raises(UserError, match="task: no task is called 'three'"):
+        predictor.predict(x, task="three")

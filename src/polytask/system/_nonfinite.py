@@ -19,7 +19,7 @@ class SkippedStepError(Exception):
 
 
 def nonfinite_losses(
-    losses: Mapping[str, float], step: int, trainer: pl.Trainer, rows: Sequence[int] = ()
+    losses: Mapping[str, float], step: int, trainer: pl.Trainer, rows: Sequence[str] = ()
 ) -> RunError:
     """The error for losses that are not finite, with the last good checkpoint.
 
@@ -27,7 +27,7 @@ def nonfinite_losses(
         losses: Those losses by task, in one step; also the ``total``.
         step: The first step with such losses, from 0.
         trainer: The trainer, which knows the epoch and the checkpoints.
-        rows: The indices of rows of the batch that hold such values, if known.
+        rows: The rows of the batch that hold such values, as `bad_rows` names them.
 
     Example:
         >>> trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -49,7 +49,7 @@ def nonfinite_gradients(
     parameters: Sequence[str],
     step: int,
     trainer: pl.Trainer,
-    rows: Sequence[int] = (),
+    rows: Sequence[str] = (),
 ) -> RunError:
     """The error for gradients that are not finite, with the last good checkpoint.
 
@@ -58,7 +58,7 @@ def nonfinite_gradients(
         parameters: The parameters with such gradients.
         step: The step, from 0.
         trainer: The trainer, which knows the epoch and the checkpoints.
-        rows: The indices of rows of the batch that hold such values, if known.
+        rows: The rows of the batch that hold such values, as `bad_rows` names them.
 
     Example:
         >>> trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -98,8 +98,8 @@ def _tasks(names: Sequence[str]) -> str:
     return f"task{'s' * (len(names) > 1)} {', '.join(map(repr, names))}" if names else ""
 
 
-def _when(step: int, trainer: pl.Trainer, rows: Sequence[int]) -> str:
-    shown = ", ".join(map(str, rows[:_MOST_NAMES])) + ", ..." * (len(rows) > _MOST_NAMES)
+def _when(step: int, trainer: pl.Trainer, rows: Sequence[str]) -> str:
+    shown = ", ".join(rows[:_MOST_NAMES]) + ", ..." * (len(rows) > _MOST_NAMES)
     of = f" (row{'s' * (len(rows) > 1)} {shown} of the batch)" if rows else ""
     return f"at step {step} in epoch {trainer.current_epoch}{of}"
 
@@ -115,16 +115,18 @@ def _good(trainer: pl.Trainer) -> str:
     return f"The last good checkpoint is {paths[0]}" if paths else "No checkpoint was saved before it"
 
 
-def bad_rows(batch: Batch, names: Iterable[str]) -> list[int]:
-    """The indices of a batch's rows with an infinite target of these tasks, or an input that is not finite.
+def bad_rows(batch: Batch, names: Iterable[str]) -> list[str]:
+    """The rows of a batch with an infinite target of these tasks, or an input that is not finite.
+
+    Each is its index, with the ids that the batch has.
 
     Args:
         batch: The batch.
         names: The tasks.
 
     Example:
-        >>> bad_rows(Batch(torch.tensor([[1.0], [torch.nan]]), None, 2), ["digit"])
-        [1]
+        >>> bad_rows(Batch(torch.tensor([[1.0], [torch.nan]]), None, 2, ids={"name": ["a", "b"]}), ["digit"])
+        ["1 with name 'b'"]
     """
     found: set[int] = set()
     for value in tree_leaves(batch.inputs):
@@ -137,7 +139,13 @@ def bad_rows(batch: Batch, names: Iterable[str]) -> list[int]:
             rows = None if batch.rows is None else batch.rows.get(name)
             own = _rows_with(target.isinf())
             found.update(own if rows is None else rows[own].tolist())
-    return sorted(found)
+    return [_row(batch, row) for row in sorted(found)]
+
+
+def _row(batch: Batch, row: int) -> str:
+    values = {name: ids[row] for name, ids in batch.ids.items() if row < len(ids)}
+    shown = [f"{name} {(v.item() if isinstance(v, Tensor) else v)!r}" for name, v in values.items()]
+    return f"{row} with {' and '.join(shown)}" if shown else str(row)
 
 
 def _by_row(value: object) -> bool:

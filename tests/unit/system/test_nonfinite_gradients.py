@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from polytask import RunError, System
+from polytask.adapters import BatchAdapter
 from polytask.losses import MultiTaskLoss
 from polytask.models import MultiHead
 from polytask.weighting import UW, Equal, MoCo, UPGrad, Weighting
@@ -347,3 +348,15 @@ def test_a_batch_without_a_label_does_not_change_when_weights_are_computed(tmp_p
     trainer.fit(trained, DataLoader(unlabelled(), batch_size=4))
     fresh = [step for step in range(1, 9) if weights[step]["a"] != weights[step - 1]["a"]]
     assert fresh == [3, 7]
+
+
+def test_rows_at_fault_are_named_by_their_ids():
+    data = [(torch.ones(3), torch.tensor([math.inf if row == 5 else 1.0]), f"house{row}") for row in range(8)]
+    ours = System(
+        nn.Linear(3, 1),
+        MultiTaskLoss({"price": nn.MSELoss()}),
+        partial(torch.optim.SGD, lr=0.01),
+        adapters={"batch": BatchAdapter(0, 1, id_accessor={"name": 2})},
+    )
+    with pytest.raises(RunError, match=r"\(row 1 with name 'house5' of the batch\)"):
+        plain(max_epochs=1).fit(ours, DataLoader(data, 4))
