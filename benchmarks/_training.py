@@ -25,6 +25,8 @@ class Training:
         self.weighting.setup(tasks)
         self.weighting.deferred = True
         self.engine = Engine(model, self.weighting)
+        # The hooks are called here.
+        self.engine.own_loop = None
         self.optimizer = torch.optim.Adam([*model.parameters(), *self.weighting.parameters()], lr=lr)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -79,6 +79,7 @@ class Case:
         weighting.setup(self.names)
         weighting.to(DEVICE)
         engine = Engine(model, weighting, **options)  # type: ignore[arg-type]
+        engine.own_loop = None
 
         def step() -> None:
             model.zero_grad()

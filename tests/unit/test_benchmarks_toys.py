@@ -54,6 +54,8 @@ def test_a_bare_weighting_walks_as_the_engine_does(name):
     weighting, model = ALL[name](), Point(walk.starts[0])
     weighting.setup(["task0", "task1"])
     engine = Engine(model, weighting)
+    # The hooks are called here.
+    engine.own_loop = None
     optimizer = torch.optim.Adam([*model.parameters(), *weighting.parameters()], lr=walk.lr, betas=walk.betas)
     path = [walk.starts[0]]
     for _ in range(3):

@@ -116,6 +116,22 @@ class BackwardStep:
         return self.roots.trace()
 
 
+def named(losses: Losses, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The tasks that a call names; ``task0`` and so on for a vector without names.
+
+    Args:
+        losses: By task, or a vector in the order of the names.
+        names: Which tasks a vector holds.
+
+    Example:
+        >>> named({"a": torch.ones(())}, None), named(torch.ones(2), None)
+        (('a',), ('task0', 'task1'))
+    """
+    if isinstance(losses, Tensor):
+        return tuple(names or (f"task{index}" for index in range(losses.numel())))
+    return tuple(losses) if isinstance(losses, Mapping) else losses.names
+
+
 def by_name(
     losses: Losses, weighting: Weighting, names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[Tensor]]:

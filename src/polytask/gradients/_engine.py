@@ -10,11 +10,12 @@ from polytask._checks import check_integer
 from polytask._distributed import Ranks
 from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
-from polytask.gradients._backward_step import BackwardStep, Losses, by_name
+from polytask.gradients._backward_step import BackwardStep, Losses, by_name, named
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
 from polytask.gradients._jacobian import Pairs, derivatives, times
 from polytask.gradients._levels import LEVELS, ByRows, Level, Measured, MeasuredRows, explicit, weighted
 from polytask.gradients._observer import ObservedStep, Observers, StepObserver
+from polytask.gradients._own_loop import OwnLoop
 from polytask.gradients._sharing import Sharing
 from polytask.gradients._update import Situation, Update, choose
 from polytask.gradients._window import Window
@@ -48,9 +49,17 @@ class Engine:
             between, and the gradients by task are not computed there.
         scale_heads: Whether the parameters of one task alone are scaled by its weight too. None means the
             method's default.
+        tasks: All tasks, in order. None means those of the first step, which must then have them all; a
+            weighting that learns parameters requires them, since the optimizer does too.
+        steps_per_epoch: The number of optimizer steps in an epoch, which a weighting that receives the
+            losses of epochs requires.
+
+    Attributes:
+        own_loop: Calls the weighting's hooks; set it to None to call them yourself.
 
     Raises:
-        UserError: If the level, the model and the weighting do not fit together.
+        UserError: If the level, the model and the weighting do not fit together, or the weighting has other
+            tasks.
 
     Example:
         >>> from polytask.models import MLP, MultiHead
@@ -77,8 +86,14 @@ class Engine:
         level: Gradients | None = None,
         refresh_every: int = 1,
         scale_heads: bool | None = None,
+        *,
+        tasks: Sequence[str] | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         self.weighting = weighting
+        self.own_loop: OwnLoop | None = OwnLoop(weighting, steps_per_epoch)
+        if tasks is not None:
+            self.own_loop.name(tasks, given=True)
         self.refresh_every = refresh_every
         self.scale_heads = scale_heads
         self._check(level)
@@ -89,6 +104,7 @@ class Engine:
         self._window = Window()
         self._observers = Observers(self.level, self._level)
         self._steps = 0
+        self._begun = False
         self._before: tuple[int, dict[str, Tensor]] = 0, {}
         self.ranks: Ranks | None = None
 
@@ -158,10 +174,18 @@ class Engine:
             RunError: On the CPU without ``deferred``, if a task's gradient is not finite.
         """
         combine, level = self._combine, self._level
+        begins, own = not self._begun, self.own_loop
+        if own is not None:
+            own.name(named(losses, names), given=False)
+            if begins:
+                own.begin()
+        self._begun = not last
         if combine is None or level is None:
             present, values = by_name(losses, self.weighting, names)
             self.notify_observers(losses, names=names, scale=scale, last=last)
             (self.weighting(torch.stack(values), present) * scale).backward()
+            if own is not None and last:
+                own.end(present, torch.stack(values).detach())
             return
         if not self._window.begun:
             self._before = self._steps, dict(combine.weights)
@@ -174,6 +198,23 @@ class Engine:
             accumulate(pairs if auxiliary is None else pairs + derivatives(auxiliary))
         level.forget()
         self._steps += last
+        if own is not None and last:
+            own.end(step.names, step.losses)
+
+    def after_step(self, losses: Losses, *, names: Sequence[str] | None = None) -> None:
+        """Pass the losses of a batch after the optimizer step to a weighting that learns from their change.
+
+        Args:
+            losses: As for `backward`, of the same batch, computed again after ``optimizer.step()``; they
+                need no graph.
+            names: As for `backward`.
+
+        Raises:
+            UserError: If the losses do not fit.
+        """
+        if self.own_loop is not None:
+            present, values = by_name(_attached(losses), self.weighting, names)
+            self.own_loop.after_step(present, torch.stack(values))
 
     def _pairs(
         self, step: BackwardStep, combine: Combine, level: Level, last: bool, calls: int, part: float
@@ -361,6 +402,14 @@ class Engine:
         self.weights.clear()
         self.weights.update(weights)
         self._steps = state["steps"]
+
+
+def _attached(losses: Losses) -> Losses:
+    """Losses that may lack a graph in a form that has one."""
+    if isinstance(losses, Tensor):
+        return losses.detach().requires_grad_()
+    by_task = losses if isinstance(losses, Mapping) else dict(zip(losses.names, losses.means, strict=True))
+    return {name: torch.as_tensor(loss).detach().requires_grad_() for name, loss in by_task.items()}
 
 
 def _level_name(name: Gradients | None, combine: Combine | None) -> Gradients | None:

@@ -51,6 +51,8 @@ class TaskBackward:
         self.criterion = criterion
         self.weighting = criterion.weighting
         self.engine = Engine(model, self.weighting, level, refresh_every, scale_heads)
+        # The hooks are called here.
+        self.engine.own_loop = None
         self.weighting.deferred = True
         self.weights: dict[str, float] = {}
         self.ranks: Ranks | None = None
