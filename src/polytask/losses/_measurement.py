@@ -1,6 +1,7 @@
 """The losses of a batch by task: computed, added up over ranks, and kept until the next batch."""
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ class LossMeasurement:
         latest: Likewise of the last batch in any mode.
         ranks: The processes that train together, set by `polytask.System`: in training, losses are then
             those of the joined batch, and a task is present if any rank has a label of it.
+        detached: The tasks whose losses of the last batch of a training have no graph.
+        warns: Whether a warning names them if other losses have one; `polytask.System` raises an error.
 
     Example:
         >>> measurement = LossMeasurement("mean")
@@ -42,6 +45,8 @@ class LossMeasurement:
         self.last: TaskLosses | None = None
         self.latest: TaskLosses | None = None
         self.ranks: Ranks | None = None
+        self.detached: tuple[str, ...] = ()
+        self.warns = True
         self._losses: dict[str, MaskedLoss] = {}
         self._divisors: tuple[tuple[Any, ...], Tensor] | None = None
 
@@ -99,6 +104,8 @@ class LossMeasurement:
             )
             sums.append(value.float() if value.dtype in HALF else value)
             counts.append(count)
+        if training and torch.is_grad_enabled():
+            self._note_detached(here, sums)
         if self.ranks is not None and training:
             names, sums, counts = self.ranks.join(self.names, here, sums, counts)
         if not names:
@@ -109,6 +116,16 @@ class LossMeasurement:
         losses = TaskLosses(names, stacked, self._divisor(counts, stacked), here)
         self._keep(replace(losses, sums=stacked.detach()), training)
         return losses
+
+    def _note_detached(self, names: Sequence[str], losses: Sequence[Tensor]) -> None:
+        detached = tuple(name for name, loss in zip(names, losses, strict=True) if not loss.requires_grad)
+        if self.warns and len(detached) < len(names):
+            for name in set(detached) - set(self.detached):
+                warnings.warn(
+                    f"task '{name}' is not trained: its loss depends on no parameter that is trained",
+                    stacklevel=4,
+                )
+        self.detached = detached
 
     def _keep(self, losses: TaskLosses, training: bool) -> None:
         self.latest = losses

@@ -38,6 +38,7 @@ from polytask.system._fit_checks import (
 )
 from polytask.system._forward import outputs_by_task, predictions
 from polytask.system._given import GIVEN, Resumption
+from polytask.system._graphs import GraphCheck
 from polytask.system._nonfinite import (
     SkippedStepError,
     bad_rows,
@@ -163,6 +164,8 @@ class System(pl.LightningModule):
         self.dataloaders = loaders_by_stage(dataloaders)
         self.on_nonfinite = on_nonfinite
         self.guard = StepGuard(on_nonfinite == "skip")
+        self._graph_check = GraphCheck()
+        self._reached = False
         self._saved_buffers = SavedBuffers(model)
         self._evaluation_faults = EvaluationFaults(self.names)
         self.latest: dict[str, float] = {}
@@ -338,12 +341,31 @@ class System(pl.LightningModule):
         if counted and stage == "train":
             # A task may have all of its labels on other ranks.
             self.labelled_tasks.update(batch.targets, set(self.names).intersection(losses))
-        if stage == "train" and not self._accepts(batch, total, losses):
-            return None
+        if stage == "train":
+            self._check_graphs(batch, total, losses)
+            if not self._accepts(batch, total, losses):
+                return None
         self.record.add(stage, batch, outputs, total, losses, self.criterion, self.global_step, loader)
         if stage == "train" and self.task_backward is not None:
             self.task_backward.note(batch, total, losses)
         return total
+
+    def _check_graphs(self, batch: Batch, total: Tensor, losses: Mapping[str, Tensor]) -> None:
+        """Other losses than those that the total is made of may be returned for the logs, without a graph."""
+        if not torch.is_grad_enabled():
+            return
+        counted = isinstance(batch.targets, Targets)
+        if counted and not batch.targets:
+            # The total is that of other processes.
+            return
+        detached: list[str] = []
+        if isinstance(self.criterion, MultiTaskLoss) and self.criterion.combination.own_total and counted:
+            measured = self.criterion.measurement.detached
+            known = [name for name in self.names if name in batch.targets and name in losses]
+            detached = [name for name in known if name in measured or not losses[name].requires_grad]
+        if detached or not total.requires_grad:
+            frozen = any(not parameter.requires_grad for parameter in self.model.parameters())
+            self._graph_check.check(detached, len(batch.targets) if counted else 0, total, frozen)
 
     def _accepts(self, batch: Batch, total: Tensor, losses: dict[str, Tensor]) -> bool:
         self.guard.batch = batch
@@ -423,6 +445,10 @@ class System(pl.LightningModule):
         """The step's forward and backward; the optimizer does not step if the gradients cannot be used."""
         total = closure()
         parameters = dict(self.named_parameters())
+        if total is not None and not self._reached:
+            # A graph may end at inputs alone. A step without a label has none.
+            waits = self.task_backward is not None and self.task_backward.engine.begun
+            self._reached = waits or self._graph_check.check_reached(self.model.parameters())
         # A loss scaler looks for gradients that are not finite itself, and lowers its scale.
         if getattr(self.trainer.precision_plugin, "scaler", None) is None or total is None:
             self.guard.evaluated(

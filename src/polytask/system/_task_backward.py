@@ -53,6 +53,7 @@ class TaskBackward:
         self.engine = Engine(model, self.weighting, level, refresh_every, scale_heads)
         # The hooks are called here.
         self.engine.own_loop = None
+        criterion.measurement.warns = False
         self.weighting.deferred = True
         self.weights: dict[str, float] = {}
         self.ranks: Ranks | None = None
@@ -138,6 +139,7 @@ class TaskBackward:
     def begin(self) -> None:
         """Begin a new batch."""
         self._forget()
+        self.criterion.measurement.detached = ()
         self._seen_batches += 1
         self.engine.begin()
         if self.ranks is not None and self._buffers is not None:
