@@ -202,3 +202,45 @@ def test_tasks_must_be_those_of_the_weighting():
     with pytest.raises(UserError, match="tasks: must be those of the UPGrad, a, b, got a, b, c"):
         parts(weighting, tasks="abc")
     assert parts(weighting, tasks="ab")[1].weighting.names == ("a", "b")
+
+
+@pytest.mark.parametrize("level", ["parameters", "last_shared"])
+def test_an_engine_of_a_part_of_what_tasks_share_is_refused(level):
+    layers = [nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)]
+    body, head = nn.Sequential(*layers), nn.Linear(2, 2)
+    part = (
+        MultiHead(body[2:], {"a": nn.Identity(), "b": nn.Identity()}) if level == "last_shared" else body[2:]
+    )
+    engine = Engine(part, UPGrad(), level)
+    outputs = part(body[:2](torch.ones(3, 4)))
+    outputs = outputs["a"] if isinstance(outputs, dict) else outputs
+    by_task = head(outputs).mean(dim=0)
+    with pytest.raises(
+        UserError, match=r"model: must have all parameters that two tasks reach, got [24] others"
+    ):
+        engine.backward({"a": by_task[0], "b": by_task[1]})
+
+
+def test_an_engine_of_a_part_balances_that_part_alone_once_its_inputs_are_detached():
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    received = []
+
+    class Kept(UPGrad):
+        def solve(self, step):
+            received.append(step.gramian)
+            return super().solve(step)
+
+    engine = Engine(body[2:], Kept())
+    features = body[:2](torch.randn(3, 4, dtype=torch.float64)).detach()
+    losses = body[2:](features).square().mean(dim=0)
+    rows = [
+        torch.cat(
+            [g.flatten() for g in torch.autograd.grad(loss, list(body[2:].parameters()), retain_graph=True)]
+        )
+        for loss in losses
+    ]
+    engine.backward({"a": losses[0], "b": losses[1]})
+    jacobian = torch.stack(rows)
+    torch.testing.assert_close(received[0], jacobian @ jacobian.T, rtol=1e-12, atol=1e-12)
+    assert all(parameter.grad is None for parameter in body[:2].parameters())

@@ -32,14 +32,14 @@ class Engine:
     takes a plain backward. Parameters that one task alone reaches get that task's gradient.
 
     Shared parameters need not be named: a `torch.nn.Parameter` is shared once two tasks have reached it in
-    the graphs of the steps. The row of a task that does not reach it holds 0 there. Until every task has
+    the graphs of the steps, also one of a head that several losses use. The model must have all of them. The row of a task that does not reach it holds 0 there. Until every task has
     been seen, steps in which nothing is known to be shared use the sum of the losses. With a single task,
     every parameter counts as shared.
 
     Create one engine for a model, before the first forward: it observes the model's layers.
 
     Args:
-        model: The model.
+        model: The model, with every parameter that two tasks reach.
         weighting: How the tasks are balanced.
         level: What the Gramian is made of: all shared ``parameters``, exactly; the ``representation``
             that the heads of ``model.heads`` receive, which costs little more than a plain backward;
@@ -249,6 +249,7 @@ class Engine:
             self._sharing.learn(step.graph, here)
         if self.ranks is not None:
             self._sharing.agree(self.ranks)
+        self._sharing.check_owned()
 
     def _add(self, step: BackwardStep, level: Level, shared: Sequence[Tensor]) -> None:
         self._window.add(step, explicit(step, shared), level.within(step, shared) if shared else None)

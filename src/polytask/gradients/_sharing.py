@@ -64,18 +64,30 @@ class Sharing:
     def agree(self, ranks: Ranks) -> None:
         """Learn what other ranks have seen since the last call.
 
-        Raises:
-            UserError: If tasks share a parameter that is not the model's, which ranks cannot name.
+        Args:
+            ranks: The ranks.
         """
         if not ranks.any(self._news):
             return
         self._news = False
         for state in ranks.gather(self.state_dict()):
             self.load_state_dict(state)
-        own = set(self.parameters.values())
-        if any(len(tasks) > 1 for parameter, tasks in self.tasks.items() if parameter not in own):
-            rule = "must own all parameters that tasks share if there are several ranks"
-            raise UserError("model", rule, "another parameter", "Make it a parameter of the model")
+
+    def check_owned(self) -> None:
+        """Refuse a model that is a part of what the tasks share.
+
+        Raises:
+            UserError: If two tasks have reached a parameter that is not the model's.
+        """
+        others = list(self.tasks.items())[len(self.parameters) :]
+        shapes = [tuple(parameter.shape) for parameter, tasks in others if len(tasks) > 1]
+        if shapes:
+            raise UserError(
+                "model",
+                "must have all parameters that two tasks reach",
+                f"{len(shapes)} others, such as one of shape {shapes[0]}",
+                "Create the engine of the whole model, or detach the inputs of this part",
+            )
 
     def shared(self, all_names: Sequence[str]) -> list[Tensor]:
         """The shared parameters, in order.

@@ -150,7 +150,7 @@ def test_training_goes_on_after_a_validation_in_inference_mode():
     criterion, output = regression(), OUTPUTS["a"].clone().requires_grad_()
     with torch.inference_mode():
         criterion(OUTPUTS, TARGETS)
-    criterion({**OUTPUTS, "a": output}, TARGETS).backward()
+    criterion({"a": output, "b": OUTPUTS["b"].clone().requires_grad_()}, TARGETS).backward()
     assert output.grad.tolist() == [1.0, 3.0]
     assert criterion.get_task_weights() == {"a": 1.0, "b": 1.0}
 
