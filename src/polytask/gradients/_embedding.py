@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from polytask.gradients._inner_products import product
 from polytask.gradients._layer_call import LayerCall, LayerRows, precise
 
 
@@ -56,9 +57,7 @@ class EmbeddingRows(LayerRows):
 
     def gramian(self) -> Tensor:
         """From the rows that were looked up."""
-        rows = self.gradients.flatten(1)
-        gramian: Tensor = rows @ rows.mT
-        return gramian
+        return product(self.gradients.flatten(1))
 
     def parameters(self) -> list[Tensor]:
         """The table."""

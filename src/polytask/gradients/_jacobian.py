@@ -14,6 +14,7 @@ from polytask.gradients._accumulate import added
 from polytask.gradients._backward_step import Roots
 from polytask.gradients._compiled import repeatable
 from polytask.gradients._graph import Graph, trace
+from polytask.gradients._inner_products import product
 from polytask.gradients._layer_call import LayerCall, LayerRows
 
 Pairs = list[tuple[Tensor, Tensor | None]]
@@ -140,12 +141,6 @@ class Rows:
                 mine[parameter] = added(mine[parameter], gradient) if parameter in mine else gradient
         layouts = _joined(self.layouts, other.layouts)
         return replace(self, jacobian=self.jacobian + other.jacobian, own=own, layouts=layouts)
-
-
-def product(rows: Tensor) -> Tensor:
-    """Inner products of rows."""
-    gramian: Tensor = rows @ rows.mT
-    return gramian
 
 
 def parts(values: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -10,7 +10,8 @@ from polytask._errors import UserError
 from polytask.gradients._backward_step import BackwardStep
 from polytask.gradients._compiled import is_compiled, repeatable
 from polytask.gradients._graph import Graph
-from polytask.gradients._jacobian import Pairs, Rows, measure, nothing, product
+from polytask.gradients._inner_products import product
+from polytask.gradients._jacobian import Pairs, Rows, measure, nothing
 from polytask.gradients._layer_observer import LayerObserver
 from polytask.gradients._representation import Copies, Representation, heads_of, represent
 

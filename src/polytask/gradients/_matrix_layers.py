@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from polytask.gradients._graph import Graph
+from polytask.gradients._inner_products import product
 from polytask.gradients._layer_call import LayerCall, LayerRows, precise
 
 _CASTS = frozenset({"ToCopyBackward0"})
@@ -142,8 +143,8 @@ class MatrixRows(LayerRows):
         if len(self.call.parameters()) > 1:
             # The bias is a weight whose input is 1.
             kernel = kernel + 1
-        product = self.deltas.flatten(1) @ (kernel @ self.deltas).flatten(1).mT
-        return (product + product.mT) / 2
+        gramian = product(self.deltas.flatten(1), (kernel @ self.deltas).flatten(1))
+        return (gramian + gramian.mT) / 2
 
     def parameters(self) -> list[Tensor]:
         """The weight, and the bias if there is one."""

@@ -11,7 +11,8 @@ from torch.autograd.graph import GradientEdge, Node
 from polytask._errors import UserError
 from polytask.gradients._backward_step import BackwardStep
 from polytask.gradients._compiled import repeatable
-from polytask.gradients._jacobian import Pairs, Rows, flat, product
+from polytask.gradients._inner_products import product
+from polytask.gradients._jacobian import Pairs, Rows, flat
 from polytask.gradients._levels import Level, Measured, MeasuredRows, explicit
 from polytask.gradients._window import Window
 from polytask.weighting._base import Gradients
