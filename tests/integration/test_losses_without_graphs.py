@@ -146,13 +146,14 @@ def test_a_criterion_in_an_own_loop_names_a_task_that_rests(weighting):
     assert len(caught) == 1
 
 
-def test_a_task_that_rests_on_purpose_is_named_once():
+@pytest.mark.parametrize("weighting", [Equal, UW, UPGrad])
+def test_a_task_that_rests_on_purpose_is_named_once(weighting):
     """Its head and all that it shares are frozen."""
     model = Lossy(lost=())
     model.body.requires_grad_(False)
     model.heads["a"].requires_grad_(False)
     with pytest.warns(UserWarning, match="task 'a' is not trained: its loss depends on frozen") as caught:
-        quiet_trainer(max_epochs=2).fit(system(model), DataLoader(ROWS, 4))
+        quiet_trainer(max_epochs=2).fit(system(model, weighting()), DataLoader(ROWS, 4))
     assert len([one for one in caught if "is not trained" in str(one.message)]) == 1
 
 

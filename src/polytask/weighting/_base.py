@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,10 @@ from polytask.weighting._faults import Faults
 # Rounding of an inner product of a million float64 numbers, relative to the norms: 2 ** 10 units.
 SUMMED = 2.0**-42
 Gradients = Literal["parameters", "representation", "last_shared"]
+
+
+def _shown(value: Any) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 class Weighting(nn.Module, ABC):
@@ -185,7 +189,10 @@ class LossWeighting(Weighting):
         if self.training and torch.is_grad_enabled():
             with torch.no_grad():
                 self.observe(losses.detach(), indices)
-        return self.scalar(losses, indices)
+        total: Any = self.scalar(losses, indices)
+        if not isinstance(total, Tensor) or total.ndim:
+            raise UserError(f"{type(self).__name__}.scalar", "must return a scalar tensor", _shown(total))
+        return total
 
     def _checked(self, losses: Tensor, names: Sequence[str] | None) -> tuple[Tensor, list[int] | None]:
         expected = self.names if names is None else names
@@ -347,7 +354,8 @@ class GramianWeighting(Weighting):
             bad = bad | ~losses.isfinite().to(bad.device)
         infinite, skew, step = self._examine(step)
         before = [buffer.clone() for buffer in self.buffers()]
-        solution = self.solve(step)
+        solution: Any = self.solve(step)
+        self._check_solution(solution, names)
         weights = solution.weights.to(gramian)
         lost = ~weights.isfinite().all()
         if solution.solved is not None:
@@ -360,6 +368,17 @@ class GramianWeighting(Weighting):
         self.faults.note(faults, gramian.detach(), step.indices, len(self.names), bad)
         self._check_now(gramian)
         return torch.where(faulty, 0.0, weights)
+
+    def _check_solution(self, solution: Any, names: Sequence[str] | None) -> None:
+        where, tasks = f"{type(self).__name__}.solve", self.names if names is None else names
+        if not isinstance(solution, GramianSolution):
+            raise UserError(
+                where, "must return a GramianSolution", _shown(solution), "Wrap the weights in one"
+            )
+        weights: Any = solution.weights
+        if not isinstance(weights, Tensor) or weights.shape != (len(tasks),):
+            rule = f"must return one weight for each of the tasks {', '.join(tasks)}"
+            raise UserError(where, rule, _shown(weights))
 
     @abstractmethod
     def solve(self, step: GramianStep) -> GramianSolution:
@@ -497,13 +516,17 @@ class JacobianAggregator(Weighting):
         indices = self.indices(names)
         infinite = self._note(rows, indices)
         before = [buffer.clone() for buffer in self.buffers()]
-        update: Tensor = self.aggregate(rows, indices, losses)
+        update: Any = self.aggregate(rows, indices, losses)
+        if not isinstance(update, Tensor) or update.shape != rows.shape[1:]:
+            rule = f"must return an update of shape {tuple(rows.shape[1:])}, one value for each parameter"
+            raise UserError(f"{method}.aggregate", rule, _shown(update))
         # A faulty step must not change the state.
         for buffer, old in zip(self.buffers(), before, strict=True):
             # A row's length is set by the first Jacobian; before that, all its values are 0.
             old = old if old.shape == buffer.shape else torch.zeros_like(buffer)
             buffer.copy_(torch.where(infinite.any().to(old.device), old, buffer))
-        return update.to(jacobian.dtype)
+        converted: Tensor = update.to(jacobian.dtype)
+        return converted
 
     def _note(self, rows: Tensor, indices: list[int] | None) -> Tensor:
         infinite: Tensor = ~torch.linalg.vector_norm(rows, dim=1).isfinite()
