@@ -13,9 +13,10 @@ from polytask._checks import check_integer, check_number, is_finite, is_integer
 from polytask._errors import UserError
 from polytask._tasks import TaskType, check_known
 from polytask.arrays._keep_best import KeepBest
-from polytask.arrays._label_codes import LabelCodes, check_kinds, columns_of
+from polytask.arrays._label_codes import LabelCodes, check_kinds
 from polytask.arrays._predict_rows import predict_rows
 from polytask.arrays._session import Session
+from polytask.arrays._target_form import TargetForm
 from polytask.batch import Batch
 from polytask.data import create_multitask_dataloader
 from polytask.data._missing_values import numbers_of
@@ -41,11 +42,14 @@ _PREDICT_ROWS = 4096
 class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
     """One network for several targets, with scikit-learn's ``fit``, ``predict`` and ``score``.
 
-    Targets are a dict by task, a data frame (pandas, polars) with a column for each task, or a structured
-    array; the latter two can be cut into folds by scikit-learn itself, which `GridSearchCV` needs. A label is
-    missing if it is NaN, None or null, or -100 among integers. Strings, booleans and integers with up to
-    20 different values are classes, and the task is a classification; fractions are values, and the task is a
-    regression; any other kind has to be given in ``task_types``.
+    Targets are a dict by task, a data frame (pandas, polars) or a structured array with a column for each
+    task, an array ``(rows, k)``, whose columns are the tasks ``y0``, ``y1`` and so on, or an array
+    ``(rows,)``, which is the task ``y``. Predictions have the form of the targets. All but the dict can be
+    cut into folds by scikit-learn itself, as `GridSearchCV` does. A label is missing if it is NaN, None or
+    null, or -100 among integers. Strings, booleans and integers with up to 20 different values are classes,
+    and the task is a classification; fractions are values, and the task is a regression; any other kind has
+    to be given in ``task_types``. Several labels for each row are several tasks: in a dict, a matrix of 0
+    and 1 is an error.
 
     Values are standardised for the training, and predicted in their original unit. Inputs are not scaled:
     put a scaler before the estimator in a `Pipeline`.
@@ -72,7 +76,8 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         tasks_: The tasks, in order.
-        classes_: The classes of each task in the order of `predict_proba`; None for a regression.
+        classes_: The classes of each task in the order of `predict_proba`, None for a regression: by task, in
+            a list if the targets were a matrix, of the one task if they were a vector.
         model_: The trained module.
         history_: By log key a list with a value for each epoch.
         n_iter_: Epochs that were trained.
@@ -144,7 +149,8 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         """
         self._check_parameters()
         X = self._inputs(X, reset=True)  # noqa: N806
-        columns = columns_of(y, len(X))
+        form = TargetForm(y)
+        columns = form.columns(y, len(X))
         kinds = check_kinds(self.task_types, columns)
         codes = {name: LabelCodes(name, column, kinds.get(name)) for name, column in columns.items()}
         targets = {name: codes[name].encode(column) for name, column in columns.items()}
@@ -158,6 +164,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
             training, validation = (self._loader(X, targets, rows, seed) for rows in (train, held_out))
             session.train_for(self.epochs, training, validation, [best])
         best.load_best(session.system)
+        self._form = form
         self._keep(session, codes)
         return self
 
@@ -228,7 +235,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
     def _keep(self, session: Session, codes: dict[str, LabelCodes]) -> None:
         self.model_ = session.system.model.cpu()
         self.tasks_ = tuple(codes)
-        self.classes_ = {name: code.classes for name, code in codes.items()}
+        self.classes_ = self._form.listed({name: code.classes for name, code in codes.items()})
         self.history_ = session.history.by_key()
         self.n_iter_ = len(session.history.epochs)
         self.weights_ = {name: self.history_[f"weights/{name}"][-1] for name in codes}
@@ -236,31 +243,34 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
 
     # ---- predict ------------------------------------------------------------------------------
 
-    def predict(self, X: Any) -> Arrays:  # noqa: N803
+    def predict(self, X: Any) -> Any:  # noqa: N803
         """Classes, or values in the unit of the targets, by task.
 
         Args:
             X: Inputs as those of `fit`.
 
         Returns:
-            ``(rows,)`` by task, or ``(rows, k)`` as the targets.
+            Predictions in the form of the targets of `fit`: a dict of ``(rows,)`` or ``(rows, k)`` by task, a
+            data frame or a structured array with a column for each task, or an array.
 
         Raises:
             UserError: If the inputs do not fit the model.
         """
-        return self._labels(X)
+        labels = self._labels(X)
+        return self._form.restored(labels)
 
     def _labels(self, X: Any) -> Arrays:  # noqa: N803
         return {name: self._codes[name].decode(output) for name, output in self._outputs(X).items()}
 
-    def predict_proba(self, X: Any) -> Arrays:  # noqa: N803
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803
         """Probabilities of the classes of each classification, in the order of ``classes_``.
 
         Args:
             X: Inputs as those of `fit`.
 
         Returns:
-            ``(rows, classes)`` by task.
+            ``(rows, classes)`` by task; for a matrix of targets a list, with None for a regression; for a
+            vector one array.
 
         Raises:
             UserError: If no task is a classification, or the inputs do not fit the model.
@@ -268,9 +278,10 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         outputs = self._outputs(X)
         chosen = [name for name, code in self._codes.items() if code.classes is not None]
         if not chosen:
-            found = f"regressions only: {', '.join(self.tasks_)}"
-            raise UserError("predict_proba", "requires a classification", found)
-        return {name: torch.from_numpy(outputs[name]).softmax(dim=1).numpy() for name in chosen}
+            regressions = f"regressions only: {', '.join(self.tasks_)}"
+            raise UserError("predict_proba", "requires a classification", regressions)
+        found = {name: torch.from_numpy(outputs[name]).softmax(dim=1).numpy() for name in chosen}
+        return self._form.listed(found)
 
     def score(self, X: Any, y: Any) -> float:  # noqa: N803
         """The mean over the tasks of accuracy, or of the coefficient of determination for a regression.
@@ -283,7 +294,7 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
             UserError: If a task is unknown, or has no label.
         """
         predicted = self._labels(X)
-        columns = columns_of(y, len(next(iter(predicted.values()))))
+        columns = self._form.columns(y, len(next(iter(predicted.values()))))
         check_known(columns, self.tasks_, "y")
         scores = [self._codes[name].score(column, predicted[name]) for name, column in columns.items()]
         return float(np.mean(scores))
@@ -310,7 +321,6 @@ class MultiTaskEstimator(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
-        tags.target_tags.single_output = False
         return tags
 
 

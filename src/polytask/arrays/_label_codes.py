@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from polytask._errors import UserError, hint
-from polytask._tasks import TaskType, check_known, check_task_names
+from polytask._tasks import TaskType, check_known
 from polytask.batch import IGNORE_INDEX, are_labels, are_strings, unknown_class, whole_labels
 from polytask.data._missing_values import array_with_missing, missing_of, numbers_of
 
@@ -20,39 +20,6 @@ MOST_CLASSES = 20
 _TYPES = "targets must be numbers, strings or booleans"
 
 Array = NDArray[Any]
-
-
-def columns_of(targets: Any, rows: int) -> dict[str, Any]:
-    """Targets by task, from a dict, a data frame or a structured array.
-
-    Args:
-        targets: The targets.
-        rows: The number of rows that each must have.
-
-    Raises:
-        UserError: If the tasks have no names, or numbers of rows differ.
-
-    Example:
-        >>> columns_of({"kind": ["a", "b"]}, 2)
-        {'kind': ['a', 'b']}
-    """
-    if isinstance(targets, Mapping):
-        columns = dict(targets)
-    elif hasattr(targets, "columns") and hasattr(targets, "__getitem__"):
-        columns = {name: targets[name] for name in targets.columns}
-    elif getattr(getattr(targets, "dtype", None), "names", None):
-        columns = {name: targets[name] for name in targets.dtype.names}
-    else:
-        if targets is None:
-            raise UserError("y", "requires y to be passed, but the target y is None")
-        found = f"a {type(targets).__name__}"
-        raise UserError("y", "must be a dict by task or a data frame with a column for each task", found)
-    check_task_names(columns, "y")
-    for name, column in columns.items():
-        if len(column) != rows:
-            found = f"{len(column)} in targets of shape {np.shape(column)}"
-            raise UserError(f"task '{name}'", f"must have a target for each of the {rows} rows of X", found)
-    return columns
 
 
 def _values(name: str, column: Any) -> tuple[Array, Array]:
@@ -220,9 +187,17 @@ class LabelCodes:
 
 
 def _kind(name: str, known: Array) -> TaskType:
+    numbers = not are_strings(known.dtype.kind)
+    whole = are_labels(known.dtype.kind) or np.array_equal(known, np.trunc(known))
+    if known.ndim == 2 and numbers and whole and np.isin(known, (0, 1)).all():
+        raise UserError(
+            f"task '{name}'",
+            "must have one label per row; several labels are several tasks",
+            f"a matrix of 0 and 1 of shape {known.shape}",
+            f"Pass a column for each label, or task_types={{'{name}': 'regression'}}",
+        )
     if are_strings(known.dtype.kind) or known.dtype.kind == "b":
         return "classification"
-    whole = are_labels(known.dtype.kind) or np.array_equal(known, np.trunc(known))
     if known.ndim > 1 or not whole:
         return "regression"
     number = len(np.unique(known))

@@ -23,12 +23,12 @@ class _Part:
     Attributes:
         path: Their file.
         writer: Writes it.
-        places: By row the number of its loader and its row there.
+        indices: By row the number of its loader and its index there.
     """
 
     path: Path
     writer: pq.ParquetWriter
-    places: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    indices: list[np.ndarray[Any, Any]] = field(default_factory=list)
 
 
 class PredictionFile:
@@ -58,12 +58,12 @@ class PredictionFile:
         self._last = (-1, -1)
         self._sorted = True
 
-    def append(self, columns: Mapping[str, pa.Array], place: tuple[int, Sequence[int]]) -> None:
+    def append(self, columns: Mapping[str, pa.Array], row_of: tuple[int, Sequence[int]]) -> None:
         """Append one batch.
 
         Args:
             columns: Its columns by name.
-            place: The number of its loader, and where in that loader's data each of its rows is.
+            row_of: The number of its loader, and the index in that loader's data of each of its rows.
         """
         table = pa.table(dict(columns))
         schema = table.schema
@@ -73,9 +73,9 @@ class PredictionFile:
             self._parts[schema] = _Part(file, pq.ParquetWriter(file, schema))
         part = self._parts[schema]
         part.writer.write_table(table)
-        loader, rows = place
+        loader, rows = row_of
         places = np.stack([np.full(len(rows), loader), np.asarray(rows, dtype=np.int64)])
-        part.places.append(places)
+        part.indices.append(places)
         if len(rows):
             begins, ends = (tuple(places[:, end].tolist()) for end in (0, -1))
             self._sorted &= begins > self._last and bool((np.diff(places[1]) > 0).all())
@@ -95,7 +95,7 @@ class PredictionFile:
         if len(parts) == 1 and self._sorted:
             publish(parts[0].path, self.path)
             return
-        places = np.concatenate([place for part in parts for place in part.places], axis=1)
+        places = np.concatenate([own for part in parts for own in part.indices], axis=1)
         try:
             with replacing(self.path) as file:
                 tables = [pq.read_table(part.path) for part in parts]

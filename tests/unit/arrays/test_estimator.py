@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -37,9 +38,14 @@ def fitted():
 
 
 def equal(first, second):
-    assert first.keys() == second.keys()
-    for task, values in first.items():
-        np.testing.assert_array_equal(values, second[task], err_msg=task)
+    assert tasks_of(first) == tasks_of(second)
+    for task in tasks_of(first):
+        np.testing.assert_array_equal(first[task], second[task], err_msg=task)
+
+
+def tasks_of(predictions):
+    names = getattr(getattr(predictions, "dtype", None), "names", None)
+    return list(predictions if names is None else names)
 
 
 def test_it_learns_all_three(fitted):
@@ -154,7 +160,9 @@ def records(targets):
 def test_frames_are_what_a_dict_is(fitted, frame):
     inputs = X if frame is records else frame({name: X[:, i] for i, name in enumerate("abc")})
     estimator = small(epochs=30).fit(inputs, frame(Y))
-    equal(estimator.predict(inputs), fitted.predict(X))
+    predicted = estimator.predict(inputs)
+    equal(predicted if frame is not polars else predicted.to_dict(as_series=False), fitted.predict(X))
+    assert isinstance(predicted, np.ndarray if frame is records else type(frame(Y)))
     assert estimator.score(inputs, frame(Y)) == fitted.score(X, Y)
     if frame is not records:
         assert estimator.feature_names_in_.tolist() == ["a", "b", "c"]
@@ -185,7 +193,8 @@ def test_a_search_in_a_pipeline(frame):
     grid = {"multitaskestimator__weighting": [None, UW()], "multitaskestimator__lr": [1e-9, 0.05]}
     search = GridSearchCV(pipeline, grid, cv=2).fit(X, frame(Y))
     assert search.best_params_["multitaskestimator__lr"] == 0.05
-    assert set(search.predict(X)) == set(Y)
+    predicted = search.predict(X)
+    assert set(predicted.columns if frame is polars else tasks_of(predicted)) == set(Y)
     scores = cross_val_score(pipeline, X, frame(Y), cv=3)
     assert len(scores) == 3
 
@@ -278,7 +287,10 @@ def test_an_own_model():
     ("targets", "message"),
     [
         (None, "requires y to be passed, but the target y is None"),
-        (Y["sum"], "y: must be a dict by task or a data frame .* got a ndarray"),
+        (np.zeros((120, 2, 2)), r"y: must be a dict .* or an array, got a ndarray of shape \(120, 2, 2\)"),
+        (5, "y: must be a dict by task, a data frame with a column for each task, or an array, got a int"),
+        ({"bits": (X > 0).astype(int)}, "task 'bits': must have one label per row; .* a matrix of 0 and 1"),
+        ({"bits": X > 0}, "task 'bits': must have one label per row; .* a matrix of 0 and 1"),
         ({}, "y: needs at least one task"),
         ({"loss": Y["sum"]}, "'loss' is reserved for log keys"),
         ({"sum": Y["sum"][:5]}, r"task 'sum': must have a target for each of the 120 rows of X, got 5"),
@@ -342,28 +354,78 @@ def test_values_have_no_probabilities():
         small(epochs=1).fit(X, {"sum": Y["sum"]}).predict_proba(X)
 
 
-# ---- scikit-learn's own checks ----------------------------------------------------------------
+# ---- arrays, and scikit-learn's own checks -----------------------------------------------------
+
+TWO = np.column_stack([Y["sum"], 3 * X[:, 1] + 0.5])
 
 
-class OneTarget(MultiTaskEstimator):
-    """The estimator on one target without a name, which is what scikit-learn's checks give and expect."""
-
-    def fit(self, X, y):  # noqa: N803
-        if y is None:
-            return super().fit(X, y)
-        y = np.asarray(y)
-        return super().fit(X, {"only": y.astype(float) if y.dtype.kind in "iuf" else y})
-
-    def predict(self, X):  # noqa: N803
-        return super().predict(X)["only"]
-
-    def predict_proba(self, X):  # noqa: N803
-        return super().predict_proba(X)["only"]
-
-    def score(self, X, y):  # noqa: N803
-        return super().score(X, {"only": y})
+def test_a_matrix_is_a_task_for_each_column():
+    named = small().fit(X, {"y0": TWO[:, 0], "y1": TWO[:, 1]})
+    estimator = small().fit(X, TWO)
+    assert estimator.tasks_ == ("y0", "y1")
+    np.testing.assert_array_equal(estimator.predict(X), np.column_stack(list(named.predict(X).values())))
+    assert estimator.score(X, TWO) == named.score(X, {"y0": TWO[:, 0], "y1": TWO[:, 1]})
+    with pytest.raises(UserError, match=r"y: must have a column for each of y0, y1, got shape \(120, 3\)"):
+        estimator.score(X, np.zeros((120, 3)))
 
 
-@parametrize_with_checks([OneTarget([4], epochs=1, validation_fraction=None, random_state=0)])
+def test_a_vector_is_one_task():
+    named = small().fit(X, {"y": Y["side"]})
+    estimator = small().fit(X, list(Y["side"]))
+    np.testing.assert_array_equal(estimator.predict(X), named.predict(X)["y"])
+    np.testing.assert_array_equal(estimator.predict_proba(X), named.predict_proba(X)["y"])
+    assert estimator.classes_.tolist() == ["left", "right"]
+
+
+@pytest.mark.parametrize("kind", [int, bool, float])
+def test_a_matrix_of_labels_is_a_classification_for_each(kind):
+    bits = (X > 0).astype(kind)
+    estimator = small(epochs=30).fit(X, bits)
+    assert [classes.tolist() for classes in estimator.classes_] == [[0, 1]] * 3
+    assert (estimator.predict(X) == bits).mean() > 0.9
+    shares = estimator.predict_proba(X)
+    assert [share.shape for share in shares] == [(120, 2)] * 3
+    right = [accuracy_score(bits[:, task], estimator.predict(X)[:, task]) for task in range(3)]
+    assert estimator.score(X, bits) == pytest.approx(np.mean(right))
+
+
+def test_a_matrix_may_have_columns_of_two_kinds():
+    mixed = np.column_stack([Y["side"].astype(object), Y["sum"].astype(object)])
+    predicted = small(epochs=30).fit(X, mixed).predict(X)
+    assert predicted.dtype == object
+    assert set(predicted[:, 0]) == {"left", "right"}
+    assert np.corrcoef(predicted[:, 1].astype(float), Y["sum"])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("form", [pd.DataFrame, np.asarray], ids=["frame", "matrix"])
+def test_cross_validation_predicts_and_scores(form):
+    """As scikit-learn does with the estimator's own predictions of each fold."""
+    targets = form(TWO) if form is np.asarray else form(TWO, columns=["a", "b"])
+    folds = KFold(3)
+    estimator = small(epochs=20)
+    predicted = cross_val_predict(estimator, X, targets, cv=folds)
+    expected, scores = np.zeros_like(TWO), []
+    for train, test in folds.split(X):
+        rows = targets[train] if form is np.asarray else targets.iloc[train]
+        expected[test] = np.asarray(clone(estimator).fit(X[train], rows).predict(X[test]))
+        scores.append(r2_score(TWO[test], expected[test]))
+    np.testing.assert_allclose(predicted, expected)
+    np.testing.assert_allclose(cross_val_score(estimator, X, targets, cv=folds, scoring="r2"), scores)
+    both = {"r2": "r2", "error": "neg_mean_absolute_error"}
+    found = cross_validate(estimator, X, targets, cv=folds, scoring=both, error_score="raise")
+    np.testing.assert_allclose(found["test_r2"], scores)
+    assert np.isfinite(found["test_error"]).all()
+    search = GridSearchCV(small(epochs=2), {"lr": [1e-9, 0.05]}, scoring=both, refit="r2", cv=2)
+    assert search.fit(X, targets).best_params_ == {"lr": 0.05}
+
+
+def test_probabilities_of_folds():
+    shares = cross_val_predict(small(epochs=20), X, Y["side"], cv=3, method="predict_proba")
+    assert shares.shape == (120, 2)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+    assert ((shares[:, 1] > 0.5) == (Y["side"] == "right")).mean() > 0.8
+
+
+@parametrize_with_checks([MultiTaskEstimator([4], epochs=1, random_state=0)])
 def test_scikit_learns_checks(estimator, check):
     check(estimator)

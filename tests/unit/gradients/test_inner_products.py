@@ -6,8 +6,7 @@ from torch import nn
 
 from polytask.gradients import Engine
 from polytask.gradients._inner_products import product
-from polytask.weighting import GramianWeighting
-from polytask.weighting._base import GramianSolution, GramianStep
+from polytask.weighting import GramianSolution, GramianStep, GramianWeighting
 
 
 @pytest.mark.parametrize("values", [1, 2**15, 2**15 + 1, 3_000_000])
