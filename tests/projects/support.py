@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, log_loss
 
 Arrays = dict[str, np.ndarray]
 
@@ -26,11 +28,13 @@ class Project:
         data: Writes the project's data files into its folder.
         expected: From the folder and the columns of the predictions: the values that an evaluation must log,
             by key without stage and ``/epoch``; computed with numpy and scikit-learn.
-        inputs: From the folder: the inputs of the predicted rows in order, as the predictor takes them.
+        inputs: From the folder: inputs of the predicted rows in order, as the predictor takes them; by task
+            if `by_task`.
         script: The file of the script.
         plain: Arguments that leave no random numbers and no batch statistics in the training.
         one: Arguments that give one process the joined batches of two.
         two: Arguments for each of two processes.
+        by_task: Whether a row belongs to one task, as with task ids and a `TaskLoader`.
         exempt: By name of a test, without ``test_``, why the project cannot pass it.
     """
 
@@ -41,6 +45,7 @@ class Project:
     plain: tuple[str, ...] = ("system.dataloaders.train.shuffle=false",)
     one: tuple[str, ...] = ()
     two: tuple[str, ...] = ()
+    by_task: bool = False
     exempt: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -127,3 +132,24 @@ def assert_close(found: Mapping[str, float], expected: Mapping[str, float], tole
         atol=tolerance,
         err_msg=str(names),
     )
+
+
+def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over the rows of the negative logarithm of a label's probability.
+
+    Args:
+        scores: Logits, ``(rows, classes)``.
+        labels: Classes from 0, ``(rows,)``.
+    """
+    shares = softmax(np.stack(scores).astype(np.float64), axis=1)
+    return float(log_loss(labels, shares, labels=range(shares.shape[1])))
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The share of rows whose largest score is their label's."""
+    return float(accuracy_score(labels, np.stack(scores).argmax(axis=1)))
+
+
+def known(column: np.ndarray) -> np.ndarray:
+    """Which rows are not null."""
+    return np.array([value is not None for value in column])
