@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch._functorch.config as functorch
 from torch.autograd.graph import GradientEdge, Node
 
 from polytask._errors import UserError
@@ -45,20 +44,6 @@ def check_compiled(graph: Graph, roots: Sequence[GradientEdge]) -> None:
             )
 
 
-def compile_repeatable() -> None:
-    """Let what is compiled from here on in this process allow several backwards, one for each task.
-
-    Otherwise a graph gives its buffers away in the first one, which saves memory, and whether it may depends
-    on what was compiled before, or is in the compiler's cache.
-
-    Example:
-        >>> compile_repeatable()
-        >>> functorch.donated_buffer
-        False
-    """
-    functorch.donated_buffer = False
-
-
 @contextmanager
 def repeatable() -> Iterator[None]:
     """A context for several backwards through one graph, one for each task.
@@ -76,5 +61,5 @@ def repeatable() -> Iterator[None]:
             "model",
             "must allow one backward for each task",
             "a compiled graph that donates its buffers to the first backward",
-            "Create the engine, or the System, before the model is first called",
+            "Set torch._functorch.config.donated_buffer = False before the first step",
         ) from error

@@ -12,7 +12,6 @@ from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
 from polytask.gradients._backward_step import BackwardStep, Losses, by_name, named
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
-from polytask.gradients._compiled import compile_repeatable
 from polytask.gradients._jacobian import Pairs, derivatives, times
 from polytask.gradients._levels import LEVELS, ByRows, Level, Measured, MeasuredRows, explicit, weighted
 from polytask.gradients._observer import ObservedStep, Observers, StepObserver
@@ -33,12 +32,11 @@ class Engine:
     takes a plain backward. Parameters that one task alone reaches get that task's gradient.
 
     Shared parameters need not be named: a `torch.nn.Parameter` is shared once two tasks have reached it in
-    the graphs of the steps, also one of a head that several losses use. The model must have all of them. The
-    row of a task that does not reach it holds 0 there. Until every task has been seen, steps in which nothing
-    is known to be shared use the sum of the losses. With a single task, every parameter counts as shared.
+    the graphs of the steps, also one of a head that several losses use. The model must have all of them. The row of a task that does not reach it holds 0 there. Until every task has
+    been seen, steps in which nothing is known to be shared use the sum of the losses. With a single task,
+    every parameter counts as shared.
 
-    Create one engine for a model, before the first forward: it observes the model's layers, and lets the
-    compiler make graphs that allow a backward for each task, of all that the process compiles later.
+    Create one engine for a model, before the first forward: it observes the model's layers.
 
     Args:
         model: The model, with every parameter that two tasks reach.
@@ -99,7 +97,6 @@ class Engine:
         self.refresh_every = refresh_every
         self.scale_heads = scale_heads
         self._check(level)
-        compile_repeatable()
         self._combine = _combine(weighting, scale_heads)
         self.level = _level_name(level or weighting.gradients, self._combine)
         self._level = _level(model, self.level, self._combine)
