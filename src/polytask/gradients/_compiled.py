@@ -1,8 +1,10 @@
 """Compiled models: one node of the graph stands for many layers."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
 
+import torch
+import torch._functorch.config as compiling
 from torch.autograd.graph import GradientEdge, Node
 
 from polytask._errors import UserError
@@ -17,16 +19,18 @@ def is_compiled(node: Node) -> bool:
 
 
 def check_compiled(graph: Graph, roots: Sequence[GradientEdge]) -> None:
-    """Make sure that no compiled graph hides which task reaches which parameter.
+    """Make sure that compiled graphs serve several tasks, and hide for none which parameters it reaches.
 
     Args:
         graph: What the tasks reach.
         roots: The edges at which their graphs begin.
 
     Raises:
-        UserError: If outputs of one compiled graph belong to different tasks.
+        UserError: If outputs of one compiled graph belong to different tasks, or a graph was compiled for
+            a single backward.
     """
     for node in filter(is_compiled, graph.masks):
+        _check_repeatable(node)
         tasks: dict[int, int] = {}
         for above in graph.consumers.get(node, ()):
             for child, output in above.next_functions:
@@ -44,22 +48,27 @@ def check_compiled(graph: Graph, roots: Sequence[GradientEdge]) -> None:
             )
 
 
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """A context for several backwards through one graph, one for each task.
+def allow_repeats() -> None:
+    """From here on, compile graphs that allow one backward for each task, in this thread.
 
-    Raises:
-        UserError: If a compiled graph allows one backward only.
+    A compiled graph may use the memory of saved tensors during a backward, after which no other is possible.
+    Whether it does is decided when it is compiled and kept in all caches. The entries on the disk are apart
+    by this option; those of the process are not, and are discarded once.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        # Torch has no type for this error, and no public way to ask whether a graph donates its buffers.
-        if "donated buffer" not in str(error):
-            raise
+    if compiling.donated_buffer:
+        compiling.donated_buffer = False
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()
+
+
+def _check_repeatable(node: Node) -> None:
+    compiled = type(node)._forward_cls.metadata  # type: ignore[attr-defined]
+    if compiled.bw_donated_idxs:
         raise UserError(
             "model",
             "must allow one backward for each task",
             "a compiled graph that donates its buffers to the first backward",
-            "Set torch._functorch.config.donated_buffer = False before the first step",
-        ) from error
+            "Create the engine before the forward, in the same thread",
+        )
+    # Threads of a device do not have the option, and take None for a graph that was compiled with it.
+    compiled.bw_donated_idxs = []

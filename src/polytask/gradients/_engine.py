@@ -12,6 +12,7 @@ from polytask._errors import UserError, hint
 from polytask.gradients._accumulate import accumulate
 from polytask.gradients._backward_step import BackwardStep, Losses, by_name, named
 from polytask.gradients._combine import ByBatches, ByGramian, ByJacobian, Combine
+from polytask.gradients._compiled import allow_repeats
 from polytask.gradients._jacobian import Pairs, derivatives, times
 from polytask.gradients._levels import LEVELS, ByRows, Level, Measured, MeasuredRows, explicit, weighted
 from polytask.gradients._observer import ObservedStep, Observers, StepObserver
@@ -107,6 +108,7 @@ class Engine:
         self._begun = False
         self._before: tuple[int, dict[str, Tensor]] = 0, {}
         self.ranks: Ranks | None = None
+        self.begin()
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -280,6 +282,7 @@ class Engine:
         """
         observer = StepObserver(level, callback)
         self._observers.registered.append(observer)
+        self.begin()
         return observer
 
     def remove_observer(self, observer: StepObserver) -> None:
@@ -358,9 +361,11 @@ class Engine:
         return tuple(name for name, fine in zip(names, finite.tolist(), strict=True) if not fine)
 
     def begin(self) -> None:
-        """Discard what an earlier forward left behind if no `backward` followed it."""
+        """Prepare for a forward; discard what an earlier one left behind if no `backward` followed it."""
         if self._level is not None:
             self._level.forget()
+        if self.measures or self._observers.registered:
+            allow_repeats()
 
     def forget(self) -> None:
         """Discard what was recorded since the last optimizer step."""

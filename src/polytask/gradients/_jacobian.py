@@ -12,7 +12,6 @@ from polytask._distributed import Ranks
 from polytask.batch import HALF
 from polytask.gradients._accumulate import added
 from polytask.gradients._backward_step import Roots
-from polytask.gradients._compiled import repeatable
 from polytask.gradients._graph import Graph, trace
 from polytask.gradients._inner_products import product
 from polytask.gradients._layer_call import LayerCall, LayerRows
@@ -195,12 +194,11 @@ def measure(
         mine = [leaf for leaf, mask in single if mask >> bit & 1]
         inputs: list[Any] = [*edges, *here, *mine]
         kept = not own or bit + 1 < len(names)
-        with repeatable():
-            gradients = (
-                torch.autograd.grad([roots.edges[bit]], inputs, [roots.factors[bit]], kept, allow_unused=True)
-                if inputs
-                else ()
-            )
+        gradients = (
+            torch.autograd.grad([roots.edges[bit]], inputs, [roots.factors[bit]], kept, allow_unused=True)
+            if inputs
+            else ()
+        )
         deltas.append(gradients[: len(edges)])
         found = iter(gradients[len(edges) :])
         if joint:

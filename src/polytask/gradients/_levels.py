@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from polytask._errors import UserError
 from polytask.gradients._backward_step import BackwardStep
-from polytask.gradients._compiled import is_compiled, repeatable
+from polytask.gradients._compiled import is_compiled
 from polytask.gradients._graph import Graph
 from polytask.gradients._inner_products import product
 from polytask.gradients._jacobian import Pairs, Rows, measure, nothing
@@ -283,8 +283,7 @@ def weighted(
     factors = roots.weighted(weights)
     if scale_heads or not own:
         return list(zip(joint + own, torch.autograd.grad(roots.edges, joint + own, factors), strict=True))
-    with repeatable():
-        gradients = torch.autograd.grad(roots.edges, own, [f * others for f in roots.factors], True)
+    gradients = torch.autograd.grad(roots.edges, own, [f * others for f in roots.factors], True)
     pairs: Pairs = list(zip(own, gradients, strict=True))
     if not joint:
         return pairs

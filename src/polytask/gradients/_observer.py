@@ -10,7 +10,6 @@ from torch.autograd.graph import GradientEdge, Node
 
 from polytask._errors import UserError
 from polytask.gradients._backward_step import BackwardStep
-from polytask.gradients._compiled import repeatable
 from polytask.gradients._inner_products import product
 from polytask.gradients._jacobian import Pairs, Rows, flat
 from polytask.gradients._levels import Level, Measured, MeasuredRows, explicit
@@ -213,9 +212,8 @@ def gramian_at_parting(step: BackwardStep) -> Tensor:
     for bit, edge in enumerate(roots.edges):
         mine = {key: value for key, value in found.items() if masks[key[0]] >> bit & 1}
         given = [roots.factors[bit]]
-        with repeatable():
-            inputs: list[Any] = list(mine.values())
-            own = torch.autograd.grad([edge], inputs, given, True) if mine else ()
+        inputs: list[Any] = list(mine.values())
+        own = torch.autograd.grad([edge], inputs, given, True) if mine else ()
         gradients.append(dict(zip(mine, own, strict=True)))
     total = torch.zeros(len(gradients), len(gradients), device=step.losses.device)
     for key in found:

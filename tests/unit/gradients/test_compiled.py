@@ -1,21 +1,27 @@
 """Compiled models: the same gradients as without, or what to change."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+import torch._functorch.config as compiling
 from torch import Tensor, nn
 
 from polytask import UserError
 from polytask.gradients import Engine
 from polytask.models import MLP, MultiHead
-from polytask.weighting import GradNorm, MoCo, UPGrad, Weighting
+from polytask.weighting import Equal, GradNorm, MoCo, UPGrad, Weighting
+from polytask.weighting._base import Gradients
 
 TASKS = ("a", "b")
 
 
 @pytest.fixture(autouse=True)
 def fresh():
+    """What a new process begins with."""
     torch._dynamo.reset()
-    yield
+    with compiling.patch(donated_buffer=True):
+        yield
     torch._dynamo.reset()
 
 
@@ -123,14 +129,55 @@ def test_one_task_may_be_compiled_as_a_whole() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_buffers_that_are_given_away_are_named() -> None:
-    """A plain backward before, of one task say, compiles for a single backward."""
+@pytest.mark.slow
+def test_methods_in_any_order_share_compiled_graphs() -> None:
+    """A plain backward compiles for a single one, unless an engine has asked for several before."""
+    for weighting in (Equal, UPGrad, Equal, MoCo, UPGrad, Equal):
+        model, plain = build(), build()
+        model.backbone.compile(backend="aot_eager")
+        for net in (model, plain):
+            step(Engine(net, weighting()), net, points(0))
+        assert_equal(model, plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["parameters", "representation"])
+def test_a_recorder_of_a_compiled_model_may_come_after_its_first_steps(level: Gradients) -> None:
+    found = []
+    for compiled in (True, False):
+        model = build()
+        if compiled:
+            model.backbone.compile(backend="aot_eager")
+        engine = Engine(model, Equal())
+        step(engine, model, points(0))
+        engine.observe(level, lambda observed: found.append(observed.gramian)).due = True
+        step(engine, model, points(1))
+    torch.testing.assert_close(*found)
+
+
+def test_the_backward_of_a_compiled_graph_may_run_in_another_thread() -> None:
+    """As that of a device does, where the option has its default; a graph of the disk says nothing of it."""
+    model, plain = build(), build()
+    model.backbone.compile(backend="aot_eager")
+    engine, expected = Engine(model, UPGrad()), Engine(plain, UPGrad())
+    step(expected, plain, points(0))
+    for seed in range(2):
+        model(points(seed))["a"].sum().backward()
+        model.zero_grad()
+        losses = {task: (out - i).square().mean() for i, (task, out) in enumerate(model(points(0)).items())}
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(engine.backward, losses).result()
+    assert_equal(model, plain)
+
+
+def test_a_graph_that_was_compiled_for_one_backward_is_named() -> None:
+    """Torch no longer says so once the option is off, and its second gradient is another."""
     model = build()
-    engine = Engine(model, UPGrad())
     model.backbone.compile(backend="aot_eager")
     model(points(0))["a"].sum().backward()
-    with pytest.raises(UserError, match=r"donates its buffers.*donated_buffer = False"):
-        step(engine, model, points(1))
+    outputs = model(points(1))
+    with pytest.raises(UserError, match=r"donates its buffers.*Create the engine before the forward"):
+        Engine(model, UPGrad()).backward({task: out.square().mean() for task, out in outputs.items()})
 
 
 def test_other_errors_of_a_backward_are_not_hidden() -> None:
