@@ -9,13 +9,14 @@ import pytest
 from tests.forkserver import ForkServer
 
 NET = """
+from polytask.models import MLP
 from torch import nn
 
 
 class Plain(nn.Module):
     def __init__(self):
         super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh())
+        self.backbone = MLP(2, [8], 8)
         self.heads = nn.ModuleDict({"shape": nn.Linear(8, 3), "height": nn.Linear(8, 1)})
 
     def forward(self, x):
@@ -54,6 +55,6 @@ def test_methods_in_any_order_train_a_compiled_model(
     """A plain training leaves graphs for one backward in the cache, which the next process reads."""
     (demo / "nets.py").write_text(NET)
     expected = {each: losses(forkserver, demo, each, "nets.Plain", tmp_path) for each in ("Equal", "UPGrad")}
-    for method in ("Equal", "UPGrad", "Equal", "UPGrad"):
+    for method in ("Equal", "UPGrad", "Equal"):
         found = losses(forkserver, demo, method, "nets.Compiled", tmp_path / "caches")
         assert found == pytest.approx(expected[method], rel=1e-5)
