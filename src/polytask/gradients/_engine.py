@@ -33,9 +33,9 @@ class Engine:
     takes a plain backward. Parameters that one task alone reaches get that task's gradient.
 
     Shared parameters need not be named: a `torch.nn.Parameter` is shared once two tasks have reached it in
-    the graphs of the steps, also one of a head that several losses use. The model must have all of them. The row of a task that does not reach it holds 0 there. Until every task has
-    been seen, steps in which nothing is known to be shared use the sum of the losses. With a single task,
-    every parameter counts as shared.
+    the graphs of the steps, also one of a head that several losses use. The model must have all of them. The
+    row of a task that does not reach it holds 0 there. Until every task has been seen, steps in which nothing
+    is known to be shared use the sum of the losses. With a single task, every parameter counts as shared.
 
     Create one engine for a model, before the first forward: it observes the model's layers.
 
