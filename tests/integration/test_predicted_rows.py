@@ -215,7 +215,7 @@ def test_columns_are_not_hidden_by_tasks(tmp_path):
     system = System(Named(), nn.MSELoss(), adapters=adapters)
     trainer = quiet_trainer(callbacks=[PredictionWriter(tmp_path)])
     trainer.predict(system, DataLoader(Rows(2), 2), return_predictions=False)
-    columns = read_predictions(tmp_path)
+    columns = read_predictions(tmp_path, rows=True)
     assert {name: values.tolist() for name, values in columns.items()} == {
         "_row": [0, 1],
         "_id": ["id0", "id1"],

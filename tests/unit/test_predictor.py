@@ -26,7 +26,7 @@ def test_a_run_predicts_what_the_command_writes(run, cli):
     written = read_predictions(next(run.parent.parent.parent.rglob("predictions.parquet")).parent)
     predictor = load(run)
     predicted = predictor.predict(points(), batch_size=3)
-    assert set(predicted) == set(written) - {"row"} == set(predictor.names)
+    assert set(predicted) == set(written) == set(predictor.names)
     for task, values in predicted.items():
         np.testing.assert_allclose(values, written[task], rtol=1e-4, atol=1e-5)
         assert type(values) is np.ndarray

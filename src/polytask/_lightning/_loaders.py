@@ -113,36 +113,42 @@ def reordered(loader: DataLoader[Any]) -> DataLoader[Any]:
     """A copy of a loader whose rows are in the data set's order, without a remainder that is left out.
 
     Args:
-        loader: A loader. One whose sampler is the user's own, or whose data set has an order of its own, is
-            returned as it is.
+        loader: A loader. One whose sampler is the user's own, or whose data set is an iterable, keeps its
+            order.
 
     Example:
         >>> [batch.tolist() for batch in reordered(DataLoader([1, 2, 3], batch_size=2, shuffle=True))]
         [[1, 2], [3]]
     """
+    ordered = copy.copy(loader)
+    # Lightning would make the loader again from arguments that it has seen, whatever was changed since.
+    for name in [name for name in vars(ordered) if name.startswith("__pl_saved")]:
+        del vars(ordered)[name]
+    # A loader refuses to have them set.
+    vars(ordered).update(_in_order(loader), _iterator=None)
+    return ordered
+
+
+def _in_order(loader: DataLoader[Any]) -> dict[str, Any]:
+    """The attributes in which it differs from one in the data set's order."""
     dataset, sampler, batches = loader.dataset, loader.sampler, loader.batch_sampler
-    changed: dict[str, Any] = {}
     if isinstance(dataset, IterableDataset):
         if not hasattr(dataset, "ordered"):
-            return loader
+            return {}
         # Several workers would take turns.
-        changed = {"dataset": dataset.ordered(), "num_workers": 0, "prefetch_factor": None}
-        changed |= {"persistent_workers": False, "timeout": 0, "multiprocessing_context": None}
-    elif batches is None or type(batches) is BatchSampler:
-        if isinstance(sampler, DistributedSampler):
-            ordered_sampler = copy.copy(sampler)
-            ordered_sampler.shuffle = False
-            sampler = ordered_sampler
-        elif isinstance(sampler, RandomSampler):
-            sampler = SequentialSampler(dataset)  # type: ignore[arg-type]
-        elif not isinstance(sampler, SequentialSampler):
-            return loader
-        changed = {"sampler": sampler}
-        if batches is not None:
-            changed |= {"batch_sampler": BatchSampler(sampler, batches.batch_size, False), "drop_last": False}
-    else:
-        return loader
-    ordered = copy.copy(loader)
-    # A loader refuses to have them set.
-    vars(ordered).update(changed, _iterator=None)
-    return ordered
+        workers = {"num_workers": 0, "prefetch_factor": None, "persistent_workers": False, "timeout": 0}
+        return {"dataset": dataset.ordered(), "multiprocessing_context": None, **workers}
+    if batches is not None and type(batches) is not BatchSampler:
+        return {}
+    if isinstance(sampler, DistributedSampler):
+        ordered = copy.copy(sampler)
+        ordered.shuffle = False
+        sampler = ordered
+    elif isinstance(sampler, RandomSampler):
+        sampler = SequentialSampler(dataset)  # type: ignore[arg-type]
+    elif not isinstance(sampler, SequentialSampler):
+        return {}
+    if batches is None:
+        return {"sampler": sampler}
+    whole = BatchSampler(sampler, batches.batch_size, False)
+    return {"sampler": sampler, "batch_sampler": whole, "drop_last": False}

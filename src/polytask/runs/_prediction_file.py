@@ -1,6 +1,6 @@
 """Predictions as one Parquet file: written batch by batch, read as arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from polytask._files import part_of, publish, replacing
 from polytask.runs._prediction_columns import as_arrays, joined
 
 NAME = "predictions.parquet"
+# Marks the columns that are a task's predictions.
+_TASK = {b"polytask": b"task"}
 
 
 @dataclass
@@ -45,10 +47,10 @@ class PredictionFile:
     Example:
         >>> import tempfile
         >>> file = PredictionFile(Path(tempfile.mkdtemp()) / NAME, ["row", "height"])
-        >>> file.append({"row": pa.array([1, 0]), "height": pa.array([1.5, 2.0])}, (0, [1, 0]))
+        >>> file.append({"row": pa.array([1, 0]), "height": pa.array([1.5, 2.0])}, ["height"], (0, [1, 0]))
         >>> file.finish()
         >>> read_predictions(file.path.parent)
-        {'row': array([0, 1]), 'height': array([2. , 1.5])}
+        {'height': array([2. , 1.5])}
     """
 
     def __init__(self, path: Path, order: Sequence[str]) -> None:
@@ -58,14 +60,20 @@ class PredictionFile:
         self._last = (-1, -1)
         self._sorted = True
 
-    def append(self, columns: Mapping[str, pa.Array], row_of: tuple[int, Sequence[int]]) -> None:
+    def append(
+        self,
+        columns: Mapping[str, pa.Array],
+        tasks: Collection[str],
+        row_of: tuple[int, Sequence[int]],
+    ) -> None:
         """Append one batch.
 
         Args:
             columns: Its columns by name.
+            tasks: Those that are a task's predictions.
             row_of: The number of its loader, and the index in that loader's data of each of its rows.
         """
-        table = pa.table(dict(columns))
+        table = _marked(pa.table(dict(columns)), tasks)
         schema = table.schema
         if schema not in self._parts:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +155,8 @@ def _in_order(
     """The tables as one, in the order of the loaders and of their rows."""
     found = list(dict.fromkeys(name for table in tables for name in table.column_names))
     names = [name for name in order if name in found]
-    table = joined(tables, [*names, *(name for name in found if name not in names)])
+    tasks = {field.name for table in tables for field in table.schema if field.metadata == _TASK}
+    table = _marked(joined(tables, [*names, *(name for name in found if name not in names)]), tasks)
     indices = np.lexsort((places[1], places[0]))
     if once:
         ordered = places[:, indices]
@@ -157,14 +166,17 @@ def _in_order(
     return table.combine_chunks().take(pa.array(indices))
 
 
-def read_predictions(folder: str | Path) -> Mapping[str, Any]:
-    """The predictions of a run as arrays by column.
+def _marked(table: pa.Table, tasks: Collection[str]) -> pa.Table:
+    fields = [field.with_metadata(_TASK if field.name in tasks else None) for field in table.schema]
+    return pa.table(table.columns, schema=pa.schema(fields))
+
+
+def read_predictions(folder: str | Path, *, rows: bool = False) -> Mapping[str, Any]:
+    """The predictions of a run as arrays by task.
 
     Args:
         folder: The folder that holds ``predictions.parquet``.
-
-    Returns:
-        ``row``, the ids, and the predictions by task.
+        rows: Whether all columns are returned, ``row`` and ids first.
 
     Raises:
         UserError: If there is no such file.
@@ -178,4 +190,6 @@ def read_predictions(folder: str | Path) -> Mapping[str, Any]:
     path = Path(folder) / NAME
     if not path.exists():
         raise UserError(str(path), "the file does not exist", None, "Run `polytask predict` first")
-    return as_arrays(pq.read_table(path))
+    table = pq.read_table(path)
+    tasks = [field.name for field in table.schema if field.metadata == _TASK]
+    return as_arrays(table if rows or not tasks else table.select(tasks))

@@ -87,7 +87,7 @@ class PredictionWriter(BasePredictionWriter):
         outputs, size, routed = prediction["outputs"], prediction["size"], prediction["rows"]
         loader, rows = prediction["loader"], prediction["row"]
         place = dataloader_idx, loader
-        if rows is None and batch_indices is not None and len(batch_indices) == size:
+        if prediction["indexed"] and batch_indices is not None and len(batch_indices) == size:
             rows = batch_indices
         if rows is None:
             first = self._counted.get(place, 0)
@@ -108,7 +108,8 @@ class PredictionWriter(BasePredictionWriter):
         for task, (target, missing) in prediction["targets"].items():
             own = None if routed is None else routed.get(task)
             columns[f"{task}.target"] = made.target_column(target, missing, size, own)
-        self._file.append(columns, (self._numbers.setdefault(place, len(self._numbers)), rows))
+        tasks = {*self._tasks, *outputs}
+        self._file.append(columns, tasks, (self._numbers.setdefault(place, len(self._numbers)), rows))
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish the file; the first of several processes makes one of theirs."""

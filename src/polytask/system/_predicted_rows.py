@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch.utils.data import DataLoader, IterableDataset
+
 from polytask.batch import Batch
 from polytask.data import TaskLoader
 from polytask.data._positions import positions
@@ -18,10 +20,9 @@ class PredictedRows:
 
     Example:
         >>> import torch
-        >>> from torch.utils.data import DataLoader
         >>> followed = PredictedRows({"new": DataLoader(range(2)), "old": DataLoader(range(2))}, ["digit"])
-        >>> followed.next(Batch(torch.zeros(1), None, 1), 1)
-        ('old', [0])
+        >>> followed.next(Batch(torch.zeros(1), None, 1), 1), followed.indexed(1)
+        (('old', None), True)
     """
 
     def __init__(self, loader: Any, tasks: Sequence[str]) -> None:
@@ -37,7 +38,7 @@ class PredictedRows:
             index: The number of its loader.
 
         Returns:
-            None for the name of the only loader, and for rows that the loader cannot tell.
+            None for the name of the only loader, and for rows that the loader does not tell.
         """
         loader = self._loaders[index]
         name = self._names[index] if self._names else None
@@ -46,8 +47,23 @@ class PredictedRows:
             (task,) = batch.rows
             loader = loader.loaders[task]
             name = task if name is None else f"{name}/{task}"
+        if task is None and _is_indexed(loader):
+            # Lightning says what it has fetched.
+            return name, None
         if (index, task) not in self._positions:
             self._positions[index, task] = positions(loader)
         followed = self._positions[index, task]
         rows = None if followed is None else next(followed, None)
         return name, rows if rows is not None and len(rows) == batch.size else None
+
+    def indexed(self, index: int) -> bool:
+        """Whether Lightning knows the rows of a loader's batches.
+
+        Args:
+            index: The number of the loader.
+        """
+        return _is_indexed(self._loaders[index])
+
+
+def _is_indexed(loader: Any) -> bool:
+    return isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)

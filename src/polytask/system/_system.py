@@ -670,8 +670,8 @@ class System(pl.LightningModule):
         Returns:
             ``outputs`` by task; ``size``, the number of rows in the batch; ``rows``, with task ids those of
             each task; ``loader`` and ``row``, the name of the loader if there are several, and the rows'
-            numbers in its data, None if unknown; ``ids``, the user's, by column; and ``targets``, if
-            `predicts_targets`, by task with a mask of what is missing.
+            numbers in its data, None if it does not tell; ``indexed``, whether Lightning does; ``ids``, the
+            user's, by column; and ``targets``, if `predicts_targets`, by task with a mask of what is missing.
         """
         batch = self.adapt(batch, "predict")
         loader, row = (None, None) if self._predicted is None else self._predicted.next(batch, dataloader_idx)
@@ -682,6 +682,7 @@ class System(pl.LightningModule):
             "size": batch.size,
             "loader": loader,
             "row": row,
+            "indexed": self._predicted is not None and self._predicted.indexed(dataloader_idx),
             "ids": batch.ids,
             "targets": self._labels_of(batch) if self.predicts_targets else {},
         }

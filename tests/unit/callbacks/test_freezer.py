@@ -158,6 +158,7 @@ def test_what_was_frozen_before_stays_so():
     assert not own.model.backbone.low.weight.requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:task 'b' is not trained")
 def test_a_resumed_run_goes_on_as_it_was(tmp_path):
     def freezers():
         return [Freezer(["backbone"], until_step=STEPS + 1), Freezer(["heads.b"], until_epoch=1)]
