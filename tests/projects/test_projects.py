@@ -29,6 +29,8 @@ from tests.projects.support import (
     predictions,
 )
 
+# What a project's user is told of his data.
+pytestmark = pytest.mark.filterwarnings("ignore:.*are not among the .* categories known from training")
 FLOAT64 = "trainer.precision=64-true"
 EPOCHS = "trainer.max_epochs={}".format
 TWO_DEVICES = "trainer.devices=2", "trainer.strategy=ddp"
