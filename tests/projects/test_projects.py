@@ -80,7 +80,8 @@ def test_rows_in_another_order_have_the_same_predictions(cli, case: Case):
     run = cli("fit", case.config).run
     assert cli("predict", "--run-dir", run, "--ckpt", "last").code == 0
     written = predictions(run / "predictions/predictions.parquet")
-    predictor = polytask.load(run / "checkpoints/last.ckpt", project=".")
+    project = yaml.safe_load(Path(case.config).read_text())["project"]
+    predictor = polytask.load(run / "checkpoints/last.ckpt", project=project)
     inputs = case.project.inputs(Path())
     for task, own in inputs.items() if case.project.by_task else [(None, inputs)]:
         order = np.random.default_rng(0).permutation(count_rows(own))
