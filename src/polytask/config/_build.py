@@ -2,9 +2,12 @@
 
 import functools
 import inspect
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -190,4 +193,12 @@ class Builder:
             raise error.at(f"{self._where(path)}: {error.where}") from error
         except Exception as error:
             rule = f"'{name}' could not be built"
-            raise UserError(self._where(path), rule, Reason.of(error)) from error
+            raise UserError(self._where(path), rule, Reason.of(error), _own_line(error)) from error
+
+
+def _own_line(error: Exception) -> str | None:
+    """The line of the user's own code that raised an error, for the message; None if there is none."""
+    installed = (str(Path(__file__).parents[1]), *sysconfig.get_paths().values())
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*installed, "<"))]
+    return f"Look at line {own[-1].lineno} of {own[-1].filename}" if own else None
