@@ -130,3 +130,13 @@ def test_torch_does_not_load_lazy_instance_norms(name):
 
     with pytest.raises(ValueError, match="num_features"):
         loaded(x)
+
+
+@pytest.mark.slow
+def test_several_processes_need_the_shapes_before(lazy, forkserver):
+    options = "trainer.devices=2", "trainer.strategy=ddp"
+    done = forkserver.run("polytask", "fit", "config.yaml", *options, cwd=Path.cwd(), warnings="ignore")
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")][:1]
+    assert line.startswith("error: model: must have no uninitialized parameters with several processes, got ")
+    assert line.endswith("Give the layers their sizes, or train with one process.")

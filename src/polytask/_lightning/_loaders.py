@@ -109,15 +109,16 @@ def keep_iterator(loader: Any, iterator: Any) -> None:
     loader._iterator = iterator
 
 
-def reordered(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """A copy of a loader whose rows are in the data set's order, without a remainder that is left out.
+def reordered(loader: DataLoader[Any], whole: bool) -> DataLoader[Any]:
+    """A copy of a loader whose rows are in the data set's order.
 
     Args:
         loader: A loader. One whose sampler is the user's own, or whose data set is an iterable, keeps its
             order.
+        whole: Whether a last batch with fewer rows is kept in any case.
 
     Example:
-        >>> [batch.tolist() for batch in reordered(DataLoader([1, 2, 3], batch_size=2, shuffle=True))]
+        >>> [batch.tolist() for batch in reordered(DataLoader([1, 2, 3], batch_size=2, shuffle=True), True)]
         [[1, 2], [3]]
     """
     ordered = copy.copy(loader)
@@ -125,11 +126,11 @@ def reordered(loader: DataLoader[Any]) -> DataLoader[Any]:
     for name in [name for name in vars(ordered) if name.startswith("__pl_saved")]:
         del vars(ordered)[name]
     # A loader refuses to have them set.
-    vars(ordered).update(_in_order(loader), _iterator=None)
+    vars(ordered).update(_in_order(loader, whole), _iterator=None)
     return ordered
 
 
-def _in_order(loader: DataLoader[Any]) -> dict[str, Any]:
+def _in_order(loader: DataLoader[Any], whole: bool) -> dict[str, Any]:
     """The attributes in which it differs from one in the data set's order."""
     dataset, sampler, batches = loader.dataset, loader.sampler, loader.batch_sampler
     if isinstance(dataset, IterableDataset):
@@ -137,7 +138,7 @@ def _in_order(loader: DataLoader[Any]) -> dict[str, Any]:
             return {}
         # Several workers would take turns.
         workers = {"num_workers": 0, "prefetch_factor": None, "persistent_workers": False, "timeout": 0}
-        return {"dataset": dataset.ordered(), "multiprocessing_context": None, **workers}
+        return {"dataset": dataset.ordered(whole), "multiprocessing_context": None, **workers}
     if batches is not None and type(batches) is not BatchSampler:
         return {}
     if isinstance(sampler, DistributedSampler):
@@ -150,5 +151,6 @@ def _in_order(loader: DataLoader[Any]) -> dict[str, Any]:
         return {}
     if batches is None:
         return {"sampler": sampler}
-    whole = BatchSampler(sampler, batches.batch_size, False)
-    return {"sampler": sampler, "batch_sampler": whole, "drop_last": False}
+    drops = batches.drop_last and not whole
+    ordered_batches = BatchSampler(sampler, batches.batch_size, drops)
+    return {"sampler": sampler, "batch_sampler": ordered_batches, "drop_last": drops}

@@ -131,10 +131,15 @@ class ArrayLoader(SeededLoader):
                 inputs = normalizer(inputs)
         return (_pinned(inputs), _pinned(targets)) if self.pin else (inputs, targets)
 
-    def ordered(self) -> "ArrayLoader":
-        """A loader of all rows in order, of the same data."""
+    def ordered(self, whole: bool) -> "ArrayLoader":
+        """A loader of the same rows in order.
+
+        Args:
+            whole: Whether a last batch with fewer rows is kept in any case.
+        """
         ordered = copy.copy(self)
-        ordered.shuffle = ordered.drop_last = False
+        ordered.shuffle = False
+        ordered.drop_last = self.drop_last and not whole
         return ordered
 
     def positions(self) -> Iterator[list[int]]:

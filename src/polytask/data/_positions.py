@@ -8,12 +8,13 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Itera
 from polytask._lightning._loaders import reordered
 
 
-def in_order(loader: Any) -> Any:
-    """A loader of the same rows in the order of the data, all of them.
+def in_order(loader: Any, whole: bool = True) -> Any:
+    """A loader of the same rows in the order of the data.
 
     Args:
         loader: A loader, a mapping or a list of loaders; it is not changed. One with a sampler of the user's
-            own is returned as it is.
+            own keeps its order.
+        whole: Whether a last batch with fewer rows is kept in any case.
 
     Example:
         >>> ordered = in_order(DataLoader(range(5), batch_size=2, shuffle=True, drop_last=True))
@@ -21,12 +22,12 @@ def in_order(loader: Any) -> Any:
         [[0, 1], [2, 3], [4]]
     """
     if isinstance(loader, Mapping):
-        return {name: in_order(one) for name, one in loader.items()}
+        return {name: in_order(one, whole) for name, one in loader.items()}
     if isinstance(loader, (list, tuple)):
-        return [in_order(one) for one in loader]
+        return [in_order(one, whole) for one in loader]
     if hasattr(loader, "ordered"):
-        return loader.ordered()
-    return reordered(loader) if isinstance(loader, DataLoader) else loader
+        return loader.ordered(whole)
+    return reordered(loader, whole) if isinstance(loader, DataLoader) else loader
 
 
 def positions(loader: Any) -> Iterator[Sequence[int]] | None:

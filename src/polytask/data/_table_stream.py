@@ -128,8 +128,12 @@ class TableStream(IterableDataset[TableBatch]):
         types = self._target_types()
         return self._batches(_cut(self._groups, *self._worker_rows()), generator, types)
 
-    def ordered(self) -> "TableStream":
-        """A stream of the same rows in order."""
+    def ordered(self, whole: bool) -> "TableStream":
+        """A stream of the same rows in order.
+
+        Args:
+            whole: Not used: a stream leaves no row out.
+        """
         ordered = copy.copy(self)
         ordered.shuffle = False
         return ordered

@@ -134,10 +134,14 @@ class TaskLoader(SeededLoader):
         for indices in self._sampled(self.task_sampler, number, first):
             yield TaskBatches((self.names[index], self._next(self.names[index])) for index in indices)
 
-    def ordered(self) -> "TaskLoader":
-        """A loader of the same data whose tasks' loaders are in the order of their data."""
+    def ordered(self, whole: bool) -> "TaskLoader":
+        """A loader of the same data whose tasks' loaders are in the order of their data.
+
+        Args:
+            whole: Whether they keep a last batch with fewer rows in any case.
+        """
         ordered = copy.copy(self)
-        ordered.loaders = {name: in_order(loader) for name, loader in self.loaders.items()}
+        ordered.loaders = {name: in_order(loader, whole) for name, loader in self.loaders.items()}
         return ordered
 
     def _once(self) -> Iterator[TaskBatches]:

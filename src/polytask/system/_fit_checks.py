@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from polytask._errors import UserError, hint
 from polytask._tasks import check_known
@@ -104,6 +105,25 @@ def check_strategy(strategy: Any, model: nn.Module, task_backward: TaskBackward)
     if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
         rule = f"must be false with {method}, which runs a backward of the model for each task"
         raise UserError("trainer.sync_batchnorm", rule, "true", "Set it to false")
+
+
+def check_initialized(model: nn.Module) -> None:
+    """Check that every parameter has a shape, which several processes need before the first batch.
+
+    Args:
+        model: The model.
+
+    Raises:
+        UserError: If it has lazy modules that were never called.
+
+    Example:
+        >>> check_initialized(nn.Linear(2, 3))
+    """
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        rule = "must have no uninitialized parameters with several processes"
+        fix = "Give the layers their sizes, or train with one process"
+        raise UserError("model", rule, ", ".join(lazy[:3]), fix)
 
 
 def check_labels(names: Iterable[str], labelled: Iterable[str]) -> None:

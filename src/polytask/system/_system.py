@@ -30,6 +30,7 @@ from polytask.optim import OptimizerFactory, SchedulerFactory
 from polytask.system._evaluation_faults import EvaluationFaults
 from polytask.system._fit_checks import (
     check_labels,
+    check_initialized,
     check_strategy,
     check_transforms,
     monitor_problems,
@@ -510,6 +511,15 @@ class System(pl.LightningModule):
 
     # ---- a fit --------------------------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        """Check what several processes need before the strategy prepares the model.
+
+        Raises:
+            UserError: If the model has lazy modules, whose shapes no process knows yet.
+        """
+        if stage == "fit" and self.trainer.world_size > 1:
+            check_initialized(self.model)
+
     def on_fit_start(self) -> None:
         """Raise the first error that can be known before training; silence warnings that are expected.
 
@@ -753,12 +763,12 @@ class System(pl.LightningModule):
         return loader if overfit else replayable(own_share(self.trainer, loader))
 
     def val_dataloader(self) -> Any:
-        """The validation loader; none if not given."""
-        return loader_of(self.dataloaders, "val") if "val" in self.dataloaders else []
+        """The validation loader, in the order of its data; none if not given."""
+        return in_order(loader_of(self.dataloaders, "val"), False) if "val" in self.dataloaders else []
 
     def test_dataloader(self) -> Any:
-        """The test loader."""
-        return loader_of(self.dataloaders, "test")
+        """The test loader, in the order of its data."""
+        return in_order(loader_of(self.dataloaders, "test"), False)
 
     def predict_dataloader(self) -> Any:
         """The loader of the rows to predict, in the order of their data."""

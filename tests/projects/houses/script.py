@@ -30,7 +30,7 @@ def loaders(columns):
 def train():
     pl.seed_everything(9)
     columns = TableColumns(["rooms", "area"], ["city", "garden"])
-    backbone = nn.Sequential(columns, nn.LazyLinear(8), nn.ReLU())
+    backbone = nn.Sequential(columns, nn.Linear(18, 8), nn.ReLU())
     heads = {
         "sold": nn.Linear(8, 2),
         "style": nn.Linear(8, 3),
