@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from polytask._errors import UserError
@@ -84,6 +85,9 @@ class ExactResume(Callback):
         Raises:
             UserError: If it is from the middle of an epoch of another number of processes.
         """
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                _spell_alike(callback, checkpoint.get("callbacks", {}).get(callback.state_key))
         self._saved = checkpoint.get(_KEY)
         if self._saved is not None:
             _check_processes(self._saved["ranks"], trainer.world_size)
@@ -113,6 +117,34 @@ class ExactResume(Callback):
             own = saved["ranks"][trainer.global_rank]
             set_full_state(own["random"])
             _load_loaders(trainer, own["loaders"])
+
+
+def _spell_alike(callback: ModelCheckpoint, state: dict[str, Any] | None) -> None:
+    """Write the paths in a checkpoint callback's state as those of its own folder.
+
+    Lightning compares them as strings, and forgets the best checkpoint of a folder that is spelt otherwise:
+    relative to the working directory, say, as the first of several processes may have it. Processes that
+    differ in this wait for each other without end.
+    """
+    saved = None if state is None else state.get("dirpath")
+    own = callback.dirpath
+    if state is None or saved is None or own is None or not _is_same_folder(str(saved), str(own)):
+        return
+    state["dirpath"] = own
+    for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
+        if state.get(key):
+            state[key] = os.path.join(own, os.path.basename(state[key]))
+    best = state.get("best_k_models", {})
+    state["best_k_models"] = {os.path.join(own, os.path.basename(path)): best[path] for path in best}
+
+
+def _is_same_folder(saved: str, own: str) -> bool:
+    first, second = Path(saved).parts, Path(own).parts
+    # One of them may be relative to a directory that another process works in.
+    fewer = min(len(first), len(second))
+    relative = not (os.path.isabs(saved) and os.path.isabs(own))
+    same = os.path.realpath(saved) == os.path.realpath(own)
+    return same or (relative and first[-fewer:] == second[-fewer:])
 
 
 def _check_processes(ranks: list[dict[str, Any]], found: int) -> None:

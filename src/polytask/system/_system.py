@@ -29,8 +29,8 @@ from polytask.losses._totals import has_objective
 from polytask.optim import OptimizerFactory, SchedulerFactory
 from polytask.system._evaluation_faults import EvaluationFaults
 from polytask.system._fit_checks import (
-    check_labels,
     check_initialized,
+    check_labels,
     check_strategy,
     check_transforms,
     monitor_problems,

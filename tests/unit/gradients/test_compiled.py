@@ -1,6 +1,7 @@
 """Compiled models: the same gradients as without, or what to change."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from polytask import UserError
 from polytask.gradients import Engine
 from polytask.models import MLP, MultiHead
 from polytask.weighting import Equal, GradNorm, MoCo, UPGrad, Weighting
-from polytask.weighting._base import Gradients
 
 TASKS = ("a", "b")
 
@@ -142,7 +142,9 @@ def test_methods_in_any_order_share_compiled_graphs() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", ["parameters", "representation"])
-def test_a_recorder_of_a_compiled_model_may_come_after_its_first_steps(level: Gradients) -> None:
+def test_a_recorder_of_a_compiled_model_may_come_after_its_first_steps(
+    level: Literal["representation", "parameters"],
+) -> None:
     found = []
     for compiled in (True, False):
         model = build()
