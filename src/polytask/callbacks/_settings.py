@@ -8,6 +8,9 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+# No state hides it, and processes may spell it differently until the first one has told the others.
+_FOLDER = "dirpath"
+
 
 class CallbackSettings:
     """The plain attributes of a callback before its state is loaded: its arguments, and where it starts.
@@ -27,7 +30,11 @@ class CallbackSettings:
 
     def __init__(self, callback: Callback) -> None:
         self.callback = callback
-        values = {name: copy.copy(value) for name, value in vars(callback).items() if _is_plain(value)}
+        values = {
+            name: copy.copy(value)
+            for name, value in vars(callback).items()
+            if _is_plain(value) and name != _FOLDER
+        }
         self.plain: dict[str, Any] = {
             "type": f"{type(callback).__module__}.{type(callback).__qualname__}",
             "values": values,

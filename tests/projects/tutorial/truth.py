@@ -46,16 +46,4 @@ def expected(folder: Path, predictions: Arrays) -> dict[str, float]:
 
 
 BATCHES = "system.dataloaders.train.batch_size={}".format
-PROJECTS = {
-    "config.yaml": Project(
-        data,
-        expected,
-        inputs,
-        one=(BATCHES(12),),
-        two=(BATCHES(6),),
-        exempt={
-            "two_processes_train_as_one": "A checkpoint callback whose file name has no epoch in it makes "
-            "two resumed processes wait for each other.",
-        },
-    )
-}
+PROJECTS = {"config.yaml": Project(data, expected, inputs, one=(BATCHES(12),), two=(BATCHES(6),))}
