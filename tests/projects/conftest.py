@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.projects.support import Project
 
@@ -41,7 +42,8 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         pytest.skip(reason)
     folder = tmp_path / name
     shutil.copytree(HERE / name, folder, ignore=shutil.ignore_patterns("truth.py", "__pycache__"))
-    shutil.copy(HERE / "stopping.py", folder)
+    modules = yaml.safe_load((folder / config).read_text())["project"]
+    shutil.copy(HERE / "stopping.py", folder / modules)
     project.data(folder)
     monkeypatch.chdir(folder)
     return Case(config, project)
