@@ -8,22 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, classification
 from torchmetrics.classification import (
     BinaryAUROC,
     BinaryAveragePrecision,
-    BinaryEER,
     BinaryLogAUC,
     BinaryMatthewsCorrCoef,
     MulticlassAUROC,
     MulticlassAveragePrecision,
-    MulticlassEER,
     MulticlassLogAUC,
     MulticlassMatthewsCorrCoef,
     MulticlassPrecisionRecallCurve,
     MultilabelAUROC,
     MultilabelAveragePrecision,
-    MultilabelEER,
     MultilabelLogAUC,
     MultilabelMatthewsCorrCoef,
     MultilabelPrecisionRecallCurve,
@@ -34,6 +31,12 @@ from torchmetrics.utilities import dim_zero_cat
 from polytask._lightning._metrics import synchronized
 from polytask._lightning._noise import Silence, silenced
 from polytask.metrics._partial_rows import innermost
+
+
+def _rates(name: str) -> tuple[type[Metric], ...]:
+    """A class of torchmetrics that its lowest version lacks; none there."""
+    return (getattr(classification, name),) if hasattr(classification, name) else ()
+
 
 _ONE_CLASS = "all labels are of one class"
 _NO_POSITIVE = "no label is positive"
@@ -148,7 +151,7 @@ def _by_output(metric: Any) -> Tensor | None:
     if not _averages(metric):
         return _value(metric)
     # The curves of several classes, or an adjustment, are no mean over values.
-    if isinstance(metric, MulticlassEER) or (isinstance(metric, R2Score) and metric.adjusted):
+    if isinstance(metric, _rates("MulticlassEER")) or (isinstance(metric, R2Score) and metric.adjusted):
         return None
     for name, none in _SETTINGS.items():
         given = getattr(metric, name, None)
@@ -230,9 +233,9 @@ def _several_classes(metric: Any) -> Tensor:
 _RULES: tuple[tuple[tuple[type[Metric], ...], _Rule], ...] = (
     (
         (
-            *(BinaryAUROC, BinaryEER, BinaryLogAUC),
-            *(MulticlassAUROC, MulticlassEER, MulticlassLogAUC),
-            *(MultilabelAUROC, MultilabelEER, MultilabelLogAUC),
+            *(BinaryAUROC, *_rates("BinaryEER"), BinaryLogAUC),
+            *(MulticlassAUROC, *_rates("MulticlassEER"), MulticlassLogAUC),
+            *(MultilabelAUROC, *_rates("MultilabelEER"), MultilabelLogAUC),
         ),
         _Rule(_ONE_CLASS, _two_classes),
     ),
