@@ -33,7 +33,7 @@ from polytask._lightning._noise import Silence, silenced
 from polytask.metrics._partial_rows import innermost
 
 
-def _rates(name: str) -> tuple[type[Metric], ...]:
+def _rates(name: str) -> tuple[Any, ...]:
     """A class of torchmetrics that its lowest version lacks; none there."""
     return (getattr(classification, name),) if hasattr(classification, name) else ()
 
