@@ -199,7 +199,7 @@ def test_a_loader_given_to_the_trainer_is_written_in_the_order_of_the_data(tmp_p
     """Which polytask has no part in: Lightning says which rows its batches are."""
     system = System(Model(), nn.MSELoss(), adapters={"batch": BatchAdapter(0, 1, id_accessor=1)})
     trainer = quiet_trainer(callbacks=[PredictionWriter(tmp_path / "predictions")])
-    loader = DataLoader(Rows(), 3, sampler=Reversed())
+    loader = DataLoader(Rows(), batch_size=3, sampler=Reversed())
     trainer.predict(system, loader, return_predictions=False)
     assert found(tmp_path) == expected("with a sampler")
 
@@ -214,7 +214,7 @@ def test_columns_are_not_hidden_by_tasks(tmp_path):
     adapters = {"batch": BatchAdapter(0, 1, id_accessor=1)}
     system = System(Named(), nn.MSELoss(), adapters=adapters)
     trainer = quiet_trainer(callbacks=[PredictionWriter(tmp_path)])
-    trainer.predict(system, DataLoader(Rows(2), 2), return_predictions=False)
+    trainer.predict(system, DataLoader(Rows(2), batch_size=2), return_predictions=False)
     columns = read_predictions(tmp_path, rows=True)
     assert {name: values.tolist() for name, values in columns.items()} == {
         "_row": [0, 1],
